@@ -1,0 +1,35 @@
+//! The core: a pool of backends as a deterministic state machine.
+//!
+//! Same state and same command give the same result, on every machine and in every release that knows the
+//! pool's rules. Nothing of Redis is imported here; no clock, no entropy. What only speeds things up (trees,
+//! tables, vacant slots) is layout: it is not saved, and never shows in a result.
+
+#![forbid(unsafe_code)]
+
+mod backend;
+mod chance;
+pub mod codec;
+mod index;
+mod name;
+mod order;
+mod pick;
+mod pool;
+
+pub use backend::{Backend, State};
+pub use name::Name;
+pub use pick::{ALGORITHMS, Algorithm};
+pub use pool::{Added, NoBackend, Pool, Replaced, Request};
+
+/// Where a backend stands in its pool: slots are in order of addition.
+pub type Slot = usize;
+
+/// The largest weight.
+pub const WEIGHT_MAX: u16 = u16::MAX;
+/// The longest name of a backend, in bytes.
+pub const NAME_MAX: usize = 512;
+/// The most backends that one pool holds. It keeps the sum of all weights below 2^40.
+pub const BACKENDS_MAX: usize = 1 << 24;
+/// The most picks that one command makes.
+pub const COUNT_MAX: usize = 10_000;
+/// The most backends that one command excludes.
+pub const EXCLUDE_MAX: usize = 1_000;

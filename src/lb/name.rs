@@ -1,0 +1,69 @@
+//! A backend's name: any bytes, stored without an allocation where they are few.
+
+use std::fmt;
+
+/// What fits beside the length and the tag in 24 bytes. The longest `IPv4:port` takes 21.
+const INLINE: usize = 22;
+
+/// The name of a backend: 1 to 512 bytes, of any kind. Empty only in a vacant slot.
+#[derive(Clone)]
+pub struct Name(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Inline { len: u8, bytes: [u8; INLINE] },
+    Heap(Box<[u8]>),
+}
+
+impl Name {
+    /// Copies the bytes.
+    pub fn new(name: &[u8]) -> Name {
+        if name.len() > INLINE {
+            return Name(Repr::Heap(name.into()));
+        }
+        let mut bytes = [0; INLINE];
+        bytes[..name.len()].copy_from_slice(name);
+        Name(Repr::Inline {
+            len: name.len() as u8,
+            bytes,
+        })
+    }
+
+    /// The bytes of the name.
+    pub fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Repr::Heap(bytes) => bytes,
+        }
+    }
+
+    /// How many bytes the name takes on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Repr::Inline { .. } => 0,
+            Repr::Heap(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.as_bytes().escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_any_bytes_of_any_length_in_24_bytes() {
+        assert_eq!(size_of::<Name>(), 24);
+        for len in 0..=600 {
+            let bytes: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
+            let name = Name::new(&bytes);
+            assert_eq!(name.as_bytes(), bytes);
+            assert_eq!(name.heap_bytes(), if len > INLINE { len } else { 0 });
+        }
+    }
+}

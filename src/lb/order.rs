@@ -1,0 +1,145 @@
+//! The k-th eligible backend in order of addition, by count or by weight, in O(log n).
+
+use super::Slot;
+use super::backend::Backend;
+
+/// How many entries a node stands for. Eight entries of a level are one to five cache lines.
+pub(super) const FAN: usize = 8;
+
+/// What the eligible ones among some neighbours add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    /// How many they are.
+    pub count: u32,
+    /// The sum of their weights.
+    pub weight: u64,
+}
+
+/// Sums over eight backends, over eight of those sums, and so on until at most eight are left. Up to eight
+/// backends have no levels at all: there is nothing to skip.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Order {
+    levels: Vec<Vec<Sum>>,
+    total: Sum,
+}
+
+impl Order {
+    /// The order of these slots.
+    pub fn of(backends: &[Backend]) -> Order {
+        let mut order = Order::default();
+        let mut below: Vec<Sum> = backends.iter().map(|b| Sum::of(b.live)).collect();
+        while below.len() > FAN {
+            let level: Vec<Sum> = below.chunks(FAN).map(Sum::over).collect();
+            order.levels.push(level.clone());
+            below = level;
+        }
+        order.total = Sum::over(&below);
+        order
+    }
+
+    /// The sum over all.
+    pub fn total(&self) -> Sum {
+        self.total
+    }
+
+    /// Makes room for the slot that was added last, which is not eligible yet.
+    pub fn added(&mut self, slots: usize) {
+        let mut entries = slots;
+        for level in &mut self.levels {
+            entries = entries.div_ceil(FAN);
+            if level.len() < entries {
+                level.push(Sum::default());
+            }
+        }
+        if entries > FAN {
+            // The level below had eight entries until now, so the first node stands for all that there is.
+            self.levels.push(vec![self.total, Sum::default()]);
+        }
+    }
+
+    /// A backend's part in the running goes from one weight to another.
+    pub fn change(&mut self, slot: Slot, from: u16, to: u16) {
+        self.total.change(from, to);
+        let mut at = slot;
+        for level in &mut self.levels {
+            at /= FAN;
+            level[at].change(from, to);
+        }
+    }
+
+    /// How many eligible ones stand before this slot.
+    pub fn rank(&self, backends: &[Backend], slot: Slot) -> u32 {
+        let mut at = slot;
+        let before = |at: usize| at - at % FAN..at;
+        let mut rank = backends[before(at)].iter().filter(|b| b.live > 0).count() as u32;
+        for level in &self.levels {
+            at /= FAN;
+            rank += level[before(at)].iter().map(|sum| sum.count).sum::<u32>();
+        }
+        rank
+    }
+
+    /// The k-th eligible one, from 0. `k` is below their number.
+    pub fn by_count(&self, backends: &[Backend], k: u32) -> Slot {
+        self.descend(backends, u64::from(k), |sum| u64::from(sum.count))
+    }
+
+    /// The one in whose stretch `w` falls when the eligible ones lie end to end, each as long as its weight.
+    /// `w` is below the sum of weights.
+    pub fn by_weight(&self, backends: &[Backend], w: u64) -> Slot {
+        self.descend(backends, w, |sum| sum.weight)
+    }
+
+    /// How many bytes it takes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.levels.capacity() * size_of::<Vec<Sum>>()
+            + self
+                .levels
+                .iter()
+                .map(|level| level.capacity() * size_of::<Sum>())
+                .sum::<usize>()
+    }
+
+    /// All that it knows, for [`Pool::check`](super::Pool::check).
+    pub fn sums(&self) -> (&[Vec<Sum>], Sum) {
+        (&self.levels, self.total)
+    }
+
+    fn descend(&self, backends: &[Backend], mut left: u64, measure: impl Fn(Sum) -> u64) -> Slot {
+        let mut at = 0;
+        for level in self.levels.iter().rev() {
+            while measure(level[at]) <= left {
+                left -= measure(level[at]);
+                at += 1;
+            }
+            at *= FAN;
+        }
+        while measure(Sum::of(backends[at].live)) <= left {
+            left -= measure(Sum::of(backends[at].live));
+            at += 1;
+        }
+        at
+    }
+}
+
+impl Sum {
+    fn of(live: u16) -> Sum {
+        Sum {
+            count: u32::from(live > 0),
+            weight: u64::from(live),
+        }
+    }
+
+    fn over(sums: &[Sum]) -> Sum {
+        Sum {
+            count: sums.iter().map(|sum| sum.count).sum(),
+            weight: sums.iter().map(|sum| sum.weight).sum(),
+        }
+    }
+
+    fn change(&mut self, from: u16, to: u16) {
+        let (from, to) = (Sum::of(from), Sum::of(to));
+        self.count = self.count - from.count + to.count;
+        self.weight = self.weight - from.weight + to.weight;
+    }
+}

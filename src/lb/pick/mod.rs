@@ -1,0 +1,138 @@
+//! The algorithms: one file each, one line each in the table.
+
+mod random;
+mod rr;
+mod wrandom;
+mod wrr;
+
+use super::Slot;
+use super::pool::Pool;
+
+pub(super) use rr::Cursor;
+pub(super) use wrr::{CREDIT_MAX, Race};
+
+/// What an algorithm is to the rest of the house.
+trait Pick {
+    /// The user's word for it.
+    const NAME: &'static str;
+    /// What stands for it in a saved pool. Never reused.
+    const CODE: u8;
+    /// How its picks can be known beforehand.
+    const FORESIGHT: Foresight;
+
+    /// Chooses an eligible backend, of which there is one at least, and moves the algorithm's own cursor, and
+    /// nothing else of the pool.
+    fn pick(pool: &mut Pool) -> Slot;
+}
+
+/// How the next picks of an algorithm can be known without making them.
+#[derive(Clone, Copy)]
+pub(super) enum Foresight {
+    /// By making them and then taking them back, from the last to the first.
+    TakeBack {
+        /// Picks, or answers nothing where that could not be taken back.
+        pick: fn(&mut Pool) -> Option<Slot>,
+        /// Takes back the pick of that slot, which was the latest.
+        take_back: fn(&mut Pool, Slot),
+    },
+    /// Not at all: chance decides.
+    None,
+}
+
+/// A way to choose backends.
+#[derive(Clone, Copy)]
+pub struct Algorithm {
+    name: &'static str,
+    code: u8,
+    foresight: Foresight,
+    pick: fn(&mut Pool) -> Slot,
+}
+
+/// Every algorithm there is, in the order in which they are listed to users.
+pub const ALGORITHMS: [Algorithm; 4] = [
+    Algorithm::of::<rr::RoundRobin>(),
+    Algorithm::WRR,
+    Algorithm::of::<random::Random>(),
+    Algorithm::of::<wrandom::WeightedRandom>(),
+];
+
+impl Algorithm {
+    /// The policy of a new pool.
+    pub const WRR: Algorithm = Algorithm::of::<wrr::WeightedRoundRobin>();
+
+    const fn of<P: Pick>() -> Algorithm {
+        Algorithm {
+            name: P::NAME,
+            code: P::CODE,
+            foresight: P::FORESIGHT,
+            pick: P::pick,
+        }
+    }
+
+    /// The algorithm of that name, upper or lower case.
+    pub fn by_name(name: &[u8]) -> Option<Algorithm> {
+        ALGORITHMS
+            .into_iter()
+            .find(|a| a.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    pub(super) fn by_code(code: u8) -> Option<Algorithm> {
+        ALGORITHMS.into_iter().find(|a| a.code == code)
+    }
+
+    /// The user's word for it.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+
+    pub(super) fn code(self) -> u8 {
+        self.code
+    }
+
+    /// Whether it draws from the pool's generator, so that its picks cannot be foreseen.
+    pub fn is_by_chance(self) -> bool {
+        matches!(self.foresight, Foresight::None)
+    }
+
+    pub(super) fn foresight(self) -> Foresight {
+        self.foresight
+    }
+
+    pub(super) fn pick(self, pool: &mut Pool) -> Slot {
+        (self.pick)(pool)
+    }
+}
+
+impl PartialEq for Algorithm {
+    fn eq(&self, other: &Algorithm) -> bool {
+        self.code == other.code
+    }
+}
+
+impl std::fmt::Debug for Algorithm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_codes_are_unique_and_found() {
+        for (i, a) in ALGORITHMS.iter().enumerate() {
+            assert_eq!(
+                Algorithm::by_name(a.name.to_uppercase().as_bytes()),
+                Some(*a)
+            );
+            assert_eq!(Algorithm::by_code(a.code), Some(*a));
+            assert!(
+                ALGORITHMS[..i]
+                    .iter()
+                    .all(|b| b.name != a.name && b.code != a.code)
+            );
+        }
+        assert!(Algorithm::by_name(b"wrr ").is_none());
+    }
+}

@@ -1,0 +1,475 @@
+//! A pool: its members, who of them is available, and what each command does to it.
+
+use super::backend::{Backend, State};
+use super::chance::Chance;
+use super::index::Index;
+use super::order::Order;
+use super::pick::{Algorithm, CREDIT_MAX, Cursor, Foresight, Race};
+use super::{BACKENDS_MAX, Slot};
+
+/// A pool of backends.
+///
+/// A removed backend leaves its slot vacant, so that slots stay in order of addition; when half of them are vacant
+/// the pool is laid out anew.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub(super) backends: Vec<Backend>,
+    pub(super) order: Order,
+    pub(super) race: Race,
+    pub(super) rr: Cursor,
+    pub(super) chance: Option<Chance>,
+    pub(super) policy: Algorithm,
+    pub(super) picks: u64,
+    pub(super) rules: u8,
+    index: Index,
+    members: usize,
+    /// What the names take on the heap.
+    name_bytes: usize,
+}
+
+/// What LB.ADD did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// A backend that was not there.
+    New,
+    /// A backend that was there has another weight now.
+    Reweighted,
+    /// It was there, and so it stays.
+    Unchanged,
+}
+
+/// What LB.SET did, in numbers of backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// Those that are new.
+    pub added: usize,
+    /// Those that are gone.
+    pub removed: usize,
+    /// Those that stayed, with another weight.
+    pub reweighted: usize,
+}
+
+/// A name that the pool lacks: its place in the list that was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoBackend(pub usize);
+
+/// What to pick.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// By which algorithm; the pool's policy where none is named.
+    pub algorithm: Option<Algorithm>,
+    /// How many.
+    pub count: usize,
+    /// No backend twice.
+    pub distinct: bool,
+    /// Backends that are passed over, this time.
+    pub exclude: Vec<&'a [u8]>,
+}
+
+/// A step of a request, as it is taken back after a look ahead.
+enum Made {
+    Pick(Slot),
+    Suspension(Slot),
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool::new()
+    }
+}
+
+impl Pool {
+    /// The rules by which new pools run. A pool that was created under older ones keeps them.
+    pub const RULES: u8 = 1;
+
+    /// A pool without backends and settings.
+    pub fn new() -> Pool {
+        Pool {
+            backends: Vec::new(),
+            order: Order::default(),
+            race: Race::default(),
+            rr: Cursor::default(),
+            chance: None,
+            policy: Algorithm::WRR,
+            picks: 0,
+            rules: Pool::RULES,
+            index: Index::default(),
+            members: 0,
+            name_bytes: 0,
+        }
+    }
+
+    // Membership and weights
+
+    /// How many backends there are.
+    pub fn len(&self) -> usize {
+        self.members
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.members == 0
+    }
+
+    /// Whether nothing would be lost with the pool: no backends, and no setting that is not the default.
+    pub fn is_void(&self) -> bool {
+        self.is_empty() && self.policy == Algorithm::WRR
+    }
+
+    /// Whether so many more backends fit.
+    pub fn has_room_for(&self, more: usize) -> bool {
+        self.members + more <= BACKENDS_MAX
+    }
+
+    /// The backends in order of addition.
+    pub fn backends(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().filter(|b| !b.is_vacant())
+    }
+
+    /// The backend of that name.
+    pub fn backend(&self, name: &[u8]) -> Option<&Backend> {
+        self.find(name).map(|slot| &self.backends[slot])
+    }
+
+    /// The name of a backend that was just picked.
+    pub fn name(&self, slot: Slot) -> &[u8] {
+        self.backends[slot].name()
+    }
+
+    /// Adds a backend, with weight 1 unless another is given, or gives one that is there that weight.
+    pub fn add(&mut self, name: &[u8], weight: Option<u16>) -> Added {
+        let Some(slot) = self.find(name) else {
+            self.push(Backend::new(name, weight.unwrap_or(1)));
+            return Added::New;
+        };
+        match weight {
+            Some(weight) if self.reweight(slot, weight) => Added::Reweighted,
+            _ => Added::Unchanged,
+        }
+    }
+
+    /// Makes the members exactly this list, in which no name is twice. Who stays keeps its place and all else.
+    pub fn set(&mut self, members: &[(&[u8], u16)]) -> Replaced {
+        let mut replaced = Replaced::default();
+        let mut stays = vec![false; self.backends.len()];
+        for &(name, _) in members {
+            if let Some(slot) = self.find(name) {
+                stays[slot] = true;
+            }
+        }
+        for (slot, stays) in stays.into_iter().enumerate() {
+            if !stays && !self.backends[slot].is_vacant() {
+                self.vacate(slot);
+                replaced.removed += 1;
+            }
+        }
+        self.compact();
+        for &(name, weight) in members {
+            match self.add(name, Some(weight)) {
+                Added::New => replaced.added += 1,
+                Added::Reweighted => replaced.reweighted += 1,
+                Added::Unchanged => {}
+            }
+        }
+        replaced
+    }
+
+    /// Removes a backend; false where it is not there.
+    pub fn remove(&mut self, name: &[u8]) -> bool {
+        let Some(slot) = self.find(name) else {
+            return false;
+        };
+        self.vacate(slot);
+        self.compact();
+        true
+    }
+
+    /// Gives each of these backends that weight, all or none; says whether that changed anything.
+    pub fn set_weights(&mut self, weights: &[(&[u8], u16)]) -> Result<bool, NoBackend> {
+        let slots: Vec<Slot> = (weights.iter().enumerate())
+            .map(|(i, (name, _))| self.find(name).ok_or(NoBackend(i)))
+            .collect::<Result<_, _>>()?;
+        let mut changed = false;
+        for (slot, &(_, weight)) in slots.into_iter().zip(weights) {
+            changed |= self.reweight(slot, weight);
+        }
+        Ok(changed)
+    }
+
+    /// Puts a backend in or out of service; says whether that changed anything.
+    pub fn set_state(&mut self, name: &[u8], state: State) -> Result<bool, NoBackend> {
+        let slot = self.find(name).ok_or(NoBackend(0))?;
+        let changed = self.backends[slot].state != state;
+        self.backends[slot].state = state;
+        self.resume(slot);
+        Ok(changed)
+    }
+
+    /// What a pick goes by that names no algorithm.
+    pub fn policy(&self) -> Algorithm {
+        self.policy
+    }
+
+    /// Sets the policy; says whether that changed anything.
+    pub fn set_policy(&mut self, policy: Algorithm) -> bool {
+        let changed = self.policy != policy;
+        self.policy = policy;
+        changed
+    }
+
+    // Picking
+
+    /// Picks a backend, by the pool's policy where no algorithm is named.
+    pub fn pick(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
+        if self.available() == 0 {
+            return None;
+        }
+        let slot = algorithm.unwrap_or(self.policy).pick(self);
+        self.picks = counted(self.picks);
+        self.backends[slot].picks = counted(self.backends[slot].picks);
+        Some(slot)
+    }
+
+    /// Picks as often as the request says, or until none is eligible.
+    pub fn picks(&mut self, request: &Request) -> Vec<Slot> {
+        let mut suspended = Vec::new();
+        for name in &request.exclude {
+            if let Some(slot) = self.find(name).filter(|slot| self.suspend(*slot)) {
+                suspended.push(slot);
+            }
+        }
+        let mut picked = Vec::with_capacity(request.count);
+        while picked.len() < request.count
+            && let Some(slot) = self.pick(request.algorithm)
+        {
+            picked.push(slot);
+            if request.distinct && self.suspend(slot) {
+                suspended.push(slot);
+            }
+        }
+        for slot in suspended {
+            self.resume(slot);
+        }
+        picked
+    }
+
+    /// What [`Pool::picks`] would answer, while the pool stays as it is; nothing where chance would decide.
+    pub fn peek(&mut self, request: &Request) -> Option<Vec<Slot>> {
+        let algorithm = request.algorithm.unwrap_or(self.policy);
+        let Foresight::TakeBack { pick, take_back } = algorithm.foresight() else {
+            return None;
+        };
+        let rr = self.rr;
+        let mut made = Vec::new();
+        for name in &request.exclude {
+            if let Some(slot) = self.find(name).filter(|slot| self.suspend(*slot)) {
+                made.push(Made::Suspension(slot));
+            }
+        }
+        let mut picked = Vec::new();
+        let mut whole = true;
+        while picked.len() < request.count && self.available() > 0 {
+            let Some(slot) = pick(self) else {
+                whole = false;
+                break;
+            };
+            picked.push(slot);
+            made.push(Made::Pick(slot));
+            if request.distinct && self.suspend(slot) {
+                made.push(Made::Suspension(slot));
+            }
+        }
+        for step in made.into_iter().rev() {
+            match step {
+                Made::Pick(slot) => take_back(self, slot),
+                Made::Suspension(slot) => self.resume(slot),
+            }
+        }
+        self.rr = rr;
+        Some(if whole {
+            picked
+        } else {
+            self.clone().picks(request)
+        })
+    }
+
+    /// Whether a pick of that kind is the first in the pool's life that needs chance.
+    pub fn needs_seed(&self, algorithm: Option<Algorithm>) -> bool {
+        self.chance.is_none()
+            && algorithm.unwrap_or(self.policy).is_by_chance()
+            && self.available() > 0
+    }
+
+    /// Starts the pool's generator from that seed.
+    pub fn seed(&mut self, seed: u64) {
+        self.chance = Some(Chance::seeded(seed));
+    }
+
+    /// The generator. A pool whose stream has no seed draws from seed 0, on every machine alike.
+    pub(super) fn chance(&mut self) -> &mut Chance {
+        self.chance.get_or_insert_with(|| Chance::seeded(0))
+    }
+
+    // Looking
+
+    /// How many backends can be picked.
+    pub fn available(&self) -> usize {
+        self.order.total().count as usize
+    }
+
+    /// The sum of the weights of all that can be picked.
+    pub fn total_weight(&self) -> u64 {
+        self.order.total().weight
+    }
+
+    /// How many picks the pool has answered.
+    pub fn total_picks(&self) -> u64 {
+        self.picks
+    }
+
+    /// The version of the rules that the pool was created under.
+    pub fn rules(&self) -> u8 {
+        self.rules
+    }
+
+    /// How many bytes of memory the pool takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Pool>()
+            + self.backends.capacity() * size_of::<Backend>()
+            + self.name_bytes
+            + self.index.heap_bytes()
+            + self.order.heap_bytes()
+            + self.race.heap_bytes()
+    }
+
+    // The parts that the steps above are made of
+
+    pub(super) fn find(&self, name: &[u8]) -> Option<Slot> {
+        self.index.find(&self.backends, name)
+    }
+
+    /// Adds a backend whose name the pool lacks, with its credit as a plain number.
+    pub(super) fn push(&mut self, backend: Backend) {
+        let slot = self.backends.len();
+        self.name_bytes += backend.name.heap_bytes();
+        self.members += 1;
+        self.backends.push(backend);
+        self.index.added(&self.backends);
+        self.order.added(self.backends.len());
+        self.race.added(self.backends.len());
+        self.resume(slot);
+    }
+
+    fn vacate(&mut self, slot: Slot) {
+        self.suspend(slot);
+        self.index.remove(&self.backends, slot);
+        self.name_bytes -= self.backends[slot].name.heap_bytes();
+        self.members -= 1;
+        self.backends[slot] = Backend::new(b"", 0);
+    }
+
+    /// Gives a backend another weight, and to its own credit the same proportion; false where it has it already.
+    fn reweight(&mut self, slot: Slot, weight: u16) -> bool {
+        let backend = &mut self.backends[slot];
+        let old = backend.weight;
+        if weight == old {
+            return false;
+        }
+        let credit = match (old, weight) {
+            (0, _) | (_, 0) => 0,
+            _ => scaled(self.race.credit(backend), weight, old),
+        };
+        backend.weight = weight;
+        let live = backend.available_weight();
+        self.take_part(slot, live, credit);
+        true
+    }
+
+    /// Takes a backend out of the running; false where it is not in it.
+    fn suspend(&mut self, slot: Slot) -> bool {
+        let eligible = self.backends[slot].live > 0;
+        if eligible {
+            let credit = self.race.credit(&self.backends[slot]);
+            self.take_part(slot, 0, credit);
+        }
+        eligible
+    }
+
+    /// Lets a backend take part again, as far as it is available.
+    fn resume(&mut self, slot: Slot) {
+        let backend = &self.backends[slot];
+        let live = backend.available_weight();
+        if live != backend.live {
+            let credit = self.race.credit(backend);
+            self.take_part(slot, live, credit);
+        }
+    }
+
+    /// The one place where a backend's part in the running changes.
+    fn take_part(&mut self, slot: Slot, live: u16, credit: i64) {
+        let from = self.backends[slot].live;
+        self.order.change(slot, from, live);
+        self.race.enter(&mut self.backends, slot, live, credit);
+    }
+
+    /// Closes the gaps when more than half of the slots are vacant, so that they cost O(1) a removal.
+    fn compact(&mut self) {
+        if self.backends.len() <= 2 * self.members {
+            return;
+        }
+        self.rr.next = self.members_before(self.rr.next);
+        for backend in &mut self.backends {
+            backend.credit = self.race.credit(backend);
+        }
+        self.backends.retain(|b| !b.is_vacant());
+        self.backends.shrink_to_fit();
+        self.index = Index::of(&self.backends);
+        self.order = Order::of(&self.backends);
+        self.race = Race::of(&self.backends);
+    }
+
+    /// How many backends stand before that slot.
+    pub(super) fn members_before(&self, slot: Slot) -> usize {
+        self.backends[..slot]
+            .iter()
+            .filter(|b| !b.is_vacant())
+            .count()
+    }
+
+    /// Gives a backend a credit, as a payload can. For the tests.
+    #[doc(hidden)]
+    pub fn set_credit(&mut self, name: &[u8], credit: i64) {
+        let slot = self.find(name).expect("the backend is there");
+        let live = self.backends[slot].live;
+        self.take_part(slot, live, credit);
+    }
+
+    /// Panics where what only speeds things up does not agree with what it was made of. For the tests.
+    #[doc(hidden)]
+    pub fn check(&self) {
+        let members: Vec<_> = self.backends().collect();
+        assert_eq!(members.len(), self.members);
+        assert!(self.backends.len() <= 2 * self.members);
+        assert!(self.rr.next <= self.backends.len());
+        for (slot, b) in self.backends.iter().enumerate() {
+            assert_eq!(b.live, b.available_weight(), "{b:?}");
+            assert!(self.race.credit(b).abs() <= CREDIT_MAX, "{b:?}");
+            assert!(b.is_vacant() || self.find(b.name()) == Some(slot), "{b:?}");
+        }
+        let names: usize = members.iter().map(|b| b.name.heap_bytes()).sum();
+        assert_eq!(names, self.name_bytes);
+        assert_eq!(self.order.sums(), Order::of(&self.backends).sums());
+        self.race.check(&self.backends);
+    }
+}
+
+/// A counter goes on to the largest number that a reply can show, and stays there.
+fn counted(n: u64) -> u64 {
+    (n + 1).min(i64::MAX as u64)
+}
+
+/// A credit times new / old, toward zero.
+fn scaled(credit: i64, new: u16, old: u16) -> i64 {
+    let exact = i128::from(credit) * i128::from(new) / i128::from(old);
+    exact.clamp(i128::from(-CREDIT_MAX), i128::from(CREDIT_MAX)) as i64
+}

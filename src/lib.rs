@@ -1,0 +1,2 @@
+//! redis-lb.
+pub mod lb;

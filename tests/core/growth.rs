@@ -1,0 +1,68 @@
+//! Large pools: the same answers through trees of several levels.
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{Rng, SeedableRng};
+use redis_lb::lb::{ALGORITHMS, Pool, State};
+
+use crate::naive::{Naive, Wanted};
+
+#[test]
+fn three_thousand_backends_are_picked_as_the_naive_pool_picks_them() {
+    let mut chance = Xoshiro256PlusPlus::seed_from_u64(11);
+    let mut below = |n: u64| chance.next_u64() % n;
+    let (mut pool, mut naive) = (Pool::new(), Naive::new());
+    for i in 0..3_000u32 {
+        let weight = if i % 3 == 0 {
+            below(65_536)
+        } else {
+            1 + below(100)
+        } as u16;
+        pool.add(&i.to_be_bytes(), Some(weight));
+        naive.add(&i.to_be_bytes(), Some(weight));
+    }
+    for round in 0..4_000 {
+        let name = (below(3_000) as u32).to_be_bytes();
+        match below(8) {
+            0 => assert_eq!(pool.remove(&name), naive.remove(&name)),
+            1 => {
+                let weight = below(1_000) as u16;
+                pool.add(&name, Some(weight));
+                naive.add(&name, Some(weight));
+            }
+            2 => {
+                let (state, _) = State::ALL[below(3) as usize];
+                let found = pool.set_state(&name, state).is_ok();
+                assert_eq!(found, naive.find(&name).map(|m| m.state = state).is_some());
+            }
+            _ => {}
+        }
+        let wanted = Wanted {
+            algorithm: Some(ALGORITHMS[below(4) as usize]),
+            count: 1,
+            distinct: false,
+            exclude: vec![],
+        };
+        let picked = pool
+            .pick(wanted.algorithm)
+            .map(|slot| pool.name(slot).to_vec());
+        assert_eq!(picked, naive.picks(&wanted).pop(), "round {round}");
+        if round % 500 == 0 {
+            pool.check();
+        }
+    }
+}
+
+/// Removal leaves slots vacant; they are given back.
+#[test]
+fn a_pool_that_shrinks_takes_less_memory() {
+    let mut pool = Pool::new();
+    for i in 0..50_000u32 {
+        pool.add(&i.to_be_bytes(), None);
+    }
+    let full = pool.bytes();
+    for i in 0..49_000u32 {
+        assert!(pool.remove(&i.to_be_bytes()));
+    }
+    pool.check();
+    assert!(pool.bytes() < full / 20, "{} of {full} bytes", pool.bytes());
+}

@@ -1,0 +1,264 @@
+//! Any sequence of commands: the pool answers what the naive one answers, and its copies answer the same.
+
+use proptest::prelude::*;
+use proptest::sample::select;
+use redis_lb::lb::{ALGORITHMS, Added, Algorithm, Pool, Request, State, codec};
+
+use crate::naive::{CREDIT_MAX, Naive, Wanted};
+
+#[derive(Clone, Debug)]
+enum Command {
+    Add(Vec<u8>, Option<u16>),
+    Set(Vec<(Vec<u8>, u16)>),
+    Remove(Vec<u8>),
+    Weights(Vec<(Vec<u8>, u16)>),
+    State(Vec<u8>, State),
+    Policy(Algorithm),
+    Seed(u64),
+    Pick(Wanted),
+    Peek(Wanted),
+    SaveAndLoad,
+}
+
+/// One of so many names, each of its own length.
+fn name(names: usize) -> impl Strategy<Value = Vec<u8>> {
+    (0..names).prop_map(|i| {
+        let mut name = format!("{i}:").into_bytes();
+        name.resize(name.len() + i % 31, 0xfe);
+        name
+    })
+}
+
+fn weight() -> impl Strategy<Value = u16> {
+    prop_oneof![
+        6 => 1u16..=5,
+        2 => 1u16..=100,
+        1 => any::<u16>(),
+        1 => select(vec![0, 1, 65534, 65535]),
+    ]
+}
+
+fn pairs(names: usize, most: usize) -> impl Strategy<Value = Vec<(Vec<u8>, u16)>> {
+    let unique = |list: Vec<(Vec<u8>, u16)>| {
+        let mut seen: Vec<(Vec<u8>, u16)> = vec![];
+        for (name, weight) in list {
+            if seen.iter().all(|(n, _)| *n != name) {
+                seen.push((name, weight));
+            }
+        }
+        seen
+    };
+    prop::collection::vec((name(names), weight()), 1..=most).prop_map(unique)
+}
+
+fn wanted(names: usize) -> impl Strategy<Value = Wanted> {
+    let exclude = prop_oneof![
+        3 => Just(vec![]),
+        1 => prop::collection::vec(name(names), 1..=5),
+    ];
+    let algorithm = prop_oneof![
+        1 => Just(None),
+        3 => select(ALGORITHMS.to_vec()).prop_map(Some),
+    ];
+    (
+        algorithm,
+        prop_oneof![1usize..=3, 1usize..=60],
+        any::<bool>(),
+        exclude,
+    )
+        .prop_map(|(algorithm, count, distinct, exclude)| Wanted {
+            algorithm,
+            count,
+            distinct,
+            exclude,
+        })
+}
+
+fn command(names: usize) -> impl Strategy<Value = Command> {
+    let states = State::ALL.map(|(state, _)| state).to_vec();
+    prop_oneof![
+        6 => (name(names), prop::option::of(weight())).prop_map(|(n, w)| Command::Add(n, w)),
+        1 => pairs(names, 2 * names).prop_map(Command::Set),
+        3 => name(names).prop_map(Command::Remove),
+        2 => pairs(names, 3).prop_map(Command::Weights),
+        2 => (name(names), select(states)).prop_map(|(n, s)| Command::State(n, s)),
+        1 => select(ALGORITHMS.to_vec()).prop_map(Command::Policy),
+        1 => any::<u64>().prop_map(Command::Seed),
+        12 => wanted(names).prop_map(Command::Pick),
+        3 => wanted(names).prop_map(Command::Peek),
+        1 => Just(Command::SaveAndLoad),
+    ]
+}
+
+fn commands() -> impl Strategy<Value = Vec<Command>> {
+    // Few, so that each gets much; more than eight, so that there are trees; more than 64, so that they are high.
+    select(vec![3usize, 12, 100]).prop_flat_map(|n| prop::collection::vec(command(n), 1..120))
+}
+
+fn borrowed(list: &[(Vec<u8>, u16)]) -> Vec<(&[u8], u16)> {
+    list.iter()
+        .map(|(name, weight)| (&name[..], *weight))
+        .collect()
+}
+
+/// What the pool answers, as text, so that answers of all kinds compare.
+fn step(pool: &mut Pool, command: &Command) -> String {
+    let request = |wanted: &Wanted, run: &mut dyn FnMut(&Request) -> String| {
+        run(&Request {
+            algorithm: wanted.algorithm,
+            count: wanted.count,
+            distinct: wanted.distinct,
+            exclude: wanted.exclude.iter().map(|name| &name[..]).collect(),
+        })
+    };
+    let names = |pool: &Pool, slots: Vec<usize>| -> Vec<Vec<u8>> {
+        slots
+            .into_iter()
+            .map(|slot| pool.name(slot).to_vec())
+            .collect()
+    };
+    match command {
+        Command::Add(name, weight) => format!("{}", pool.add(name, *weight) == Added::New),
+        Command::Set(list) => {
+            let replaced = pool.set(&borrowed(list));
+            format!("{:?}", (replaced.added, replaced.removed))
+        }
+        Command::Remove(name) => format!("{}", pool.remove(name)),
+        Command::Weights(list) => format!("{:?}", pool.set_weights(&borrowed(list)).is_ok()),
+        Command::State(name, state) => format!("{:?}", pool.set_state(name, *state).is_ok()),
+        Command::Policy(policy) => {
+            pool.set_policy(*policy);
+            String::new()
+        }
+        Command::Seed(seed) => {
+            pool.seed(*seed);
+            String::new()
+        }
+        Command::Pick(wanted) => request(wanted, &mut |request| {
+            let slots = pool.picks(request);
+            format!("{:?}", names(pool, slots))
+        }),
+        Command::Peek(wanted) => request(wanted, &mut |request| {
+            let before = codec::encode(pool);
+            let slots = pool.peek(request);
+            assert_eq!(codec::encode(pool), before, "a look ahead left a trace");
+            format!("{:?}", slots.map(|slots| names(pool, slots)))
+        }),
+        Command::SaveAndLoad => String::new(),
+    }
+}
+
+fn naive_step(naive: &mut Naive, command: &Command) -> String {
+    match command {
+        Command::Add(name, weight) => format!("{}", naive.add(name, *weight)),
+        Command::Set(list) => format!("{:?}", naive.set(list)),
+        Command::Remove(name) => format!("{}", naive.remove(name)),
+        Command::Weights(list) => {
+            let all = list.iter().all(|(name, _)| naive.find(name).is_some());
+            for (name, weight) in list.iter().filter(|_| all) {
+                naive.find(name).unwrap().reweight(*weight);
+            }
+            format!("{all}")
+        }
+        Command::State(name, state) => {
+            let member = naive.find(name);
+            let found = member.is_some();
+            member.into_iter().for_each(|m| m.state = *state);
+            format!("{found}")
+        }
+        Command::Policy(policy) => {
+            naive.policy = *policy;
+            String::new()
+        }
+        Command::Seed(seed) => {
+            naive.seed(*seed);
+            String::new()
+        }
+        Command::Pick(wanted) => format!("{:?}", naive.picks(wanted)),
+        Command::Peek(wanted) => {
+            let algorithm = wanted.algorithm.unwrap_or(naive.policy);
+            let ahead = (!algorithm.is_by_chance()).then(|| naive.clone().picks(wanted));
+            format!("{ahead:?}")
+        }
+        Command::SaveAndLoad => String::new(),
+    }
+}
+
+fn reloaded(pool: &Pool) -> Pool {
+    let bytes = codec::encode(pool);
+    match codec::decode(&bytes) {
+        Ok(codec::Stored::Pool(pool)) => pool,
+        // A pool without backends and settings is a missing key.
+        Err(_) if pool.is_void() => Pool::new(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn same_members(pool: &Pool, naive: &Naive) {
+    let members: Vec<_> = (pool.backends())
+        .map(|b| (b.name(), b.weight(), b.state(), b.picks()))
+        .collect();
+    let naive: Vec<_> = (naive.members.iter())
+        .map(|m| (&m.name[..], m.weight, m.state, m.picks))
+        .collect();
+    assert_eq!(members, naive);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_500))]
+
+    #[test]
+    fn the_pool_answers_what_the_naive_one_answers(commands in commands()) {
+        let (mut pool, mut naive) = (Pool::new(), Naive::new());
+        for command in &commands {
+            if pool.is_void() {
+                // The server deletes such a pool.
+                (pool, naive) = (Pool::new(), Naive::new());
+            }
+            if let Command::SaveAndLoad = command {
+                pool = reloaded(&pool);
+            }
+            prop_assert_eq!(step(&mut pool, command), naive_step(&mut naive, command), "{:?}", command);
+            pool.check();
+            same_members(&pool, &naive);
+        }
+    }
+
+    /// A full copy taken in the middle, whose layout differs, changes no later pick and no later byte.
+    #[test]
+    fn a_copy_goes_on_like_the_original(before in commands(), after in commands()) {
+        let mut original = Pool::new();
+        for command in &before {
+            step(&mut original, command);
+        }
+        prop_assume!(!original.is_void());
+        let mut copy = reloaded(&original);
+        prop_assert_eq!(codec::encode(&copy), codec::encode(&original));
+        for command in &after {
+            prop_assert_eq!(step(&mut copy, command), step(&mut original, command), "{:?}", command);
+            prop_assert_eq!(codec::encode(&copy), codec::encode(&original));
+        }
+        copy.check();
+    }
+
+    /// Credits that only a crafted payload has: they saturate, in every form alike.
+    #[test]
+    fn credits_at_the_bounds_saturate(
+        list in pairs(20, 20),
+        credits in prop::collection::vec((any::<bool>(), 0i64..200_000), 20),
+        commands in prop::collection::vec(command(20), 1..60),
+    ) {
+        let (mut pool, mut naive) = (Pool::new(), Naive::new());
+        pool.set(&borrowed(&list));
+        naive.set(&list);
+        for (member, (is_high, inward)) in naive.members.iter_mut().zip(credits) {
+            let credit = CREDIT_MAX as i64 - inward;
+            member.credit = i128::from(if is_high { credit } else { -credit });
+            pool.set_credit(&member.name, member.credit as i64);
+        }
+        for command in &commands {
+            prop_assert_eq!(step(&mut pool, command), naive_step(&mut naive, command), "{:?}", command);
+            pool.check();
+        }
+    }
+}
