@@ -1,2 +1,33 @@
-//! redis-lb.
+//! redis-lb: a load balancer that a whole fleet shares, as a native type of Redis.
+//!
+//! The map of the house, from the inside out. No room knows of those farther out.
+//!
+//! - [`lb`]: a pool of backends as a deterministic state machine in plain Rust. It knows nothing of Redis.
+//! - [`commands`]: one file a command: what it is called and takes, how it is read, its one call of the core, its reply.
+//! - [`server`]: the room with `unsafe`, which lends the pool at a key to a command and the commands to the server.
+
+pub mod commands;
 pub mod lb;
+pub mod server;
+
+use server::{Entry, entry};
+
+/// The commands of the module, in the order in which they are listed to users.
+pub(crate) const COMMANDS: &[Entry] = &[
+    entry::<commands::Add>(),
+    entry::<commands::Set>(),
+    entry::<commands::Rem>(),
+    entry::<commands::Weight>(),
+    entry::<commands::State>(),
+    entry::<commands::Policy>(),
+    entry::<commands::List>(),
+    entry::<commands::Card>(),
+    entry::<commands::Pick>(),
+    entry::<commands::Peek>(),
+    entry::<commands::Info>(),
+    entry::<commands::Stats>(),
+    entry::<commands::Seed>(),
+    entry::<commands::Load>(),
+    #[cfg(feature = "faults")]
+    entry::<commands::Fault>(),
+];

@@ -47,6 +47,10 @@ struct Member<'a> {
 
 /// What bytes can hold.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are pools; a box costs a cache miss a pick"
+)]
 pub enum Stored {
     /// A pool.
     Pool(Pool),

@@ -18,7 +18,7 @@ mod pool;
 pub use backend::{Backend, State};
 pub use name::Name;
 pub use pick::{ALGORITHMS, Algorithm};
-pub use pool::{Added, NoBackend, Pool, Replaced, Request};
+pub use pool::{Added, Pool, Replaced, Request};
 
 /// Where a backend stands in its pool: slots are in order of addition.
 pub type Slot = usize;

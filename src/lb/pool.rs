@@ -1,11 +1,11 @@
 //! A pool: its members, who of them is available, and what each command does to it.
 
+use super::Slot;
 use super::backend::{Backend, State};
 use super::chance::Chance;
 use super::index::Index;
 use super::order::Order;
 use super::pick::{Algorithm, CREDIT_MAX, Cursor, Foresight, Race};
-use super::{BACKENDS_MAX, Slot};
 
 /// A pool of backends.
 ///
@@ -48,10 +48,6 @@ pub struct Replaced {
     /// Those that stayed, with another weight.
     pub reweighted: usize,
 }
-
-/// A name that the pool lacks: its place in the list that was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoBackend(pub usize);
 
 /// What to pick.
 #[derive(Clone, Debug)]
@@ -114,11 +110,6 @@ impl Pool {
     /// Whether nothing would be lost with the pool: no backends, and no setting that is not the default.
     pub fn is_void(&self) -> bool {
         self.is_empty() && self.policy == Algorithm::WRR
-    }
-
-    /// Whether so many more backends fit.
-    pub fn has_room_for(&self, more: usize) -> bool {
-        self.members + more <= BACKENDS_MAX
     }
 
     /// The backends in order of addition.
@@ -184,25 +175,25 @@ impl Pool {
         true
     }
 
-    /// Gives each of these backends that weight, all or none; says whether that changed anything.
-    pub fn set_weights(&mut self, weights: &[(&[u8], u16)]) -> Result<bool, NoBackend> {
+    /// Gives each of these backends that weight, and says how many had another one; or says whose name the pool lacks,
+    /// by its place in the list, and changes none.
+    pub fn set_weights(&mut self, weights: &[(&[u8], u16)]) -> Result<usize, usize> {
         let slots: Vec<Slot> = (weights.iter().enumerate())
-            .map(|(i, (name, _))| self.find(name).ok_or(NoBackend(i)))
+            .map(|(i, (name, _))| self.find(name).ok_or(i))
             .collect::<Result<_, _>>()?;
-        let mut changed = false;
-        for (slot, &(_, weight)) in slots.into_iter().zip(weights) {
-            changed |= self.reweight(slot, weight);
-        }
-        Ok(changed)
+        let pairs = slots.into_iter().zip(weights);
+        Ok(pairs
+            .filter(|&(slot, &(_, weight))| self.reweight(slot, weight))
+            .count())
     }
 
-    /// Puts a backend in or out of service; says whether that changed anything.
-    pub fn set_state(&mut self, name: &[u8], state: State) -> Result<bool, NoBackend> {
-        let slot = self.find(name).ok_or(NoBackend(0))?;
+    /// Puts a backend in or out of service; says whether that changed anything, or nothing where it is not there.
+    pub fn set_state(&mut self, name: &[u8], state: State) -> Option<bool> {
+        let slot = self.find(name)?;
         let changed = self.backends[slot].state != state;
         self.backends[slot].state = state;
         self.resume(slot);
-        Ok(changed)
+        Some(changed)
     }
 
     /// What a pick goes by that names no algorithm.

@@ -125,7 +125,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
         }
         Command::Remove(name) => format!("{}", pool.remove(name)),
         Command::Weights(list) => format!("{:?}", pool.set_weights(&borrowed(list)).is_ok()),
-        Command::State(name, state) => format!("{:?}", pool.set_state(name, *state).is_ok()),
+        Command::State(name, state) => format!("{:?}", pool.set_state(name, *state).is_some()),
         Command::Policy(policy) => {
             pool.set_policy(*policy);
             String::new()

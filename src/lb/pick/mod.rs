@@ -81,7 +81,7 @@ impl Algorithm {
     }
 
     /// The user's word for it.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         self.name
     }
 
@@ -90,7 +90,7 @@ impl Algorithm {
     }
 
     /// Whether it draws from the pool's generator, so that its picks cannot be foreseen.
-    pub fn is_by_chance(self) -> bool {
+    pub const fn is_by_chance(self) -> bool {
         matches!(self.foresight, Foresight::None)
     }
 

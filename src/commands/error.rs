@@ -1,0 +1,102 @@
+//! What a refused command answers: a code that clients can match, then what is wrong and what would be right.
+
+use std::borrow::Cow;
+
+use crate::lb::{NAME_MAX, WEIGHT_MAX};
+
+/// What a refused command answers.
+#[derive(Debug)]
+pub struct Error(Cow<'static, str>);
+
+impl Error {
+    /// The key holds something else.
+    pub const WRONG_TYPE: Error =
+        Error::fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
+    /// A panic came half-way through a change of this pool.
+    pub const POISONED: Error = Error::fixed(
+        "ERR a fault in redis-lb left this pool half-changed: DEL it and add its backends again",
+    );
+    /// A panic came while this command ran.
+    pub const BUG: Error = Error::fixed("ERR a fault in redis-lb: see the log of the server");
+    /// Three arguments or five: neither one backend nor pairs.
+    pub const ODD_PAIRS: Error = Error::fixed(
+        "ERR not every backend has a weight: LB.ADD takes one backend, or `backend weight` pairs; to add many with weight 1 \
+         give each its 1, or pipeline one LB.ADD for each",
+    );
+    /// LB.SET or LB.WEIGHT with a backend that lacks its weight.
+    pub const NO_WEIGHT: Error =
+        Error::fixed("ERR not every backend has a weight: give `backend weight` pairs");
+    /// A keyword at the end that needs a value.
+    pub const NO_VALUE: Error = Error::fixed("ERR the last keyword lacks its value");
+    /// DISTINCT says something about several picks.
+    pub const DISTINCT_ALONE: Error =
+        Error::fixed("ERR DISTINCT needs COUNT: a single pick repeats none");
+    /// An algorithm that draws.
+    pub const BY_CHANCE: Error = Error::fixed(
+        "ERR chance cannot be foreseen: LB.PEEK takes rr or wrr, and a policy that is one of them",
+    );
+    /// LB.LOAD where something is.
+    pub const BUSY_KEY: Error = Error::fixed("BUSYKEY Target key name already exists.");
+    /// More backends than a pool takes.
+    pub const POOL_FULL: Error =
+        Error::fixed("ERR the pool would have more than 16777216 backends");
+
+    const fn fixed(message: &'static str) -> Error {
+        Error(Cow::Borrowed(message))
+    }
+
+    /// An error about this very argument.
+    pub fn new(message: String) -> Error {
+        Error(Cow::Owned(message))
+    }
+
+    /// A name that is none.
+    pub fn name(name: &[u8]) -> Error {
+        let len = name.len();
+        Error::new(format!(
+            "ERR the name of a backend has 1 to {NAME_MAX} bytes, not {len}"
+        ))
+    }
+
+    /// A weight that is none.
+    pub fn weight(backend: &[u8], weight: &[u8]) -> Error {
+        let (backend, weight) = (shown(backend), shown(weight));
+        Error::new(format!(
+            "ERR the weight of {backend} is {weight}, which is not an integer from 0 to {WEIGHT_MAX}"
+        ))
+    }
+
+    /// A backend that the pool lacks.
+    pub fn no_backend(name: &[u8]) -> Error {
+        let name = shown(name);
+        Error::new(format!(
+            "NOBACKEND the pool has no backend {name}: LB.ADD adds one"
+        ))
+    }
+
+    /// An argument that is none of those that could stand there.
+    pub fn not_one_of(what: &str, word: &[u8], words: &str) -> Error {
+        let word = shown(word);
+        Error::new(format!("ERR {word} is no {what}: {words}"))
+    }
+
+    /// A number out of its range.
+    pub fn number(what: &str, number: &[u8], most: usize) -> Error {
+        let number = shown(number);
+        Error::new(format!(
+            "ERR {what} is {number}, which is not an integer from 1 to {most}"
+        ))
+    }
+
+    /// The whole line that is answered.
+    pub fn message(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a client sent, as one can show it: printable, quoted and not too long.
+fn shown(bytes: &[u8]) -> String {
+    const MOST: usize = 64;
+    let dots = if bytes.len() > MOST { "…" } else { "" };
+    format!("'{}{dots}'", bytes[..bytes.len().min(MOST)].escape_ascii())
+}

@@ -1,0 +1,33 @@
+//! LB.SEED: the primary's own command, by which replicas draw as it does.
+
+use super::arguments::integer;
+use super::{Arg, Command, Error, Kind, Spec};
+use crate::server::Call;
+
+/// LB.SEED
+pub struct Seed;
+
+impl Command for Seed {
+    const SPEC: Spec = Spec {
+        name: "LB.SEED",
+        summary: "Seeds the generator of a pool. A primary writes it into the stream before the first pick by chance.",
+        complexity: "O(1)",
+        since: "0.1.0",
+        arity: 3,
+        flags: "write fast",
+        key: "RW update",
+        args: &[Arg::KEY, Arg::new("seed", Kind::Integer)],
+    };
+
+    fn run(call: &Call) -> Result<(), Error> {
+        let seed = integer(call.arg(2)).ok_or_else(|| {
+            Error::new(format!("ERR a seed is an integer from 0 to {}", u64::MAX))
+        })?;
+        let mut key = call.key()?;
+        let pool = key.pool_mut();
+        let found = pool.map(|pool| pool.seed(seed)).is_some();
+        call.reply().ok();
+        call.changed(&[(c"lb.seed", usize::from(found))]);
+        Ok(())
+    }
+}

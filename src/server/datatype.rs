@@ -1,0 +1,183 @@
+//! The type `lbpool---`: how the server saves, loads, copies, weighs and frees a pool.
+
+use std::os::raw::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use redis_module::raw;
+
+use super::guard::{guarded, log};
+use super::key::Value;
+use crate::lb::{Pool, codec};
+
+/// Nine characters, which RDB files carry as a number.
+const NAME: &std::ffi::CStr = c"lbpool---";
+
+/// The version of what stands around the codec's bytes in an RDB file: one string. The bytes have a version of their own.
+const ENCODING: c_int = 1;
+
+static POOL_TYPE: AtomicPtr<raw::RedisModuleType> = AtomicPtr::new(ptr::null_mut());
+
+/// The type, once it is registered.
+pub fn pool_type() -> *mut raw::RedisModuleType {
+    POOL_TYPE.load(Ordering::Relaxed)
+}
+
+/// Registers the type; false where the server refuses it.
+pub fn register(ctx: *mut raw::RedisModuleCtx) -> bool {
+    let mut methods = raw::RedisModuleTypeMethods {
+        version: u64::from(raw::REDISMODULE_TYPE_METHOD_VERSION),
+        rdb_load: Some(load),
+        rdb_save: Some(save),
+        aof_rewrite: Some(rewrite),
+        mem_usage: Some(bytes),
+        digest: Some(digest),
+        free: Some(free),
+        // Pools keep nothing beside the keyspace.
+        aux_load: None,
+        aux_save: None,
+        aux_save2: None,
+        aux_save_triggers: 0,
+        free_effort: Some(free_effort),
+        // A pool is known to nobody but its key.
+        unlink: None,
+        unlink2: None,
+        copy: Some(copy),
+        defrag: None,
+        // The second forms only add the key's name and database, which a pool does not depend on.
+        mem_usage2: None,
+        free_effort2: None,
+        copy2: None,
+    };
+    let registered = api!(RedisModule_CreateDataType(
+        ctx,
+        NAME.as_ptr(),
+        ENCODING,
+        &mut methods
+    ));
+    POOL_TYPE.store(registered, Ordering::Relaxed);
+    !registered.is_null()
+}
+
+/// The value as bytes. Of a poisoned pool nothing is saved but that it was poisoned.
+fn encode(value: &Value) -> Vec<u8> {
+    match value {
+        Value::Pool(pool) => codec::encode(pool),
+        Value::Poisoned => codec::encode_poisoned(),
+    }
+}
+
+/// The value that the bytes hold.
+pub fn decode(bytes: &[u8]) -> Result<Value, codec::Malformed> {
+    codec::decode(bytes).map(|stored| match stored {
+        codec::Stored::Pool(pool) => Value::Pool(pool),
+        codec::Stored::Poisoned => Value::Poisoned,
+    })
+}
+
+/// # Safety
+/// The server hands to each callback of the type a value of the type, and to one callback at a time.
+unsafe fn value<'a>(value: *const c_void) -> &'a Value {
+    unsafe { &*value.cast() }
+}
+
+unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut c_void {
+    let loaded = guarded("loading a pool", || {
+        if encoding > ENCODING {
+            log("a pool was written by a newer redis-lb");
+            return ptr::null_mut();
+        }
+        let mut len = 0;
+        let buffer = api!(RedisModule_LoadStringBuffer(io, &mut len));
+        // A payload that ends here shows only in this: without the check the server would exit.
+        if api!(RedisModule_IsIOError(io)) != 0 || buffer.is_null() {
+            return ptr::null_mut();
+        }
+        // SAFETY: the server gave a buffer of that length, which is ours to free.
+        let decoded = decode(unsafe { std::slice::from_raw_parts(buffer.cast(), len) });
+        api!(RedisModule_Free(buffer.cast()));
+        match decoded {
+            Ok(value) => Box::into_raw(Box::new(value)).cast(),
+            Err(malformed) => {
+                log(&format!("a pool cannot be loaded: {malformed}"));
+                ptr::null_mut()
+            }
+        }
+    });
+    loaded.unwrap_or(ptr::null_mut())
+}
+
+unsafe extern "C" fn save(io: *mut raw::RedisModuleIO, pool: *mut c_void) {
+    let bytes = guarded("saving a pool", || encode(unsafe { value(pool) }));
+    // A file that lacks the string could not be loaded at all.
+    let bytes = bytes.unwrap_or_else(codec::encode_poisoned);
+    api!(RedisModule_SaveStringBuffer(
+        io,
+        bytes.as_ptr().cast(),
+        bytes.len()
+    ));
+}
+
+unsafe extern "C" fn rewrite(
+    io: *mut raw::RedisModuleIO,
+    key: *mut raw::RedisModuleString,
+    pool: *mut c_void,
+) {
+    let bytes = guarded("rewriting a pool", || encode(unsafe { value(pool) }));
+    let bytes = bytes.unwrap_or_else(codec::encode_poisoned);
+    api!(RedisModule_EmitAOF(
+        io,
+        c"LB.LOAD".as_ptr(),
+        c"sb".as_ptr(),
+        key,
+        bytes.as_ptr(),
+        bytes.len(),
+    ));
+}
+
+unsafe extern "C" fn bytes(pool: *const c_void) -> usize {
+    let bytes = guarded("measuring a pool", || match unsafe { value(pool) } {
+        Value::Pool(pool) => pool.bytes() + size_of::<Value>() - size_of::<Pool>(),
+        Value::Poisoned => size_of::<Value>(),
+    });
+    bytes.unwrap_or(0)
+}
+
+unsafe extern "C" fn digest(digest: *mut raw::RedisModuleDigest, pool: *mut c_void) {
+    if let Some(bytes) = guarded("digesting a pool", || encode(unsafe { value(pool) })) {
+        api!(RedisModule_DigestAddStringBuffer(
+            digest,
+            bytes.as_ptr().cast(),
+            bytes.len()
+        ));
+    }
+    api!(RedisModule_DigestEndSequence(digest));
+}
+
+/// Called on a background thread too: a value holds nothing of the server's.
+unsafe extern "C" fn free(pool: *mut c_void) {
+    // SAFETY: the server frees a value once, which was made from a box.
+    guarded("freeing a pool", || {
+        drop(unsafe { Box::from_raw(pool.cast::<Value>()) })
+    });
+}
+
+unsafe extern "C" fn free_effort(_key: *mut raw::RedisModuleString, pool: *const c_void) -> usize {
+    let effort = guarded("weighing a pool", || match unsafe { value(pool) } {
+        Value::Pool(pool) => pool.len(),
+        Value::Poisoned => 1,
+    });
+    effort.unwrap_or(1)
+}
+
+unsafe extern "C" fn copy(
+    _from: *mut raw::RedisModuleString,
+    _to: *mut raw::RedisModuleString,
+    pool: *const c_void,
+) -> *mut c_void {
+    let copied = guarded("copying a pool", || match unsafe { value(pool) } {
+        Value::Pool(pool) => Box::into_raw(Box::new(Value::Pool(pool.clone()))).cast(),
+        Value::Poisoned => ptr::null_mut(),
+    });
+    copied.unwrap_or(ptr::null_mut())
+}

@@ -1,0 +1,64 @@
+//! Panics end here: unwinding into the server would abort it.
+
+use std::ffi::CString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::null_mut;
+
+use redis_module::raw;
+
+/// Runs what the server asked for; none where it panicked, which is then in the log.
+///
+/// Whoever lends a pool to `run` sees to it that the pool is poisoned by a panic ([`super::key::Value`]).
+pub fn guarded<T>(what: &str, run: impl FnOnce() -> T) -> Option<T> {
+    let struck = || {
+        #[cfg(feature = "faults")]
+        fault::strike(what);
+        run()
+    };
+    match catch_unwind(AssertUnwindSafe(struck)) {
+        Ok(value) => Some(value),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied());
+            log(&format!("bug: {what} panicked: {}", text.unwrap_or("?")));
+            // What a panic carries may panic when it is dropped.
+            std::mem::forget(panic);
+            None
+        }
+    }
+}
+
+/// Writes a warning into the server's log.
+pub fn log(message: &str) {
+    let message = CString::new(message.replace('\0', "\\0")).unwrap_or_default();
+    // The message is an argument, never the format: it may hold what a client sent.
+    api!(RedisModule_Log(
+        null_mut::<raw::RedisModuleCtx>(),
+        c"warning".as_ptr(),
+        c"%s".as_ptr(),
+        message.as_ptr(),
+    ));
+}
+
+/// Panics on purpose, to test the guards.
+#[cfg(feature = "faults")]
+pub mod fault {
+    use std::sync::Mutex;
+
+    static ARMED: Mutex<Option<String>> = Mutex::new(None);
+
+    /// The next time that `what` is asked for, it panics.
+    pub fn arm(what: String) {
+        *ARMED.lock().expect("nobody panics holding it") = Some(what);
+    }
+
+    pub(super) fn strike(what: &str) {
+        let struck = ARMED
+            .lock()
+            .expect("nobody panics holding it")
+            .take_if(|armed| armed == what);
+        if struck.is_some() {
+            panic!("on purpose, with %s%n in it");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What happens when the server loads the module.
+
+use std::os::raw::{c_int, c_longlong};
+
+use redis_module::raw;
+
+use super::guard::{guarded, log};
+use super::{datatype, info, register};
+use crate::COMMANDS;
+
+/// The server answers this for any function that it exports to modules.
+const VALKEY: &std::ffi::CStr = c"ValkeyModule_Alloc";
+/// Valkey 9 and newer: the type bears being moved with its slot while it is written to.
+const HANDLE_ATOMIC_SLOT_MIGRATION: c_int = 1 << 5;
+
+/// The entry point of the module.
+///
+/// # Safety
+/// The server calls it once, with a context and that many arguments of the `loadmodule` line.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn RedisModule_OnLoad(
+    ctx: *mut raw::RedisModuleCtx,
+    _argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+) -> c_int {
+    // First of all: it binds the API, and with it the allocator.
+    let version = version_number(env!("CARGO_PKG_VERSION"));
+    let api = raw::REDISMODULE_APIVER_1 as c_int;
+    // SAFETY: the context is the server's own.
+    let bound = unsafe { raw::Export_RedisModule_Init(ctx, c"lb".as_ptr(), version, api) };
+    if bound != raw::REDISMODULE_OK as c_int {
+        return raw::REDISMODULE_ERR as c_int;
+    }
+    match guarded("loading", || load(ctx, argc)) {
+        Some(Ok(())) => raw::REDISMODULE_OK as c_int,
+        Some(Err(reason)) => {
+            log(&format!("not loaded: {reason}"));
+            raw::REDISMODULE_ERR as c_int
+        }
+        None => raw::REDISMODULE_ERR as c_int,
+    }
+}
+
+fn load(ctx: *mut raw::RedisModuleCtx, argc: c_int) -> Result<(), String> {
+    if argc > 0 {
+        return Err("it takes no arguments".into());
+    }
+    if !datatype::register(ctx) {
+        return Err("the server refuses its data type".into());
+    }
+    for entry in COMMANDS {
+        register::command(ctx, entry)?;
+    }
+    api!(RedisModule_RegisterInfoFunc(ctx, Some(info::info)));
+    api!(RedisModule_SetModuleOptions(ctx, options()));
+    Ok(())
+}
+
+/// How the server may treat the module.
+fn options() -> c_int {
+    // A payload that cannot be read fails alone; the signal is given by `Call::changed`, where something did change; loading
+    // touches nothing but the value it makes.
+    let options = raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS
+        | raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED
+        | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD;
+    let mut function: *mut std::ffi::c_void = std::ptr::null_mut();
+    let found = api!(RedisModule_GetApi(
+        VALKEY.as_ptr(),
+        (&raw mut function).cast()
+    ));
+    match found == raw::REDISMODULE_OK as c_int {
+        // To Redis that bit may mean something else one day.
+        true => options as c_int | HANDLE_ATOMIC_SLOT_MIGRATION,
+        false => options as c_int,
+    }
+}
+
+/// 1.2.3 as 10203, which MODULE LIST shows.
+fn version_number(version: &str) -> c_int {
+    let numbers = version.split('.').map(|n| n.parse().unwrap_or(0));
+    numbers.fold(0, |sum: c_longlong, n: c_longlong| 100 * sum + n) as c_int
+}

@@ -1,0 +1,229 @@
+//! Commands as the server knows them: name, flags, keys, documentation.
+
+use std::ffi::CString;
+use std::os::raw::{c_char, c_int};
+use std::ptr;
+
+use redis_module::raw;
+
+use super::call::Call;
+use super::guard::guarded;
+use super::info;
+use crate::commands::{Arg, Command, Error, Kind, Spec};
+
+/// A line of the module's table of commands.
+pub struct Entry {
+    spec: &'static Spec,
+    run: unsafe extern "C" fn(
+        *mut raw::RedisModuleCtx,
+        *mut *mut raw::RedisModuleString,
+        c_int,
+    ) -> c_int,
+}
+
+/// The line of that command.
+pub const fn entry<C: Command>() -> Entry {
+    Entry {
+        spec: &C::SPEC,
+        run: dispatch::<C>,
+    }
+}
+
+/// What the server calls for each command.
+unsafe extern "C" fn dispatch<C: Command>(
+    ctx: *mut raw::RedisModuleCtx,
+    argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+) -> c_int {
+    let outcome = guarded(C::SPEC.name, || {
+        // SAFETY: these are the server's, and the call ends here.
+        let call = unsafe { Call::new(ctx, argv, argc) };
+        // 6.2 does not check the arity of a module's command.
+        if !C::SPEC.takes(call.argc()) {
+            call.reply().wrong_arity();
+            info::REFUSED.count();
+            return;
+        }
+        if let Err(error) = C::run(&call) {
+            call.reply().error(error.message());
+            info::REFUSED.count();
+        }
+    });
+    if outcome.is_none() {
+        super::Reply::to(ctx).error(Error::BUG.message());
+        info::REFUSED.count();
+    }
+    raw::REDISMODULE_OK as c_int
+}
+
+/// Registers a command with all that the server can be told of it; newer servers can be told more.
+pub fn command(ctx: *mut raw::RedisModuleCtx, entry: &Entry) -> Result<(), String> {
+    let spec = entry.spec;
+    let failed = |what: &str| Err(format!("the server refuses {what} of {}", spec.name));
+    let mut texts = Texts::default();
+    let name = texts.text(spec.name);
+    // Before 7.2 a module's command has no other way into the category @dangerous.
+    let has_categories = unsafe { raw::RedisModule_SetCommandACLCategories }.is_some();
+    let flags = match spec.is_dangerous() && !has_categories {
+        true => format!("{} admin", spec.flags),
+        false => spec.flags.to_owned(),
+    };
+    let created = api!(RedisModule_CreateCommand(
+        ctx,
+        name,
+        Some(entry.run),
+        texts.text(&flags),
+        1,
+        1,
+        1
+    ));
+    if created != raw::REDISMODULE_OK as c_int {
+        return failed("the name or the flags");
+    }
+    let (Some(get_command), Some(set_info)) =
+        (unsafe { (raw::RedisModule_GetCommand, raw::RedisModule_SetCommandInfo) })
+    else {
+        return Ok(());
+    };
+    // SAFETY: the command was just made; what the description points at lives until the end of this function, and the
+    // server copies it.
+    unsafe {
+        let command = get_command(ctx, name);
+        let mut keys = [
+            key_spec(spec),
+            raw::RedisModuleCommandKeySpec {
+                ..std::mem::zeroed()
+            },
+        ];
+        let mut arguments = Arguments::default();
+        let version = raw::RedisModuleCommandInfoVersion {
+            version: 1,
+            sizeof_historyentry: size_of::<raw::RedisModuleCommandHistoryEntry>(),
+            sizeof_keyspec: size_of::<raw::RedisModuleCommandKeySpec>(),
+            sizeof_arg: size_of::<raw::RedisModuleCommandArg>(),
+        };
+        let description = raw::RedisModuleCommandInfo {
+            version: &version,
+            summary: texts.text(spec.summary),
+            complexity: texts.text(spec.complexity),
+            since: texts.text(spec.since),
+            history: ptr::null_mut(),
+            tips: ptr::null(),
+            arity: spec.arity,
+            key_specs: keys.as_mut_ptr(),
+            args: arguments.array(spec.args, &mut texts),
+        };
+        if set_info(command, &description) != raw::REDISMODULE_OK as c_int {
+            return failed("the description");
+        }
+        if let Some(set_categories) = raw::RedisModule_SetCommandACLCategories
+            && let Some(categories) = categories(ctx, spec)
+            && set_categories(command, texts.text(&categories)) != raw::REDISMODULE_OK as c_int
+        {
+            return failed("the ACL categories");
+        }
+    }
+    Ok(())
+}
+
+/// The ACL categories beside those that the server derives from the flags.
+fn categories(ctx: *mut raw::RedisModuleCtx, spec: &Spec) -> Option<String> {
+    let mut categories = vec![];
+    // 7.4 and newer: the module's own. It is there already from the second command on.
+    if let Some(add) = unsafe { raw::RedisModule_AddACLCategory } {
+        // SAFETY: as every call of the API.
+        unsafe { add(ctx, c"lb".as_ptr()) };
+        categories.push("lb");
+    }
+    if spec.is_dangerous() {
+        categories.push("dangerous");
+    }
+    (!categories.is_empty()).then(|| categories.join(" "))
+}
+
+fn key_spec(spec: &Spec) -> raw::RedisModuleCommandKeySpec {
+    let flags = spec.key.split(' ').map(|word| match word {
+        "RO" => raw::REDISMODULE_CMD_KEY_RO,
+        "RW" => raw::REDISMODULE_CMD_KEY_RW,
+        "OW" => raw::REDISMODULE_CMD_KEY_OW,
+        "access" => raw::REDISMODULE_CMD_KEY_ACCESS,
+        "update" => raw::REDISMODULE_CMD_KEY_UPDATE,
+        "insert" => raw::REDISMODULE_CMD_KEY_INSERT,
+        "delete" => raw::REDISMODULE_CMD_KEY_DELETE,
+        other => panic!("{other} is no flag of a key"),
+    });
+    // SAFETY: zeros stand for what is absent.
+    let mut key: raw::RedisModuleCommandKeySpec = unsafe { std::mem::zeroed() };
+    key.flags = flags.fold(0, |all, flag| all | u64::from(flag));
+    key.begin_search_type = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX;
+    key.bs.index.pos = 1;
+    key.find_keys_type = raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_RANGE;
+    key.fk.range.keystep = 1;
+    key
+}
+
+/// Texts for C, kept for as long as the server looks at them.
+#[derive(Default)]
+struct Texts(Vec<CString>);
+
+impl Texts {
+    fn text(&mut self, text: &str) -> *const c_char {
+        self.0
+            .push(CString::new(text).expect("no NUL in our texts"));
+        self.0.last().expect("just pushed").as_ptr()
+    }
+}
+
+/// Arrays of arguments, each ended by a nameless one, kept likewise.
+#[derive(Default)]
+struct Arguments(Vec<Vec<raw::RedisModuleCommandArg>>);
+
+impl Arguments {
+    fn array(&mut self, args: &[Arg], texts: &mut Texts) -> *mut raw::RedisModuleCommandArg {
+        if args.is_empty() {
+            return ptr::null_mut();
+        }
+        let mut array: Vec<_> = args.iter().map(|arg| self.argument(arg, texts)).collect();
+        // SAFETY: zeros stand for what is absent.
+        array.push(unsafe { std::mem::zeroed() });
+        self.0.push(array);
+        self.0.last_mut().expect("just pushed").as_mut_ptr()
+    }
+
+    fn argument(&mut self, arg: &Arg, texts: &mut Texts) -> raw::RedisModuleCommandArg {
+        use raw::*;
+        let (kind, parts): (_, &[Arg]) = match arg.kind {
+            Kind::Key => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_KEY, &[]),
+            Kind::Text => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_STRING, &[]),
+            Kind::Integer => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_INTEGER, &[]),
+            Kind::Token => (
+                RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_PURE_TOKEN,
+                &[],
+            ),
+            Kind::OneOf(parts) => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_ONEOF, parts),
+            Kind::Block(parts) => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_BLOCK, parts),
+        };
+        let optional = if arg.is_optional {
+            REDISMODULE_CMD_ARG_OPTIONAL
+        } else {
+            0
+        };
+        let multiple = if arg.is_multiple {
+            REDISMODULE_CMD_ARG_MULTIPLE
+        } else {
+            0
+        };
+        RedisModuleCommandArg {
+            name: texts.text(arg.name),
+            type_: kind,
+            key_spec_index: if let Kind::Key = arg.kind { 0 } else { -1 },
+            token: arg.token.map_or(ptr::null(), |token| texts.text(token)),
+            summary: ptr::null(),
+            since: ptr::null(),
+            flags: (optional | multiple) as c_int,
+            deprecated_since: ptr::null(),
+            subargs: self.array(parts, texts),
+            display_text: ptr::null(),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Answers, in RESP2 and RESP3.
+
+use std::ffi::CString;
+use std::os::raw::c_long;
+
+use redis_module::raw;
+
+use crate::lb::{Pool, Slot};
+
+/// The ways to answer a command.
+#[derive(Clone, Copy)]
+pub struct Reply {
+    ctx: *mut raw::RedisModuleCtx,
+}
+
+impl Reply {
+    pub(super) fn to(ctx: *mut raw::RedisModuleCtx) -> Reply {
+        Reply { ctx }
+    }
+
+    /// `OK`
+    pub fn ok(self) {
+        self.simple("OK");
+    }
+
+    /// A word of ours.
+    pub fn simple(self, word: &str) {
+        let word = CString::new(word).unwrap_or_default();
+        api!(RedisModule_ReplyWithSimpleString(self.ctx, word.as_ptr()));
+    }
+
+    /// The names of backends that were picked: an array, or the one that there is.
+    pub fn names(self, pool: &Pool, picked: &[Slot], is_array: bool) {
+        if is_array {
+            self.array(picked.len());
+        } else if picked.is_empty() {
+            self.nil();
+        }
+        for slot in picked {
+            self.bulk(pool.name(*slot));
+        }
+    }
+
+    /// A number.
+    pub fn integer(self, number: usize) {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        api!(RedisModule_ReplyWithLongLong(self.ctx, number));
+    }
+
+    /// Any bytes.
+    pub fn bulk(self, bytes: &[u8]) {
+        api!(RedisModule_ReplyWithStringBuffer(
+            self.ctx,
+            bytes.as_ptr().cast(),
+            bytes.len()
+        ));
+    }
+
+    /// The protocol's null.
+    pub fn nil(self) {
+        api!(RedisModule_ReplyWithNull(self.ctx));
+    }
+
+    /// An array, of which so many elements follow.
+    pub fn array(self, len: usize) {
+        api!(RedisModule_ReplyWithArray(self.ctx, len as c_long));
+    }
+
+    /// A map, of which so many pairs follow: keys and values in turn. A flat array in RESP2.
+    pub fn map(self, len: usize) {
+        // 6.2 has no maps for modules, even to clients that speak RESP3.
+        match unsafe { raw::RedisModule_ReplyWithMap } {
+            Some(reply) => {
+                // SAFETY: as every call of the API.
+                unsafe { reply(self.ctx, len as c_long) };
+            }
+            None => self.array(2 * len),
+        }
+    }
+
+    pub(super) fn error(self, message: &str) {
+        let message = CString::new(message).unwrap_or_else(|_| c"ERR".into());
+        api!(RedisModule_ReplyWithError(self.ctx, message.as_ptr()));
+    }
+
+    pub(super) fn wrong_arity(self) {
+        api!(RedisModule_WrongArity(self.ctx));
+    }
+}
