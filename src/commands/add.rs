@@ -34,7 +34,7 @@ impl Command for Add {
             1 => args
                 .map(|backend| Ok((name(backend)?, None)))
                 .collect::<Result<_, Error>>()?,
-            n if n % 2 == 1 => return Err(Error::ODD_PAIRS),
+            n if n % 2 == 1 => return Err(Error::odd_pairs()),
             _ => pairs(args)?
                 .into_iter()
                 .map(|(b, w)| (b, Some(w)))
@@ -49,7 +49,7 @@ impl Command for Add {
                 .count()
                 > BACKENDS_MAX - pool.len()
         {
-            return Err(Error::POOL_FULL);
+            return Err(Error::pool_full());
         }
         let pool = key.pool_or_new();
         let (mut new, mut reweighted) = (0, 0);

@@ -29,7 +29,7 @@ pub fn pairs<'a>(mut args: Args<'a>) -> Result<Vec<(&'a [u8], u16)>, Error> {
     let mut pairs = Vec::with_capacity(args.left() / 2);
     while let Some(backend) = args.next() {
         let backend = name(backend)?;
-        let bytes = args.next().ok_or(Error::NO_WEIGHT)?;
+        let bytes = args.next().ok_or_else(Error::no_weight)?;
         pairs.push((backend, weight(backend, bytes)?));
     }
     if pairs.len() > 1 {
@@ -43,60 +43,60 @@ pub fn pairs<'a>(mut args: Args<'a>) -> Result<Vec<(&'a [u8], u16)>, Error> {
 
 /// An algorithm, by its name.
 pub fn algorithm(word: &[u8]) -> Result<Algorithm, Error> {
-    Algorithm::by_name(word)
-        .ok_or_else(|| Error::not_one_of("algorithm", word, &algorithm_names(", ")))
+    Algorithm::by_name(word).ok_or_else(|| Error::not_one_of("algorithm", word, &algorithm_names()))
 }
 
-/// What stands behind the key in LB.PICK and LB.PEEK. The flag says whether COUNT was given, so that an array is answered.
-pub fn request<'a>(mut args: Args<'a>) -> Result<(Request<'a>, bool), Error> {
-    let mut request = Request {
-        algorithm: None,
-        count: 1,
-        distinct: false,
-        exclude: vec![],
-    };
-    if let Some(word) = args.peek(0) {
-        request.algorithm = Algorithm::by_name(word);
-        if request.algorithm.is_some() {
-            args.next();
-        } else if !is_keyword(word) {
-            let words = format!(
-                "{}, or COUNT, DISTINCT, EXCLUDE to pick by the policy of the pool",
-                algorithm_names(", ")
-            );
-            return Err(Error::not_one_of("algorithm", word, &words));
-        }
+/// What stands behind the key in LB.PICK and LB.PEEK.
+pub struct Wanted<'a> {
+    /// What to pick.
+    pub request: Request<'a>,
+    /// Whether COUNT was given, so that an array is answered.
+    pub is_array: bool,
+}
+
+/// Reads what stands behind the key in LB.PICK and LB.PEEK.
+pub fn wanted<'a>(mut args: Args<'a>) -> Result<Wanted<'a>, Error> {
+    let algorithm = args.peek(0).and_then(Algorithm::by_name);
+    if algorithm.is_some() {
+        args.next();
     }
-    let mut seen = HashSet::new();
+    let (mut count, mut distinct, mut exclude) = (None, None, None);
     while let Some(word) = args.next() {
-        let keyword = word.to_ascii_uppercase();
-        if is_keyword(word) && !seen.insert(keyword.clone()) {
-            let keyword = keyword.escape_ascii();
-            return Err(Error::new(format!("ERR {keyword} is given twice")));
-        }
-        match &keyword[..] {
-            b"COUNT" => request.count = number("COUNT", &mut args, COUNT_MAX)?,
-            b"DISTINCT" => request.distinct = true,
-            b"EXCLUDE" => request.exclude = exclude(&mut args)?,
-            _ => {
-                let words = "COUNT n, DISTINCT or EXCLUDE numbackends backend …";
-                return Err(Error::not_one_of("keyword", word, words));
-            }
+        let is_repeated = if word.eq_ignore_ascii_case(b"COUNT") {
+            count
+                .replace(number("COUNT", &mut args, COUNT_MAX)?)
+                .is_some()
+        } else if word.eq_ignore_ascii_case(b"DISTINCT") {
+            distinct.replace(()).is_some()
+        } else if word.eq_ignore_ascii_case(b"EXCLUDE") {
+            exclude.replace(excluded(&mut args)?).is_some()
+        } else if algorithm.is_none() && count.is_none() && distinct.is_none() && exclude.is_none()
+        {
+            let words = format!("{}, or COUNT, DISTINCT, EXCLUDE", algorithm_names());
+            return Err(Error::not_one_of("algorithm", word, &words));
+        } else {
+            let words = "COUNT n, DISTINCT or EXCLUDE numbackends backend …";
+            return Err(Error::not_one_of("keyword", word, words));
+        };
+        if is_repeated {
+            return Err(Error::repeated(word));
         }
     }
-    let is_array = seen.contains(&b"COUNT"[..]);
-    match request.distinct && !is_array {
-        true => Err(Error::DISTINCT_ALONE),
-        false => Ok((request, is_array)),
+    if distinct.is_some() && count.is_none() {
+        return Err(Error::distinct_alone());
     }
+    Ok(Wanted {
+        is_array: count.is_some(),
+        request: Request {
+            algorithm,
+            count: count.unwrap_or(1),
+            distinct: distinct.is_some(),
+            exclude: exclude.unwrap_or_default(),
+        },
+    })
 }
 
-fn is_keyword(word: &[u8]) -> bool {
-    let keywords = [&b"COUNT"[..], b"DISTINCT", b"EXCLUDE"];
-    keywords.iter().any(|k| k.eq_ignore_ascii_case(word))
-}
-
-fn exclude<'a>(args: &mut Args<'a>) -> Result<Vec<&'a [u8]>, Error> {
+fn excluded<'a>(args: &mut Args<'a>) -> Result<Vec<&'a [u8]>, Error> {
     let wanted = number("the number of backends behind EXCLUDE", args, EXCLUDE_MAX)?;
     let given = args.left();
     if wanted > given {
@@ -109,7 +109,7 @@ fn exclude<'a>(args: &mut Args<'a>) -> Result<Vec<&'a [u8]>, Error> {
 
 /// The number behind a keyword, from 1 to `most`.
 fn number(what: &str, args: &mut Args, most: usize) -> Result<usize, Error> {
-    let bytes = args.next().ok_or(Error::NO_VALUE)?;
+    let bytes = args.next().ok_or_else(Error::no_value)?;
     integer(bytes)
         .filter(|n| (1..=most).contains(n))
         .ok_or_else(|| Error::number(what, bytes, most))
@@ -122,6 +122,6 @@ pub fn integer<N: std::str::FromStr>(bytes: &[u8]) -> Option<N> {
     text.parse().ok()
 }
 
-fn algorithm_names(between: &str) -> String {
-    ALGORITHMS.map(Algorithm::name).join(between)
+fn algorithm_names() -> String {
+    ALGORITHMS.map(Algorithm::name).join(", ")
 }

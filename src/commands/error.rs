@@ -4,50 +4,76 @@ use std::borrow::Cow;
 
 use crate::lb::{NAME_MAX, WEIGHT_MAX};
 
-/// What a refused command answers.
+/// What a refused command answers. Behind a pointer, so that what a command returns fits into a register.
 #[derive(Debug)]
-pub struct Error(Cow<'static, str>);
+pub struct Error(Box<Cow<'static, str>>);
 
 impl Error {
     /// The key holds something else.
-    pub const WRONG_TYPE: Error =
-        Error::fixed("WRONGTYPE Operation against a key holding the wrong kind of value");
+    #[cold]
+    pub fn wrong_type() -> Error {
+        Error::fixed("WRONGTYPE Operation against a key holding the wrong kind of value")
+    }
     /// A panic came half-way through a change of this pool.
-    pub const POISONED: Error = Error::fixed(
-        "ERR a fault in redis-lb left this pool half-changed: DEL it and add its backends again",
-    );
+    #[cold]
+    pub fn poisoned() -> Error {
+        Error::fixed(
+            "ERR a fault in redis-lb left this pool half-changed: DEL it and add its backends again",
+        )
+    }
     /// A panic came while this command ran.
-    pub const BUG: Error = Error::fixed("ERR a fault in redis-lb: see the log of the server");
+    #[cold]
+    pub fn bug() -> Error {
+        Error::fixed("ERR a fault in redis-lb: see the log of the server")
+    }
     /// Three arguments or five: neither one backend nor pairs.
-    pub const ODD_PAIRS: Error = Error::fixed(
-        "ERR not every backend has a weight: LB.ADD takes one backend, or `backend weight` pairs; to add many with weight 1 \
+    #[cold]
+    pub fn odd_pairs() -> Error {
+        Error::fixed(
+            "ERR not every backend has a weight: LB.ADD takes one backend, or `backend weight` pairs; to add many with weight 1 \
          give each its 1, or pipeline one LB.ADD for each",
-    );
+        )
+    }
     /// LB.SET or LB.WEIGHT with a backend that lacks its weight.
-    pub const NO_WEIGHT: Error =
-        Error::fixed("ERR not every backend has a weight: give `backend weight` pairs");
+    #[cold]
+    pub fn no_weight() -> Error {
+        Error::fixed("ERR not every backend has a weight: give `backend weight` pairs")
+    }
     /// A keyword at the end that needs a value.
-    pub const NO_VALUE: Error = Error::fixed("ERR the last keyword lacks its value");
+    #[cold]
+    pub fn no_value() -> Error {
+        Error::fixed("ERR the last keyword lacks its value")
+    }
     /// DISTINCT says something about several picks.
-    pub const DISTINCT_ALONE: Error =
-        Error::fixed("ERR DISTINCT needs COUNT: a single pick repeats none");
+    #[cold]
+    pub fn distinct_alone() -> Error {
+        Error::fixed("ERR DISTINCT needs COUNT: a single pick repeats none")
+    }
     /// An algorithm that draws.
-    pub const BY_CHANCE: Error = Error::fixed(
-        "ERR chance cannot be foreseen: LB.PEEK takes rr or wrr, and a policy that is one of them",
-    );
+    #[cold]
+    pub fn by_chance() -> Error {
+        Error::fixed(
+            "ERR chance cannot be foreseen: LB.PEEK takes rr or wrr, and a policy that is one of them",
+        )
+    }
     /// LB.LOAD where something is.
-    pub const BUSY_KEY: Error = Error::fixed("BUSYKEY Target key name already exists.");
+    #[cold]
+    pub fn busy_key() -> Error {
+        Error::fixed("BUSYKEY Target key name already exists.")
+    }
     /// More backends than a pool takes.
-    pub const POOL_FULL: Error =
-        Error::fixed("ERR the pool would have more than 16777216 backends");
+    #[cold]
+    pub fn pool_full() -> Error {
+        Error::fixed("ERR the pool would have more than 16777216 backends")
+    }
 
-    const fn fixed(message: &'static str) -> Error {
-        Error(Cow::Borrowed(message))
+    fn fixed(message: &'static str) -> Error {
+        Error(Box::new(Cow::Borrowed(message)))
     }
 
     /// An error about this very argument.
     pub fn new(message: String) -> Error {
-        Error(Cow::Owned(message))
+        Error(Box::new(Cow::Owned(message)))
     }
 
     /// A name that is none.
@@ -78,6 +104,12 @@ impl Error {
     pub fn not_one_of(what: &str, word: &[u8], words: &str) -> Error {
         let word = shown(word);
         Error::new(format!("ERR {word} is no {what}: {words}"))
+    }
+
+    /// A keyword that stood before.
+    pub fn repeated(keyword: &[u8]) -> Error {
+        let keyword = shown(keyword);
+        Error::new(format!("ERR {keyword} is given twice"))
     }
 
     /// A number out of its range.

@@ -1,6 +1,6 @@
 //! LB.PEEK: what the next picks would be.
 
-use super::arguments::request;
+use super::arguments::{Wanted, wanted};
 use super::{Arg, Command, Error, Spec};
 use crate::lb::Pool;
 use crate::server::Call;
@@ -27,9 +27,9 @@ impl Command for Peek {
     };
 
     fn run(call: &Call) -> Result<(), Error> {
-        let (request, is_array) = request(call.args(2))?;
+        let Wanted { request, is_array } = wanted(call.args(2))?;
         if request.algorithm.is_some_and(|a| a.is_by_chance()) {
-            return Err(Error::BY_CHANCE);
+            return Err(Error::by_chance());
         }
         let mut key = call.key_to_read()?;
         // The core looks ahead by picking and taking back, for which it needs the pool itself.
@@ -37,7 +37,7 @@ impl Command for Peek {
             call.reply().names(&Pool::new(), &[], is_array);
             return Ok(());
         };
-        let picked = pool.peek(&request).ok_or(Error::BY_CHANCE)?;
+        let picked = pool.peek(&request).ok_or_else(Error::by_chance)?;
         call.reply().names(pool, &picked, is_array);
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! LB.PICK: the main job.
 
-use super::arguments::request;
+use super::arguments::{Wanted, wanted};
 use super::{Arg, Command, Error, Spec};
-use crate::lb::{Algorithm, Pool, Request};
+use crate::lb::{Algorithm, Pool};
 use crate::server::{Call, PICKS};
 
 /// LB.PICK
@@ -30,10 +30,11 @@ impl Command for Pick {
     fn run(call: &Call) -> Result<(), Error> {
         match call.argc() {
             2 => pick_one(call, None),
-            _ => match request(call.args(2))? {
-                (request, false) if request.exclude.is_empty() => pick_one(call, request.algorithm),
-                (request, is_array) => pick_all(call, &request, is_array),
-            },
+            // Nearly all that name something name an algorithm alone.
+            3 if let Some(algorithm) = Algorithm::by_name(call.arg(2)) => {
+                pick_one(call, Some(algorithm))
+            }
+            _ => pick_wanted(call, &wanted(call.args(2))?),
         }
     }
 }
@@ -56,15 +57,19 @@ fn pick_one(call: &Call, algorithm: Option<Algorithm>) -> Result<(), Error> {
     Ok(())
 }
 
-fn pick_all(call: &Call, request: &Request, is_array: bool) -> Result<(), Error> {
+fn pick_wanted(call: &Call, wanted: &Wanted) -> Result<(), Error> {
+    let Wanted { request, is_array } = wanted;
+    if !is_array && request.exclude.is_empty() {
+        return pick_one(call, request.algorithm);
+    }
     let mut key = call.key()?;
     let Some(pool) = key.pool_mut() else {
-        call.reply().names(&Pool::new(), &[], is_array);
+        call.reply().names(&Pool::new(), &[], *is_array);
         return Ok(());
     };
     seed_if_needed(call, pool, request.algorithm);
     let picked = pool.picks(request);
-    call.reply().names(pool, &picked, is_array);
+    call.reply().names(pool, &picked, *is_array);
     PICKS.add(picked.len());
     if !picked.is_empty() {
         call.picked();
@@ -73,6 +78,7 @@ fn pick_all(call: &Call, request: &Request, is_array: bool) -> Result<(), Error>
 }
 
 /// The primary seeds a pool's generator once in its life, and says so in the stream.
+#[inline(always)]
 fn seed_if_needed(call: &Call, pool: &mut Pool, algorithm: Option<Algorithm>) {
     if pool.needs_seed(algorithm) && !call.must_obey() {
         let seed = call.entropy();

@@ -23,7 +23,7 @@ impl Command for Set {
     fn run(call: &Call) -> Result<(), Error> {
         let members = pairs(call.args(2))?;
         if members.len() > BACKENDS_MAX {
-            return Err(Error::POOL_FULL);
+            return Err(Error::pool_full());
         }
         let mut key = call.key()?;
         let replaced = key.pool_or_new().set(&members);

@@ -41,12 +41,12 @@ impl<'a> Key<'a> {
             // SAFETY: values of this type are made by `set` or `datatype`, from a `Box<Value>`.
             match unsafe { &*key.value } {
                 Value::Pool(_) => Ok(key),
-                Value::Poisoned => Err(Error::POISONED),
+                Value::Poisoned => Err(Error::poisoned()),
             }
         } else if api!(RedisModule_KeyType(raw)) == raw::REDISMODULE_KEYTYPE_EMPTY as c_int {
             Ok(key)
         } else {
-            Err(Error::WRONG_TYPE)
+            Err(Error::wrong_type())
         }
     }
 
@@ -93,7 +93,7 @@ impl<'a> Key<'a> {
         let is_missing =
             api!(RedisModule_KeyType(key.raw)) == raw::REDISMODULE_KEYTYPE_EMPTY as c_int;
         if !is_missing && !replace {
-            return Err(Error::BUSY_KEY);
+            return Err(Error::busy_key());
         }
         key.set(value);
         Ok(())

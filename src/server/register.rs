@@ -50,7 +50,7 @@ unsafe extern "C" fn dispatch<C: Command>(
         }
     });
     if outcome.is_none() {
-        super::Reply::to(ctx).error(Error::BUG.message());
+        super::Reply::to(ctx).error(Error::bug().message());
         info::REFUSED.count();
     }
     raw::REDISMODULE_OK as c_int

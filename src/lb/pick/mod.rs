@@ -71,9 +71,9 @@ impl Algorithm {
 
     /// The algorithm of that name, upper or lower case.
     pub fn by_name(name: &[u8]) -> Option<Algorithm> {
-        ALGORITHMS
-            .into_iter()
+        (ALGORITHMS.iter())
             .find(|a| a.name.as_bytes().eq_ignore_ascii_case(name))
+            .copied()
     }
 
     pub(super) fn by_code(code: u8) -> Option<Algorithm> {

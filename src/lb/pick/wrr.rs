@@ -18,6 +18,8 @@
 //!
 //! Backends that are not eligible take no part: their credit stands still, as a plain number.
 
+use std::ops::Range;
+
 use super::{Foresight, Pick};
 use crate::lb::Slot;
 use crate::lb::backend::Backend;
@@ -150,12 +152,10 @@ impl Race {
     /// The pick, unless a sum would go beyond its bounds.
     fn pick(&mut self, backends: &mut [Backend], total: i64) -> Option<Slot> {
         let turn = self.turns + 1;
-        let leader = self.leader(backends, turn);
-        let credit = leader.at(turn);
+        let (slot, credit) = self.leader(backends, turn);
         if credit > CREDIT_MAX || credit - total < -CREDIT_MAX || turn > TURNS_MAX {
             return None;
         }
-        let slot = leader.slot as Slot;
         backends[slot].credit -= total;
         self.turns = turn;
         self.replay(slot);
@@ -172,20 +172,11 @@ impl Race {
     #[cold]
     fn pick_at_the_bounds(&mut self, backends: &mut [Backend], total: i64) -> Slot {
         let turn = self.turns + 1;
-        let mut leader = NOBODY;
-        for (slot, b) in backends.iter_mut().enumerate().filter(|(_, b)| b.live > 0) {
+        for b in backends.iter_mut().filter(|b| b.live > 0) {
             b.credit = (b.credit + i64::from(b.live) * turn).min(CREDIT_MAX);
-            let line = Line {
-                start: b.credit,
-                weight: u32::from(b.live),
-                slot: slot as u32,
-            };
-            if leader.weight == 0 || line.start > leader.start {
-                leader = line;
-            }
         }
-        let slot = leader.slot as Slot;
-        backends[slot].credit = (leader.start - total).max(-CREDIT_MAX);
+        let (slot, credit) = leading(lines(backends, 0), 0);
+        backends[slot].credit = (credit - total).max(-CREDIT_MAX);
         self.turns = 0;
         self.unplay();
         slot
@@ -209,75 +200,47 @@ impl Race {
         }
     }
 
-    /// Who has the highest credit at that turn. There is an eligible backend.
-    fn leader(&mut self, backends: &[Backend], turn: i64) -> Line {
-        let height = self.levels.len();
-        let entries = match self.levels.last() {
-            Some(top) => top.len(),
-            None => backends.len(),
+    /// Who has the highest credit at that turn, and how much. There is an eligible backend.
+    fn leader(&mut self, backends: &[Backend], turn: i64) -> (Slot, i64) {
+        let Some(top) = self.levels.len().checked_sub(1) else {
+            return leading(lines(backends, 0), turn);
         };
-        self.play_below(backends, height, 0..entries, turn);
-        let mut leader = NOBODY;
-        for at in 0..entries {
-            leader = leader.against(self.line(backends, height, at), turn);
-        }
-        leader
+        self.replay_expired(backends, top, 0..self.levels[top].len(), turn);
+        let nodes = &self.levels[top];
+        let (at, credit) = leading(nodes.iter().map(|node| node.leader), turn);
+        (nodes[at].leader.slot as Slot, credit)
     }
 
-    /// The line of an entry: of a backend at height 0, of a node's leader above.
-    fn line(&self, backends: &[Backend], height: usize, at: usize) -> Line {
-        match height {
-            0 => Line {
-                start: backends[at].credit,
-                weight: u32::from(backends[at].live),
-                slot: at as u32,
-            },
-            _ => self.levels[height - 1][at].leader,
-        }
-    }
-
-    /// Plays again those of the nodes whose outcome has expired.
-    fn play_below(
+    /// Plays again those of these nodes whose outcome has expired.
+    fn replay_expired(
         &mut self,
         backends: &[Backend],
-        height: usize,
-        entries: std::ops::Range<usize>,
+        level: usize,
+        nodes: Range<usize>,
         turn: i64,
     ) {
-        if height == 0 {
-            return;
-        }
-        for at in entries {
-            if !self.levels[height - 1][at].holds(turn) {
-                self.levels[height - 1][at] = self.play(backends, height - 1, at, turn);
+        for at in nodes {
+            if !self.levels[level][at].holds(turn) {
+                self.levels[level][at] = self.play(backends, level, at, turn);
             }
         }
     }
 
-    /// The outcome, at that turn, among the eight entries that node `at` of `level` stands for.
+    /// The outcome, at that turn, among the eight that node `at` of `level` stands for.
     fn play(&mut self, backends: &[Backend], level: usize, at: usize, turn: i64) -> Node {
-        let below = match level {
-            0 => backends.len(),
-            _ => self.levels[level - 1].len(),
+        let from = at * FAN;
+        let Some(below) = level.checked_sub(1) else {
+            let to = backends.len().min(from + FAN);
+            return Node::of(lines(&backends[from..to], from), turn);
         };
-        let entries = at * FAN..below.min((at + 1) * FAN);
-        self.play_below(backends, level, entries.clone(), turn);
-        let mut leader = NOBODY;
-        let mut expires = i64::MAX;
-        for at in entries.clone() {
-            leader = leader.against(self.line(backends, level, at), turn);
-            if level > 0 {
-                expires = expires.min(self.levels[level - 1][at].expires);
-            }
+        let to = self.levels[below].len().min(from + FAN);
+        self.replay_expired(backends, below, from..to, turn);
+        let nodes = &self.levels[below][from..to];
+        let mut node = Node::of(nodes.iter().map(|node| node.leader), turn);
+        for below in nodes {
+            node.expires = node.expires.min(below.expires);
         }
-        for at in entries {
-            expires = expires.min(leader.overtaken_by(self.line(backends, level, at)));
-        }
-        Node {
-            leader,
-            played: turn,
-            expires,
-        }
+        node
     }
 
     /// Panics where a node that holds names another leader than its entries do. For the tests.
@@ -287,10 +250,15 @@ impl Race {
                 for (at, node) in nodes.iter().enumerate().filter(|(_, n)| n.holds(turn)) {
                     let width = FAN.pow(level as u32 + 1);
                     let slots = at * width..backends.len().min((at + 1) * width);
-                    let leader = slots.fold(NOBODY, |leader, slot| {
-                        leader.against(self.line(backends, 0, slot), turn)
-                    });
-                    assert_eq!(node.leader, leader, "level {level}, node {at}, turn {turn}");
+                    let (leader, credit) = leading(lines(&backends[slots], 0), turn);
+                    let found = (node.leader.slot as usize, node.leader.at(turn));
+                    if node.leader.weight > 0 || credit > i64::MIN {
+                        assert_eq!(
+                            found,
+                            (at * width + leader, credit),
+                            "level {level}, turn {turn}"
+                        );
+                    }
                 }
             }
         }
@@ -298,23 +266,46 @@ impl Race {
 }
 
 impl Node {
+    fn of(lines: impl Iterator<Item = Line> + Clone, turn: i64) -> Node {
+        let (leader, _) = leading(lines.clone(), turn);
+        let leader = lines.clone().nth(leader).expect("no node is over nothing");
+        let overtaken = lines.map(|line| leader.overtaken_by(line)).min();
+        Node {
+            leader,
+            played: turn,
+            expires: overtaken.unwrap_or(i64::MAX),
+        }
+    }
+
     fn holds(&self, turn: i64) -> bool {
         self.played <= turn && turn < self.expires
     }
 }
 
+/// The lines of these backends, the first of which is in that slot.
+fn lines(backends: &[Backend], from: Slot) -> impl Iterator<Item = Line> + Clone {
+    (from..).zip(backends).map(|(slot, backend)| Line {
+        start: backend.credit,
+        weight: u32::from(backend.live),
+        slot: slot as u32,
+    })
+}
+
+/// Which of these lines, in order of addition, is the highest at that turn, and what its credit is then.
+fn leading(lines: impl Iterator<Item = Line>, turn: i64) -> (usize, i64) {
+    let (mut leader, mut highest) = (0, i64::MIN);
+    for (at, line) in lines.enumerate() {
+        let credit = line.at(turn);
+        if credit > highest && line.weight > 0 {
+            (leader, highest) = (at, credit);
+        }
+    }
+    (leader, highest)
+}
+
 impl Line {
     fn at(self, turn: i64) -> i64 {
         self.start + i64::from(self.weight) * turn
-    }
-
-    /// The leader of two at that turn; the other one was added later.
-    fn against(self, other: Line, turn: i64) -> Line {
-        if other.weight > 0 && (self.weight == 0 || other.at(turn) > self.at(turn)) {
-            other
-        } else {
-            self
-        }
     }
 
     /// The first turn at which the other one leads, where this one does now.
