@@ -27,6 +27,7 @@ impl Command for Pick {
         ],
     };
 
+    #[inline(always)]
     fn run(call: &Call) -> Result<(), Error> {
         match call.argc() {
             2 => pick_one(call, None),
@@ -39,6 +40,7 @@ impl Command for Pick {
     }
 }
 
+#[inline(always)]
 fn pick_one(call: &Call, algorithm: Option<Algorithm>) -> Result<(), Error> {
     let mut key = call.key()?;
     let Some(pool) = key.pool_mut() else {

@@ -123,6 +123,7 @@ impl Pool {
     }
 
     /// The name of a backend that was just picked.
+    #[inline]
     pub fn name(&self, slot: Slot) -> &[u8] {
         self.backends[slot].name()
     }
@@ -211,6 +212,7 @@ impl Pool {
     // Picking
 
     /// Picks a backend, by the pool's policy where no algorithm is named.
+    #[inline(always)]
     pub fn pick(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
         if self.available() == 0 {
             return None;

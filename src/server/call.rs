@@ -55,6 +55,7 @@ impl Call {
     }
 
     /// Opens the key, the first argument, to change what is there.
+    #[inline(always)]
     pub fn key(&self) -> Result<Key<'_>, Error> {
         let write = raw::REDISMODULE_READ | raw::REDISMODULE_WRITE;
         Key::open(self, write as c_int)
@@ -83,6 +84,7 @@ impl Call {
     }
 
     /// The command has changed the pool by picking from it, of which no event is made.
+    #[inline(always)]
     pub fn picked(&self) {
         api!(RedisModule_ReplicateVerbatim(self.ctx));
         api!(RedisModule_SignalModifiedKey(self.ctx, self.key_name()));

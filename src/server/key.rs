@@ -33,6 +33,7 @@ pub struct Key<'a> {
 }
 
 impl<'a> Key<'a> {
+    #[inline(always)]
     pub(super) fn open(call: &'a Call, mode: c_int) -> Result<Key<'a>, Error> {
         let mut key = Key::unread(call, mode);
         let raw = key.raw;

@@ -150,6 +150,7 @@ impl Race {
     }
 
     /// The pick, unless a sum would go beyond its bounds.
+    #[inline(always)]
     fn pick(&mut self, backends: &mut [Backend], total: i64) -> Option<Slot> {
         let turn = self.turns + 1;
         let (slot, credit) = self.leader(backends, turn);
@@ -175,7 +176,7 @@ impl Race {
         for b in backends.iter_mut().filter(|b| b.live > 0) {
             b.credit = (b.credit + i64::from(b.live) * turn).min(CREDIT_MAX);
         }
-        let (slot, credit) = leading(lines(backends, 0), 0);
+        let (slot, credit) = leading(starts(backends), 0);
         backends[slot].credit = (credit - total).max(-CREDIT_MAX);
         self.turns = 0;
         self.unplay();
@@ -201,13 +202,25 @@ impl Race {
     }
 
     /// Who has the highest credit at that turn, and how much. There is an eligible backend.
+    #[inline(always)]
     fn leader(&mut self, backends: &[Backend], turn: i64) -> (Slot, i64) {
-        let Some(top) = self.levels.len().checked_sub(1) else {
-            return leading(lines(backends, 0), turn);
-        };
+        match self.levels.len().checked_sub(1) {
+            None => leading(starts(backends), turn),
+            Some(top) => self.winner(backends, top, turn),
+        }
+    }
+
+    /// Who of the top level's nodes leads.
+    #[inline(never)]
+    fn winner(&mut self, backends: &[Backend], top: usize, turn: i64) -> (Slot, i64) {
         self.replay_expired(backends, top, 0..self.levels[top].len(), turn);
         let nodes = &self.levels[top];
-        let (at, credit) = leading(nodes.iter().map(|node| node.leader), turn);
+        let (at, credit) = leading(
+            nodes
+                .iter()
+                .map(|node| (node.leader.start, node.leader.weight)),
+            turn,
+        );
         (nodes[at].leader.slot as Slot, credit)
     }
 
@@ -250,8 +263,11 @@ impl Race {
                 for (at, node) in nodes.iter().enumerate().filter(|(_, n)| n.holds(turn)) {
                     let width = FAN.pow(level as u32 + 1);
                     let slots = at * width..backends.len().min((at + 1) * width);
-                    let (leader, credit) = leading(lines(&backends[slots], 0), turn);
-                    let found = (node.leader.slot as usize, node.leader.at(turn));
+                    let (leader, credit) = leading(starts(&backends[slots]), turn);
+                    let found = (
+                        node.leader.slot as usize,
+                        node.leader.start + i64::from(node.leader.weight) * turn,
+                    );
                     if node.leader.weight > 0 || credit > i64::MIN {
                         assert_eq!(
                             found,
@@ -267,7 +283,7 @@ impl Race {
 
 impl Node {
     fn of(lines: impl Iterator<Item = Line> + Clone, turn: i64) -> Node {
-        let (leader, _) = leading(lines.clone(), turn);
+        let (leader, _) = leading(lines.clone().map(|line| (line.start, line.weight)), turn);
         let leader = lines.clone().nth(leader).expect("no node is over nothing");
         let overtaken = lines.map(|line| leader.overtaken_by(line)).min();
         Node {
@@ -291,23 +307,27 @@ fn lines(backends: &[Backend], from: Slot) -> impl Iterator<Item = Line> + Clone
     })
 }
 
-/// Which of these lines, in order of addition, is the highest at that turn, and what its credit is then.
-fn leading(lines: impl Iterator<Item = Line>, turn: i64) -> (usize, i64) {
+/// Which of these lines (start and weight), in order of addition, is the highest at that turn, and what its credit is then.
+fn leading(lines: impl Iterator<Item = (i64, u32)>, turn: i64) -> (usize, i64) {
     let (mut leader, mut highest) = (0, i64::MIN);
-    for (at, line) in lines.enumerate() {
-        let credit = line.at(turn);
-        if credit > highest && line.weight > 0 {
+    for (at, (start, weight)) in lines.enumerate() {
+        if weight == 0 {
+            continue;
+        }
+        let credit = start + i64::from(weight) * turn;
+        if credit > highest {
             (leader, highest) = (at, credit);
         }
     }
     (leader, highest)
 }
 
-impl Line {
-    fn at(self, turn: i64) -> i64 {
-        self.start + i64::from(self.weight) * turn
-    }
+/// What [`leading`] looks at.
+fn starts(backends: &[Backend]) -> impl Iterator<Item = (i64, u32)> {
+    backends.iter().map(|b| (b.credit, u32::from(b.live)))
+}
 
+impl Line {
     /// The first turn at which the other one leads, where this one does now.
     fn overtaken_by(self, other: Line) -> i64 {
         if other.weight <= self.weight {
