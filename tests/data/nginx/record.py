@@ -30,17 +30,43 @@ START_SECONDS, STOP_SECONDS, REPLY_SECONDS = 10, 5, 5
 def cases():
     """Return the list of (weights, indices of the servers that are down)."""
     fixed = [
-        [5, 1, 1], [5, 3, 2], [1, 1, 1], [1], [7], [1, 1], [2, 1], [1, 2], [1, 1, 5],
-        [3, 3, 3, 1], [1, 3, 3, 3], [4, 2, 2, 1], [10, 20, 30], [6, 4], [100, 1, 100, 1],
-        list(range(1, 11)), list(range(10, 0, -1)), [1] * 16, [7] * 5,
-        list(range(1, 101)), [1] * 100,
-        [MAX_WEIGHT, 1], [1, MAX_WEIGHT], [MAX_WEIGHT] * 3, [MAX_WEIGHT] * 100,
+        [5, 1, 1],
+        [5, 3, 2],
+        [1, 1, 1],
+        [1],
+        [7],
+        [1, 1],
+        [2, 1],
+        [1, 2],
+        [1, 1, 5],
+        [3, 3, 3, 1],
+        [1, 3, 3, 3],
+        [4, 2, 2, 1],
+        [10, 20, 30],
+        [6, 4],
+        [100, 1, 100, 1],
+        list(range(1, 11)),
+        list(range(10, 0, -1)),
+        [1] * 16,
+        [7] * 5,
+        list(range(1, 101)),
+        [1] * 100,
+        [MAX_WEIGHT, 1],
+        [1, MAX_WEIGHT],
+        [MAX_WEIGHT] * 3,
+        [MAX_WEIGHT] * 100,
         [MAX_WEIGHT, MAX_WEIGHT - 1, 1, 32768],
     ]
     with_down = [
-        ([5, 1, 1], [0]), ([5, 1, 1], [1]), ([5, 1, 1], [2]), ([5, 1, 1], [0, 2]),
-        ([2, 1], [0]), ([1, 1, 1, 1, 1], [2]), ([4, 2, 2, 1], [1, 2]),
-        (list(range(1, 11)), [0, 4, 9]), ([3, 3, MAX_WEIGHT, 3, 1], [2]),
+        ([5, 1, 1], [0]),
+        ([5, 1, 1], [1]),
+        ([5, 1, 1], [2]),
+        ([5, 1, 1], [0, 2]),
+        ([2, 1], [0]),
+        ([1, 1, 1, 1, 1], [2]),
+        ([4, 2, 2, 1], [1, 2]),
+        (list(range(1, 11)), [0, 4, 9]),
+        ([3, 3, MAX_WEIGHT, 3, 1], [2]),
         (list(range(1, 101)), list(range(0, 100, 3))),
     ]
     rng = random.Random(20240229)
@@ -66,8 +92,16 @@ def free_ports(count):
 
 def configuration(all_cases, front, backends):
     """Return the nginx.conf text; a backend answers with its own port number."""
-    lines = ["worker_processes 1;", "daemon off;", "master_process off;", "pid nginx.pid;",
-             "error_log stderr;", "events { worker_connections 1024; }", "http {", "access_log off;"]
+    lines = [
+        "worker_processes 1;",
+        "daemon off;",
+        "master_process off;",
+        "pid nginx.pid;",
+        "error_log stderr;",
+        "events { worker_connections 1024; }",
+        "http {",
+        "access_log off;",
+    ]
     for module in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
         lines.append(f"{module}_temp_path {module};")
     for number, (weights, down) in enumerate(all_cases):
@@ -76,9 +110,14 @@ def configuration(all_cases, front, backends):
             state = " down" if index in down else ""
             lines.append(f"  server {HOST}:{backends[index]} weight={weight} max_fails=0{state};")
         lines.append("}")
-    lines += ["server {", f"  listen {HOST}:{front};", "  keepalive_requests 100000000;",
-              "  keepalive_timeout 1h;", "  proxy_next_upstream off;",
-              "  add_header X-Upstream $upstream_addr always;"]
+    lines += [
+        "server {",
+        f"  listen {HOST}:{front};",
+        "  keepalive_requests 100000000;",
+        "  keepalive_timeout 1h;",
+        "  proxy_next_upstream off;",
+        "  add_header X-Upstream $upstream_addr always;",
+    ]
     lines += [f"  location = /{n} {{ proxy_pass http://case{n}; }}" for n in range(len(all_cases))]
     lines += ["}", "server {"]
     lines += [f"  listen {HOST}:{port};" for port in backends]
@@ -124,8 +163,10 @@ def pick(connection, number):
     body = response.read().decode()
     # A retry inside nginx would list more than one address here.
     if response.status != 200 or response.getheader("X-Upstream") != f"{HOST}:{body}":
-        sys.exit(f"record.py: case {number}: status {response.status}, "
-                 f"upstream {response.getheader('X-Upstream')}, body {body!r}")
+        sys.exit(
+            f"record.py: case {number}: status {response.status}, "
+            f"upstream {response.getheader('X-Upstream')}, body {body!r}"
+        )
     return int(body)
 
 

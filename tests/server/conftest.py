@@ -1,0 +1,122 @@
+"""The fixtures of the tests that run against real servers.
+
+Fixtures
+    server      a running `Server` with the module, shared by all tests, empty at the start of each.
+                Whoever changes its CONFIG changes it back; whoever restarts or kills takes `new_server`.
+    client      a client of it: `client.execute_command("LB.PICK web wrr COUNT 3") == ["a", "a", "b"]`.
+                It answers str; `server.client(decode_responses=False)` answers bytes, `protocol=3` speaks
+                RESP3. (redis-py splits the first argument at blanks: give odd names as further arguments.)
+    new_server  a factory of servers of the test's own, gone when it ends:
+                    primary = new_server(appendonly="yes", aof_use_rdb_preamble="no")
+                    replica = new_server(replicaof=f"127.0.0.1 {primary.port}")
+                    manual = new_server(module_args=["clock", "manual"])
+                    plain = new_server(module=None)
+                then restart(), kill(), start(), stop(), log(), client(): see server.py.
+    binary      the server program itself, for the rare test that asks for its name or version.
+    `from server import eventually`: wait for what takes a moment, as replication.
+
+Markers
+    @pytest.mark.needs("7.0", "COMMAND DOCS")       skips older servers; also "redis 7.4", "valkey 9.0"
+    @pytest.mark.long                               runs only with REDIS_LB_LONG=1
+    @pytest.mark.timeout(300)                       instead of 120 s
+
+Environment
+    REDIS_LB_MODULE     the module to load; scripts/test sets it
+    REDIS_LB_SERVERS    `all`, or names as `redis-7.0.15,valkey-9.1.2`; without it the installed redis-server
+    REDIS_LB_LONG       1: the long tests too
+
+A test with any of these fixtures runs once for each server chosen. A failure shows the log of every running
+server, and a test after which a server has crashed fails.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from server import Server
+from servers import chosen
+
+OPEN: list[Server] = []
+
+
+def pytest_configure():
+    try:
+        chosen()
+    except LookupError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_generate_tests(metafunc):
+    if "binary" in metafunc.fixturenames:
+        metafunc.parametrize("binary", chosen(), ids=lambda binary: binary.name, scope="session")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("long") and os.environ.get("REDIS_LB_LONG") != "1":
+            item.add_marker(pytest.mark.skip(reason="long: set REDIS_LB_LONG=1"))
+        binary = item.callspec.params.get("binary") if hasattr(item, "callspec") else None
+        for marker in item.iter_markers("needs"):
+            version, why = marker.args
+            if binary and not binary.satisfies(version):
+                item.add_marker(pytest.mark.skip(reason=f"needs {version}: {why}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    if report.failed:
+        report.sections += [(f"log of {server}", server.log_tail()) for server in OPEN]
+    return report
+
+
+def module() -> Path:
+    """The module that this build made."""
+    path = os.environ.get("REDIS_LB_MODULE")
+    if not path:
+        pytest.fail("REDIS_LB_MODULE does not name the module: run scripts/test", pytrace=False)
+    return Path(path).absolute()
+
+
+@pytest.fixture(scope="session")
+def shared_server(binary):
+    server = Server(binary, module())
+    OPEN.append(server)
+    yield server
+    OPEN.remove(server)
+    server.close()
+
+
+@pytest.fixture
+def server(shared_server):
+    if not shared_server.alive():
+        shared_server.start()
+    shared_server.client().flushall()
+    yield shared_server
+    assert shared_server.alive(), f"{shared_server} ended during this test"
+
+
+@pytest.fixture
+def client(server):
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def new_server(binary):
+    mine: list[Server] = []
+
+    def start(module=module, **options) -> Server:
+        server = Server(binary, module() if callable(module) else module, **options)
+        mine.append(server)
+        OPEN.append(server)
+        return server.start()
+
+    yield start
+    crashes = [f"{server} crashed:\n{server.log_tail()}" for server in mine if server.crashed()]
+    for server in mine:
+        OPEN.remove(server)
+        server.close()
+    if crashes:
+        pytest.fail("\n".join(crashes), pytrace=False)
