@@ -39,79 +39,85 @@ pub(super) enum Foresight {
     None,
 }
 
-/// A way to choose backends.
+/// A way to choose backends: a line of the table.
 #[derive(Clone, Copy)]
-pub struct Algorithm {
+pub struct Algorithm(&'static Line);
+
+struct Line {
     name: &'static str,
     code: u8,
     foresight: Foresight,
     pick: fn(&mut Pool) -> Slot,
 }
 
-/// Every algorithm there is, in the order in which they are listed to users.
-pub const ALGORITHMS: [Algorithm; 4] = [
-    Algorithm::of::<rr::RoundRobin>(),
-    Algorithm::WRR,
-    Algorithm::of::<random::Random>(),
-    Algorithm::of::<wrandom::WeightedRandom>(),
-];
-
-impl Algorithm {
-    /// The policy of a new pool.
-    pub const WRR: Algorithm = Algorithm::of::<wrr::WeightedRoundRobin>();
-
-    const fn of<P: Pick>() -> Algorithm {
-        Algorithm {
+impl Line {
+    const fn of<P: Pick>() -> Line {
+        Line {
             name: P::NAME,
             code: P::CODE,
             foresight: P::FORESIGHT,
             pick: P::pick,
         }
     }
+}
+
+/// Every algorithm there is, in the order in which they are listed to users.
+pub const ALGORITHMS: [Algorithm; 4] = [
+    Algorithm(&const { Line::of::<rr::RoundRobin>() }),
+    Algorithm::WRR,
+    Algorithm(&const { Line::of::<random::Random>() }),
+    Algorithm(&const { Line::of::<wrandom::WeightedRandom>() }),
+];
+
+impl Algorithm {
+    /// The policy of a new pool.
+    pub const WRR: Algorithm = Algorithm(&const { Line::of::<wrr::WeightedRoundRobin>() });
 
     /// The algorithm of that name, upper or lower case.
+    #[inline]
     pub fn by_name(name: &[u8]) -> Option<Algorithm> {
         (ALGORITHMS.iter())
-            .find(|a| a.name.as_bytes().eq_ignore_ascii_case(name))
+            .find(|a| a.name().as_bytes().eq_ignore_ascii_case(name))
             .copied()
     }
 
     pub(super) fn by_code(code: u8) -> Option<Algorithm> {
-        ALGORITHMS.into_iter().find(|a| a.code == code)
+        ALGORITHMS.into_iter().find(|a| a.code() == code)
     }
 
     /// The user's word for it.
     pub const fn name(self) -> &'static str {
-        self.name
+        self.0.name
     }
 
     pub(super) fn code(self) -> u8 {
-        self.code
+        self.0.code
     }
 
     /// Whether it draws from the pool's generator, so that its picks cannot be foreseen.
     pub const fn is_by_chance(self) -> bool {
-        matches!(self.foresight, Foresight::None)
+        matches!(self.0.foresight, Foresight::None)
     }
 
     pub(super) fn foresight(self) -> Foresight {
-        self.foresight
+        self.0.foresight
     }
 
+    #[inline(always)]
     pub(super) fn pick(self, pool: &mut Pool) -> Slot {
-        (self.pick)(pool)
+        (self.0.pick)(pool)
     }
 }
 
 impl PartialEq for Algorithm {
     fn eq(&self, other: &Algorithm) -> bool {
-        self.code == other.code
+        self.0.code == other.0.code
     }
 }
 
 impl std::fmt::Debug for Algorithm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name)
+        f.write_str(self.0.name)
     }
 }
 
@@ -123,14 +129,14 @@ mod tests {
     fn names_and_codes_are_unique_and_found() {
         for (i, a) in ALGORITHMS.iter().enumerate() {
             assert_eq!(
-                Algorithm::by_name(a.name.to_uppercase().as_bytes()),
+                Algorithm::by_name(a.name().to_uppercase().as_bytes()),
                 Some(*a)
             );
-            assert_eq!(Algorithm::by_code(a.code), Some(*a));
+            assert_eq!(Algorithm::by_code(a.code()), Some(*a));
             assert!(
                 ALGORITHMS[..i]
                     .iter()
-                    .all(|b| b.name != a.name && b.code != a.code)
+                    .all(|b| b.name() != a.name() && b.code() != a.code())
             );
         }
         assert!(Algorithm::by_name(b"wrr ").is_none());
