@@ -2,7 +2,7 @@
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
-use redis_lb::lb::{ALGORITHMS, Pool, State};
+use redis_lb::lb::{ALGORITHMS, Algorithm, Pool, State};
 
 use crate::naive::{Naive, Wanted};
 
@@ -36,12 +36,7 @@ fn three_thousand_backends_are_picked_as_the_naive_pool_picks_them() {
             }
             _ => {}
         }
-        let wanted = Wanted {
-            algorithm: Some(ALGORITHMS[below(4) as usize]),
-            count: 1,
-            distinct: false,
-            exclude: vec![],
-        };
+        let wanted = one(ALGORITHMS[below(4) as usize]);
         let picked = pool
             .pick(wanted.algorithm)
             .map(|slot| pool.name(slot).to_vec());
@@ -49,6 +44,37 @@ fn three_thousand_backends_are_picked_as_the_naive_pool_picks_them() {
         if round % 500 == 0 {
             pool.check();
         }
+    }
+}
+
+/// Wherever the trees get a new node or a new level, the newcomer there is seen by the very next pick.
+#[test]
+fn a_newcomer_takes_part_at_once() {
+    let (mut pool, mut naive) = (Pool::new(), Naive::new());
+    for i in 0..700u32 {
+        let weight = 1 + (i * 7919 % 1_000) as u16;
+        pool.add(&i.to_be_bytes(), Some(weight));
+        naive.add(&i.to_be_bytes(), Some(weight));
+        for algorithm in ALGORITHMS {
+            let picked = pool
+                .pick(Some(algorithm))
+                .map(|slot| pool.name(slot).to_vec());
+            assert_eq!(
+                picked,
+                naive.picks(&one(algorithm)).pop(),
+                "{i}, {algorithm:?}"
+            );
+        }
+        pool.check();
+    }
+}
+
+fn one(algorithm: Algorithm) -> Wanted {
+    Wanted {
+        algorithm: Some(algorithm),
+        count: 1,
+        distinct: false,
+        exclude: vec![],
     }
 }
 

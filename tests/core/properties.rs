@@ -204,8 +204,20 @@ fn same_members(pool: &Pool, naive: &Naive) {
     assert_eq!(members, naive);
 }
 
+/// How many sequences each property tries.
+fn cases() -> u32 {
+    match std::env::var_os("REDIS_LB_LONG") {
+        Some(_) => 60_000,
+        None => 1_500,
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_500))]
+    #![proptest_config(ProptestConfig {
+        // What fails gets a test of its own, not a file of seeds.
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases())
+    })]
 
     #[test]
     fn the_pool_answers_what_the_naive_one_answers(commands in commands()) {

@@ -94,6 +94,13 @@ const UNPLAYED: Node = Node {
     expires: AT_ONCE,
 };
 
+/// Over backends of which none is eligible. Not unplayed: a node may only be that if those above it are too.
+const EMPTY: Node = Node {
+    leader: NOBODY,
+    played: 0,
+    expires: i64::MAX,
+};
+
 const NOBODY: Line = Line {
     start: 0,
     weight: 0,
@@ -118,11 +125,11 @@ impl Race {
         for level in &mut self.levels {
             entries = entries.div_ceil(FAN);
             if level.len() < entries {
-                level.push(UNPLAYED);
+                level.push(EMPTY);
             }
         }
         if entries > FAN {
-            self.levels.push(vec![UNPLAYED; 2]);
+            self.levels.push(vec![UNPLAYED, EMPTY]);
         }
     }
 
@@ -256,8 +263,18 @@ impl Race {
         node
     }
 
-    /// Panics where a node that holds names another leader than its entries do. For the tests.
+    /// Panics where a node is out of order with those below it, or one that holds names another leader than its entries do. For the tests.
     pub fn check(&self, backends: &[Backend]) {
+        for (below, above) in self.levels.iter().zip(self.levels.iter().skip(1)) {
+            for (at, node) in below.iter().enumerate() {
+                let above = above[at / FAN];
+                assert!(above.expires <= node.expires, "node {at}");
+                assert!(
+                    above.expires == AT_ONCE || above.played >= node.played,
+                    "node {at}"
+                );
+            }
+        }
         for turn in [self.turns, self.turns + 1] {
             for (level, nodes) in self.levels.iter().enumerate() {
                 for (at, node) in nodes.iter().enumerate().filter(|(_, n)| n.holds(turn)) {
