@@ -24,10 +24,12 @@ impl Command for Seed {
             Error::new(format!("ERR a seed is an integer from 0 to {}", u64::MAX))
         })?;
         let mut key = call.key()?;
-        let pool = key.pool_mut();
-        let found = pool.map(|pool| pool.seed(seed)).is_some();
+        let found = key.pool_mut().map(|pool| pool.seed(seed)).is_some();
         call.reply().ok();
-        call.changed(&[(c"lb.seed", usize::from(found))]);
+        if found {
+            // No event: where a primary seeds by itself there is none either.
+            call.picked();
+        }
         Ok(())
     }
 }

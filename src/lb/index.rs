@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use hashbrown::HashTable;
 
 use super::Slot;
+use super::allocated;
 use super::backend::Backend;
 
 /// Up to this many slots are searched one by one, which needs no table.
@@ -63,7 +64,7 @@ impl Index {
 
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.0.allocation_size()
+        allocated(self.0.allocation_size())
     }
 
     fn fill(&mut self, backends: &[Backend]) {

@@ -33,3 +33,12 @@ pub const BACKENDS_MAX: usize = 1 << 24;
 pub const COUNT_MAX: usize = 10_000;
 /// The most backends that one command excludes.
 pub const EXCLUDE_MAX: usize = 1_000;
+
+/// What an allocator gives where so much is asked for: jemalloc's size classes, four to each doubling.
+fn allocated(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        1..=128 => bytes.next_multiple_of(16),
+        _ => bytes.next_multiple_of(1 << ((bytes - 1).ilog2() - 2)),
+    }
+}

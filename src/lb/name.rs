@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::allocated;
+
 /// What fits beside the length and the tag in 24 bytes. The longest `IPv4:port` takes 21.
 const INLINE: usize = 22;
 
@@ -41,7 +43,7 @@ impl Name {
     pub(super) fn heap_bytes(&self) -> usize {
         match &self.0 {
             Repr::Inline { .. } => 0,
-            Repr::Heap(bytes) => bytes.len(),
+            Repr::Heap(bytes) => allocated(bytes.len()),
         }
     }
 }
@@ -63,7 +65,10 @@ mod tests {
             let bytes: Vec<u8> = (0..len).map(|i| (i * 7) as u8).collect();
             let name = Name::new(&bytes);
             assert_eq!(name.as_bytes(), bytes);
-            assert_eq!(name.heap_bytes(), if len > INLINE { len } else { 0 });
+            assert_eq!(
+                name.heap_bytes(),
+                if len > INLINE { allocated(len) } else { 0 }
+            );
         }
     }
 }

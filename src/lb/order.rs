@@ -1,6 +1,7 @@
 //! The k-th eligible backend in order of addition, by count or by weight, in O(log n).
 
 use super::Slot;
+use super::allocated;
 use super::backend::Backend;
 
 /// How many entries a node stands for. Eight entries of a level are one to five cache lines.
@@ -92,12 +93,12 @@ impl Order {
 
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.levels.capacity() * size_of::<Vec<Sum>>()
-            + self
-                .levels
-                .iter()
-                .map(|level| level.capacity() * size_of::<Sum>())
-                .sum::<usize>()
+        let levels = self
+            .levels
+            .iter()
+            .map(|level| level.capacity() * size_of::<Sum>());
+        let own = self.levels.capacity() * size_of::<Vec<Sum>>();
+        levels.chain([own]).map(allocated).sum()
     }
 
     /// All that it knows, for [`Pool::check`](super::Pool::check).

@@ -1,11 +1,11 @@
 //! A pool: its members, who of them is available, and what each command does to it.
 
-use super::Slot;
 use super::backend::{Backend, State};
 use super::chance::Chance;
 use super::index::Index;
 use super::order::Order;
 use super::pick::{Algorithm, CREDIT_MAX, Cursor, Foresight, Race};
+use super::{Slot, allocated};
 
 /// A pool of backends.
 ///
@@ -327,8 +327,8 @@ impl Pool {
 
     /// How many bytes of memory the pool takes.
     pub fn bytes(&self) -> usize {
-        size_of::<Pool>()
-            + self.backends.capacity() * size_of::<Backend>()
+        allocated(size_of::<Pool>())
+            + allocated(self.backends.capacity() * size_of::<Backend>())
             + self.name_bytes
             + self.index.heap_bytes()
             + self.order.heap_bytes()

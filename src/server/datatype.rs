@@ -135,12 +135,15 @@ unsafe extern "C" fn rewrite(
     ));
 }
 
+/// What the server itself puts around a value of a module's type: two pointers, of which it does not tell.
+const AROUND_VALUE: usize = 16;
+
 unsafe extern "C" fn bytes(pool: *const c_void) -> usize {
     let bytes = guarded("measuring a pool", || match unsafe { value(pool) } {
         Value::Pool(pool) => pool.bytes() + size_of::<Value>() - size_of::<Pool>(),
         Value::Poisoned => size_of::<Value>(),
     });
-    bytes.unwrap_or(0)
+    AROUND_VALUE + bytes.unwrap_or(0)
 }
 
 unsafe extern "C" fn digest(digest: *mut raw::RedisModuleDigest, pool: *mut c_void) {

@@ -243,7 +243,9 @@ proptest! {
         for command in &before {
             step(&mut original, command);
         }
-        prop_assume!(!original.is_void());
+        if original.is_void() {
+            return Ok(());
+        }
         let mut copy = reloaded(&original);
         prop_assert_eq!(codec::encode(&copy), codec::encode(&original));
         for command in &after {

@@ -22,6 +22,7 @@ use std::ops::Range;
 
 use super::{Foresight, Pick};
 use crate::lb::Slot;
+use crate::lb::allocated;
 use crate::lb::backend::Backend;
 use crate::lb::order::{FAN, Order};
 use crate::lb::pool::Pool;
@@ -148,12 +149,12 @@ impl Race {
 
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.levels.capacity() * size_of::<Vec<Node>>()
-            + self
-                .levels
-                .iter()
-                .map(|level| level.capacity() * size_of::<Node>())
-                .sum::<usize>()
+        let levels = self
+            .levels
+            .iter()
+            .map(|level| level.capacity() * size_of::<Node>());
+        let own = self.levels.capacity() * size_of::<Vec<Node>>();
+        levels.chain([own]).map(allocated).sum()
     }
 
     /// The pick, unless a sum would go beyond its bounds.
