@@ -18,8 +18,6 @@
 //!
 //! Backends that are not eligible take no part: their credit stands still, as a plain number.
 
-use std::ops::Range;
-
 use super::{Foresight, Pick};
 use crate::lb::Slot;
 use crate::lb::allocated;
@@ -67,18 +65,12 @@ pub struct Race {
     levels: Vec<Vec<Node>>,
 }
 
-/// A backend's credit over the turns: `start + weight × turns`. With weight 0 nobody is there.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Line {
+/// The outcome among up to eight lines, which is the line of their leader.
+#[derive(Clone, Copy, Debug)]
+struct Node {
     start: i64,
     weight: u32,
     slot: u32,
-}
-
-/// The outcome among up to eight lines.
-#[derive(Clone, Copy, Debug)]
-struct Node {
-    leader: Line,
     /// The turn for which it was played; it says nothing of earlier ones, to which only taking back returns.
     /// No node's is earlier than that of one below it.
     played: i64,
@@ -88,25 +80,53 @@ struct Node {
 
 /// It must be played again, whatever the turn.
 const AT_ONCE: i64 = 0;
+/// Behind the last turn that there is.
+const NEVER: i64 = TURNS_MAX + 2;
 
-const UNPLAYED: Node = Node {
-    leader: NOBODY,
-    played: 0,
-    expires: AT_ONCE,
-};
-
-/// Over backends of which none is eligible. Not unplayed: a node may only be that if those above it are too.
+/// Over backends of which none is eligible.
 const EMPTY: Node = Node {
-    leader: NOBODY,
-    played: 0,
-    expires: i64::MAX,
-};
-
-const NOBODY: Line = Line {
     start: 0,
     weight: 0,
     slot: u32::MAX,
+    played: 0,
+    expires: NEVER,
 };
+
+/// A node may only be that if those above it are too.
+const UNPLAYED: Node = Node {
+    expires: AT_ONCE,
+    ..EMPTY
+};
+
+/// A credit over the turns: `start + weight × turns`. With weight 0 nobody is there.
+trait Line {
+    fn start(&self) -> i64;
+    fn weight(&self) -> i64;
+
+    fn at(&self, turn: i64) -> i64 {
+        self.start() + self.weight() * turn
+    }
+}
+
+impl Line for Backend {
+    fn start(&self) -> i64 {
+        self.credit
+    }
+
+    fn weight(&self) -> i64 {
+        i64::from(self.live)
+    }
+}
+
+impl Line for Node {
+    fn start(&self) -> i64 {
+        self.start
+    }
+
+    fn weight(&self) -> i64 {
+        i64::from(self.weight)
+    }
+}
 
 impl Race {
     /// The race of these slots, whose credits are plain numbers, also of the eligible ones.
@@ -136,7 +156,7 @@ impl Race {
 
     /// The backend's credit as a plain number.
     pub fn credit(&self, backend: &Backend) -> i64 {
-        backend.credit + i64::from(backend.live) * self.turns
+        backend.at(self.turns)
     }
 
     /// The backend takes part with another weight from now on, 0 = not at all, and with this credit.
@@ -144,15 +164,12 @@ impl Race {
         let backend = &mut backends[slot];
         backend.live = live;
         backend.credit = credit - i64::from(live) * self.turns;
-        self.replay(slot);
+        self.expire(slot);
     }
 
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let levels = self
-            .levels
-            .iter()
-            .map(|level| level.capacity() * size_of::<Node>());
+        let levels = (self.levels.iter()).map(|level| level.capacity() * size_of::<Node>());
         let own = self.levels.capacity() * size_of::<Vec<Node>>();
         levels.chain([own]).map(allocated).sum()
     }
@@ -161,20 +178,23 @@ impl Race {
     #[inline(always)]
     fn pick(&mut self, backends: &mut [Backend], total: i64) -> Option<Slot> {
         let turn = self.turns + 1;
-        let (slot, credit) = self.leader(backends, turn);
+        let (slot, credit) = match self.levels.is_empty() {
+            true => leading(backends, turn),
+            false => self.winner(backends, turn),
+        };
         if credit > CREDIT_MAX || credit - total < -CREDIT_MAX || turn > TURNS_MAX {
             return None;
         }
         backends[slot].credit -= total;
         self.turns = turn;
-        self.replay(slot);
+        self.expire(slot);
         Some(slot)
     }
 
     fn take_back(&mut self, backends: &mut [Backend], slot: Slot, total: i64) {
         backends[slot].credit += total;
         self.turns -= 1;
-        self.replay(slot);
+        self.expire(slot);
     }
 
     /// The same pick with every sum saturating; the lines start anew. O(n).
@@ -182,23 +202,19 @@ impl Race {
     fn pick_at_the_bounds(&mut self, backends: &mut [Backend], total: i64) -> Slot {
         let turn = self.turns + 1;
         for b in backends.iter_mut().filter(|b| b.live > 0) {
-            b.credit = (b.credit + i64::from(b.live) * turn).min(CREDIT_MAX);
+            b.credit = b.at(turn).min(CREDIT_MAX);
         }
-        let (slot, credit) = leading(starts(backends), 0);
+        let (slot, credit) = leading(backends, 0);
         backends[slot].credit = (credit - total).max(-CREDIT_MAX);
         self.turns = 0;
-        self.unplay();
-        slot
-    }
-
-    fn unplay(&mut self) {
         for node in self.levels.iter_mut().flatten() {
             *node = UNPLAYED;
         }
+        slot
     }
 
     /// Something about that slot's line has changed.
-    fn replay(&mut self, slot: Slot) {
+    fn expire(&mut self, slot: Slot) {
         let mut at = slot;
         for level in &mut self.levels {
             at /= FAN;
@@ -209,89 +225,34 @@ impl Race {
         }
     }
 
-    /// Who has the highest credit at that turn, and how much. There is an eligible backend.
-    #[inline(always)]
-    fn leader(&mut self, backends: &[Backend], turn: i64) -> (Slot, i64) {
-        match self.levels.len().checked_sub(1) {
-            None => leading(starts(backends), turn),
-            Some(top) => self.winner(backends, top, turn),
-        }
-    }
-
-    /// Who of the top level's nodes leads.
+    /// Who leads the tournament at that turn, and with how much credit.
     #[inline(never)]
-    fn winner(&mut self, backends: &[Backend], top: usize, turn: i64) -> (Slot, i64) {
-        self.replay_expired(backends, top, 0..self.levels[top].len(), turn);
-        let nodes = &self.levels[top];
-        let (at, credit) = leading(
-            nodes
-                .iter()
-                .map(|node| (node.leader.start, node.leader.weight)),
-            turn,
-        );
-        (nodes[at].leader.slot as Slot, credit)
+    fn winner(&mut self, backends: &[Backend], turn: i64) -> (Slot, i64) {
+        let finalists = play(&mut self.levels, 0, backends, turn);
+        let (at, credit) = leading(finalists, turn);
+        (finalists[at].slot as Slot, credit)
     }
 
-    /// Plays again those of these nodes whose outcome has expired.
-    fn replay_expired(
-        &mut self,
-        backends: &[Backend],
-        level: usize,
-        nodes: Range<usize>,
-        turn: i64,
-    ) {
-        for at in nodes {
-            if !self.levels[level][at].holds(turn) {
-                self.levels[level][at] = self.play(backends, level, at, turn);
-            }
-        }
-    }
-
-    /// The outcome, at that turn, among the eight that node `at` of `level` stands for.
-    fn play(&mut self, backends: &[Backend], level: usize, at: usize, turn: i64) -> Node {
-        let from = at * FAN;
-        let Some(below) = level.checked_sub(1) else {
-            let to = backends.len().min(from + FAN);
-            return Node::of(lines(&backends[from..to], from), turn);
-        };
-        let to = self.levels[below].len().min(from + FAN);
-        self.replay_expired(backends, below, from..to, turn);
-        let nodes = &self.levels[below][from..to];
-        let mut node = Node::of(nodes.iter().map(|node| node.leader), turn);
-        for below in nodes {
-            node.expires = node.expires.min(below.expires);
-        }
-        node
-    }
-
-    /// Panics where a node is out of order with those below it, or one that holds names another leader than its entries do. For the tests.
+    /// Panics where a node is out of order with those below it, or one that holds names another leader than its
+    /// backends have. For the tests.
     pub fn check(&self, backends: &[Backend]) {
         for (below, above) in self.levels.iter().zip(self.levels.iter().skip(1)) {
             for (at, node) in below.iter().enumerate() {
                 let above = above[at / FAN];
-                assert!(above.expires <= node.expires, "node {at}");
-                assert!(
-                    above.expires == AT_ONCE || above.played >= node.played,
-                    "node {at}"
-                );
+                assert!(above.expires <= node.expires);
+                assert!(above.expires == AT_ONCE || above.played >= node.played);
             }
         }
         for turn in [self.turns, self.turns + 1] {
             for (level, nodes) in self.levels.iter().enumerate() {
-                for (at, node) in nodes.iter().enumerate().filter(|(_, n)| n.holds(turn)) {
-                    let width = FAN.pow(level as u32 + 1);
-                    let slots = at * width..backends.len().min((at + 1) * width);
-                    let (leader, credit) = leading(starts(&backends[slots]), turn);
-                    let found = (
-                        node.leader.slot as usize,
-                        node.leader.start + i64::from(node.leader.weight) * turn,
-                    );
-                    if node.leader.weight > 0 || credit > i64::MIN {
-                        assert_eq!(
-                            found,
-                            (at * width + leader, credit),
-                            "level {level}, turn {turn}"
-                        );
+                let width = FAN.pow(level as u32 + 1);
+                for (node, group) in nodes.iter().zip(backends.chunks(width)) {
+                    if node.holds(turn) && group.iter().any(|b| b.live > 0) {
+                        let (at, credit) = leading(group, turn);
+                        assert_eq!(node.at(turn), credit, "level {level}, turn {turn}");
+                        assert!(std::ptr::eq(&backends[node.slot as Slot], &group[at]));
+                    } else if node.holds(turn) {
+                        assert_eq!(node.weight, 0);
                     }
                 }
             }
@@ -300,39 +261,61 @@ impl Race {
 }
 
 impl Node {
-    fn of(lines: impl Iterator<Item = Line> + Clone, turn: i64) -> Node {
-        let (leader, _) = leading(lines.clone().map(|line| (line.start, line.weight)), turn);
-        let leader = lines.clone().nth(leader).expect("no node is over nothing");
-        let overtaken = lines.map(|line| leader.overtaken_by(line)).min();
-        Node {
-            leader,
-            played: turn,
-            expires: overtaken.unwrap_or(i64::MAX),
-        }
-    }
-
     fn holds(&self, turn: i64) -> bool {
         self.played <= turn && turn < self.expires
     }
 }
 
-/// The lines of these backends, the first of which is in that slot.
-fn lines(backends: &[Backend], from: Slot) -> impl Iterator<Item = Line> + Clone {
-    (from..).zip(backends).map(|(slot, backend)| Line {
-        start: backend.credit,
-        weight: u32::from(backend.live),
-        slot: slot as u32,
-    })
-}
-
-/// Which of these lines (start and weight), in order of addition, is the highest at that turn, and what its credit is then.
-fn leading(lines: impl Iterator<Item = (i64, u32)>, turn: i64) -> (usize, i64) {
-    let (mut leader, mut highest) = (0, i64::MIN);
-    for (at, (start, weight)) in lines.enumerate() {
-        if weight == 0 {
+/// The nodes of the topmost of these levels that compete in group `group`, all of them played for that turn.
+fn play<'a>(
+    levels: &'a mut [Vec<Node>],
+    group: usize,
+    backends: &[Backend],
+    turn: i64,
+) -> &'a [Node] {
+    let Some((top, below)) = levels.split_last_mut() else {
+        return &[];
+    };
+    let from = group * FAN;
+    let to = top.len().min(from + FAN);
+    for (at, node) in (from..to).zip(&mut top[from..to]) {
+        if node.holds(turn) {
             continue;
         }
-        let credit = start + i64::from(weight) * turn;
+        *node = if below.is_empty() {
+            let first = at * FAN;
+            let group = &backends[first..backends.len().min(first + FAN)];
+            let (leader, _) = leading(group, turn);
+            Node {
+                start: group[leader].credit,
+                weight: u32::from(group[leader].live),
+                slot: (first + leader) as u32,
+                played: turn,
+                expires: overtaken(group, leader, NEVER),
+            }
+        } else {
+            let group = play(below, at, backends, turn);
+            let (leader, _) = leading(group, turn);
+            let expires = group.iter().fold(NEVER, |first, n| first.min(n.expires));
+            Node {
+                played: turn,
+                expires: overtaken(group, leader, expires),
+                ..group[leader]
+            }
+        };
+    }
+    &top[from..to]
+}
+
+/// Which of these lines, in order of addition, is the highest at that turn, and what its credit is then.
+#[inline(always)]
+fn leading<L: Line>(lines: &[L], turn: i64) -> (usize, i64) {
+    let (mut leader, mut highest) = (0, i64::MIN);
+    for (at, line) in lines.iter().enumerate() {
+        if line.weight() == 0 {
+            continue;
+        }
+        let credit = line.at(turn);
         if credit > highest {
             (leader, highest) = (at, credit);
         }
@@ -340,19 +323,21 @@ fn leading(lines: impl Iterator<Item = (i64, u32)>, turn: i64) -> (usize, i64) {
     (leader, highest)
 }
 
-/// What [`leading`] looks at.
-fn starts(backends: &[Backend]) -> impl Iterator<Item = (i64, u32)> {
-    backends.iter().map(|b| (b.credit, u32::from(b.live)))
-}
-
-impl Line {
-    /// The first turn at which the other one leads, where this one does now.
-    fn overtaken_by(self, other: Line) -> i64 {
-        if other.weight <= self.weight {
-            return i64::MAX;
+/// The first turn at which another of these lines leads than the one that leads now; `end` where that is none before.
+#[inline(always)]
+fn overtaken<L: Line>(lines: &[L], leader: usize, end: i64) -> i64 {
+    let mut end = end;
+    let (start, weight) = (lines[leader].start(), lines[leader].weight());
+    for (at, line) in lines.iter().enumerate() {
+        let gain = line.weight() - weight;
+        if gain <= 0 {
+            continue;
         }
         // At equal credit the one that was added first leads.
-        let lead = self.start - other.start - i64::from(other.slot < self.slot);
-        lead / i64::from(other.weight - self.weight) + 1
+        let lead = start - line.start() - i64::from(at < leader);
+        if gain * (end - 1) > lead {
+            end = lead / gain + 1;
+        }
     }
+    end
 }
