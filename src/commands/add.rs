@@ -30,7 +30,7 @@ impl Command for Add {
     fn run(call: &Call) -> Result<(), Error> {
         let args = call.args(2);
         // One backend alone keeps the weight that it has.
-        let members: Vec<(&[u8], Option<u16>)> = match args.left() {
+        let members: Vec<(&[u8], Option<u16>)> = match args.len() {
             1 => args
                 .map(|backend| Ok((name(backend)?, None)))
                 .collect::<Result<_, Error>>()?,

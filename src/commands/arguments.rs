@@ -4,7 +4,11 @@ use std::collections::HashSet;
 
 use super::Error;
 use crate::lb::{ALGORITHMS, Algorithm, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, Request};
-use crate::server::Args;
+
+/// Arguments of a command, of which some were taken already.
+pub trait Words<'a>: ExactSizeIterator<Item = &'a [u8]> + Clone {}
+
+impl<'a, W: ExactSizeIterator<Item = &'a [u8]> + Clone> Words<'a> for W {}
 
 /// The name of a backend.
 pub fn name(bytes: &[u8]) -> Result<&[u8], Error> {
@@ -15,7 +19,7 @@ pub fn name(bytes: &[u8]) -> Result<&[u8], Error> {
 }
 
 /// The names of backends.
-pub fn names<'a>(args: Args<'a>) -> Result<Vec<&'a [u8]>, Error> {
+pub fn names<'a>(args: impl Words<'a>) -> Result<Vec<&'a [u8]>, Error> {
     args.map(name).collect()
 }
 
@@ -25,8 +29,8 @@ pub fn weight(backend: &[u8], bytes: &[u8]) -> Result<u16, Error> {
 }
 
 /// `backend weight` pairs. Of a backend that is named twice the last one counts.
-pub fn pairs<'a>(mut args: Args<'a>) -> Result<Vec<(&'a [u8], u16)>, Error> {
-    let mut pairs = Vec::with_capacity(args.left() / 2);
+pub fn pairs<'a>(mut args: impl Words<'a>) -> Result<Vec<(&'a [u8], u16)>, Error> {
+    let mut pairs = Vec::with_capacity(args.len() / 2);
     while let Some(backend) = args.next() {
         let backend = name(backend)?;
         let bytes = args.next().ok_or_else(Error::no_weight)?;
@@ -55,8 +59,8 @@ pub struct Wanted<'a> {
 }
 
 /// Reads what stands behind the key in LB.PICK and LB.PEEK.
-pub fn wanted<'a>(mut args: Args<'a>) -> Result<Wanted<'a>, Error> {
-    let algorithm = args.peek(0).and_then(Algorithm::by_name);
+pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
+    let algorithm = args.clone().next().and_then(Algorithm::by_name);
     if algorithm.is_some() {
         args.next();
     }
@@ -96,9 +100,9 @@ pub fn wanted<'a>(mut args: Args<'a>) -> Result<Wanted<'a>, Error> {
     })
 }
 
-fn excluded<'a>(args: &mut Args<'a>) -> Result<Vec<&'a [u8]>, Error> {
+fn excluded<'a>(args: &mut impl Words<'a>) -> Result<Vec<&'a [u8]>, Error> {
     let wanted = number("the number of backends behind EXCLUDE", args, EXCLUDE_MAX)?;
-    let given = args.left();
+    let given = args.len();
     if wanted > given {
         return Err(Error::new(format!(
             "ERR EXCLUDE {wanted} is followed by {given} backends"
@@ -108,7 +112,7 @@ fn excluded<'a>(args: &mut Args<'a>) -> Result<Vec<&'a [u8]>, Error> {
 }
 
 /// The number behind a keyword, from 1 to `most`.
-fn number(what: &str, args: &mut Args, most: usize) -> Result<usize, Error> {
+fn number<'a>(what: &str, args: &mut impl Words<'a>, most: usize) -> Result<usize, Error> {
     let bytes = args.next().ok_or_else(Error::no_value)?;
     integer(bytes)
         .filter(|n| (1..=most).contains(n))

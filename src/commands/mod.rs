@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod add;
-mod arguments;
+pub mod arguments;
 mod card;
 mod error;
 #[cfg(feature = "faults")]

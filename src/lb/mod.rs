@@ -20,6 +20,14 @@ pub use name::Name;
 pub use pick::{ALGORITHMS, Algorithm};
 pub use pool::{Added, Pool, Replaced, Request};
 
+/// Moves what is on the heap to another place there, one buffer at a time.
+pub trait Mover {
+    /// Moves the buffer of this vector.
+    fn vec<T>(&mut self, buffer: &mut Vec<T>);
+    /// Moves these bytes.
+    fn bytes(&mut self, buffer: &mut Box<[u8]>);
+}
+
 /// Where a backend stands in its pool: slots are in order of addition.
 pub type Slot = usize;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::allocated;
+use super::{Mover, allocated};
 
 /// What fits beside the length and the tag in 24 bytes. The longest `IPv4:port` takes 21.
 const INLINE: usize = 22;
@@ -36,6 +36,14 @@ impl Name {
         match &self.0 {
             Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],
             Repr::Heap(bytes) => bytes,
+        }
+    }
+
+    /// Lets the mover at the heap's part of the name, where it has one.
+    pub(super) fn relocate(&mut self, by: &mut impl Mover) {
+        match &mut self.0 {
+            Repr::Inline { .. } => {}
+            Repr::Heap(bytes) => by.bytes(bytes),
         }
     }
 

@@ -1,8 +1,8 @@
 //! The k-th eligible backend in order of addition, by count or by weight, in O(log n).
 
 use super::Slot;
-use super::allocated;
 use super::backend::Backend;
+use super::{Mover, allocated};
 
 /// How many entries a node stands for. Eight entries of a level are one to five cache lines.
 pub(super) const FAN: usize = 8;
@@ -89,6 +89,14 @@ impl Order {
     /// `w` is below the sum of weights.
     pub fn by_weight(&self, backends: &[Backend], w: u64) -> Slot {
         self.descend(backends, w, |sum| sum.weight)
+    }
+
+    /// Lets the mover at all that is on the heap.
+    pub fn relocate(&mut self, by: &mut impl Mover) {
+        by.vec(&mut self.levels);
+        for level in &mut self.levels {
+            by.vec(level);
+        }
     }
 
     /// How many bytes it takes on the heap.

@@ -5,7 +5,7 @@ use super::chance::Chance;
 use super::index::Index;
 use super::order::Order;
 use super::pick::{Algorithm, CREDIT_MAX, Cursor, Foresight, Race};
-use super::{Slot, allocated};
+use super::{Mover, Slot, allocated};
 
 /// A pool of backends.
 ///
@@ -333,6 +333,21 @@ impl Pool {
             + self.index.heap_bytes()
             + self.order.heap_bytes()
             + self.race.heap_bytes()
+    }
+
+    /// Lets the mover at what the pool has on the heap, but for the names. The table of the index stays where it is: it
+    /// belongs to a library, and is 7 % of a pool at most.
+    pub fn relocate(&mut self, by: &mut impl Mover) {
+        by.vec(&mut self.backends);
+        self.order.relocate(by);
+        self.race.relocate(by);
+    }
+
+    /// Lets the mover at so many names, from that slot on; answers the slot to go on from, if there is one.
+    pub fn relocate_names(&mut self, by: &mut impl Mover, from: Slot, most: usize) -> Option<Slot> {
+        let names = self.backends.iter_mut().skip(from).take(most);
+        names.for_each(|backend| backend.name.relocate(by));
+        Some(from + most).filter(|next| *next < self.backends.len())
     }
 
     // The parts that the steps above are made of

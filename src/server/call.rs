@@ -151,24 +151,19 @@ impl Call {
     }
 }
 
-impl<'a> Args<'a> {
-    /// How many are left.
-    pub fn left(&self) -> usize {
-        self.call.argc - self.from
-    }
-
-    /// The argument at that place, without taking it.
-    pub fn peek(&self, at: usize) -> Option<&'a [u8]> {
-        (at < self.left()).then(|| self.call.bytes(self.from + at))
-    }
-}
-
 impl<'a> Iterator for Args<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let next = self.peek(0)?;
+        let next = (self.from < self.call.argc).then(|| self.call.bytes(self.from))?;
         self.from += 1;
         Some(next)
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.call.argc.saturating_sub(self.from);
+        (left, Some(left))
+    }
 }
+
+impl ExactSizeIterator for Args<'_> {}

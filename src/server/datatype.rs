@@ -43,7 +43,7 @@ pub fn register(ctx: *mut raw::RedisModuleCtx) -> bool {
         unlink: None,
         unlink2: None,
         copy: Some(copy),
-        defrag: None,
+        defrag: Some(super::defrag::defrag),
         // The second forms only add the key's name and database, which a pool does not depend on.
         mem_usage2: None,
         free_effort2: None,

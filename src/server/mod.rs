@@ -20,6 +20,7 @@ macro_rules! api {
 mod allocator;
 mod call;
 mod datatype;
+mod defrag;
 mod guard;
 mod info;
 mod key;

@@ -20,10 +20,10 @@
 
 use super::{Foresight, Pick};
 use crate::lb::Slot;
-use crate::lb::allocated;
 use crate::lb::backend::Backend;
 use crate::lb::order::{FAN, Order};
 use crate::lb::pool::Pool;
+use crate::lb::{Mover, allocated};
 
 /// Credits saturate here. No sequence of picks gets near it; a pool from a crafted payload can start there.
 pub const CREDIT_MAX: i64 = 1 << 60;
@@ -165,6 +165,14 @@ impl Race {
         backend.live = live;
         backend.credit = credit - i64::from(live) * self.turns;
         self.expire(slot);
+    }
+
+    /// Lets the mover at all that is on the heap.
+    pub fn relocate(&mut self, by: &mut impl Mover) {
+        by.vec(&mut self.levels);
+        for level in &mut self.levels {
+            by.vec(level);
+        }
     }
 
     /// How many bytes it takes on the heap.

@@ -1,0 +1,99 @@
+//! Active defragmentation: the buffers of a pool move to where the server's allocator would rather have them.
+
+use std::mem::{ManuallyDrop, take};
+use std::os::raw::{c_int, c_ulong, c_void};
+use std::ptr;
+
+use redis_module::raw;
+
+use super::guard::guarded;
+use super::key::Value;
+use crate::lb::{Mover, Pool, Slot};
+
+/// One turn of the defragmentation of one pool.
+struct Defrag(*mut raw::RedisModuleDefragCtx);
+
+/// How many names are looked at between two looks at the clock.
+const BATCH: usize = 64;
+
+/// What the server calls for each pool, and again for as long as this answers 1.
+pub unsafe extern "C" fn defrag(
+    ctx: *mut raw::RedisModuleDefragCtx,
+    _key: *mut raw::RedisModuleString,
+    value: *mut *mut c_void,
+) -> c_int {
+    let mut defrag = Defrag(ctx);
+    let is_done = guarded("moving a pool", || {
+        // The cursor is the slot to go on from; a pool that is not too large for one turn has none.
+        let mut from: c_ulong = 0;
+        let is_resumed = api!(RedisModule_DefragCursorGet(ctx, &mut from)) == 0 && from > 0;
+        // SAFETY: the server hands over the place where it keeps the value, of which nobody else has a reference now.
+        unsafe {
+            if !is_resumed && let Some(moved) = defrag.moved((*value).cast::<Value>()) {
+                *value = moved.cast();
+            }
+            match &mut *(*value).cast::<Value>() {
+                Value::Pool(pool) => {
+                    if !is_resumed {
+                        pool.relocate(&mut defrag);
+                    }
+                    defrag.names(pool, from as Slot)
+                }
+                Value::Poisoned => true,
+            }
+        }
+    });
+    c_int::from(!is_done.unwrap_or(true))
+}
+
+impl Defrag {
+    /// Moves the names from that slot on; false where the time is up before the last one.
+    fn names(&mut self, pool: &mut Pool, mut from: Slot) -> bool {
+        while let Some(next) = pool.relocate_names(self, from, BATCH) {
+            from = next;
+            let is_late = api!(RedisModule_DefragShouldStop(self.0)) != 0;
+            if is_late && api!(RedisModule_DefragCursorSet(self.0, from as c_ulong)) == 0 {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Where the server has put these bytes, if it has moved them.
+    ///
+    /// # Safety
+    /// `buffer` is one allocation of the server's, and the caller forgets the old address.
+    unsafe fn moved<T>(&mut self, buffer: *mut T) -> Option<*mut T> {
+        // What is aligned to more does not begin where the server gave it (see `allocator`).
+        const { assert!(align_of::<T>() <= 8) };
+        let moved: *mut T = api!(RedisModule_DefragAlloc(self.0, buffer.cast())).cast();
+        (!moved.is_null()).then_some(moved)
+    }
+}
+
+impl Mover for Defrag {
+    fn vec<T>(&mut self, buffer: &mut Vec<T>) {
+        if buffer.capacity() == 0 {
+            return;
+        }
+        let mut old = ManuallyDrop::new(take(buffer));
+        let (start, len, capacity) = (old.as_mut_ptr(), old.len(), old.capacity());
+        // SAFETY: the buffer was taken out, and is put back under its old address or the new one; the server moves all of it.
+        unsafe {
+            let start = self.moved(start).unwrap_or(start);
+            *buffer = Vec::from_raw_parts(start, len, capacity);
+        }
+    }
+
+    fn bytes(&mut self, buffer: &mut Box<[u8]>) {
+        if buffer.is_empty() {
+            return;
+        }
+        let old = Box::into_raw(take(buffer));
+        // SAFETY: as above.
+        unsafe {
+            let start = self.moved(old.cast::<u8>()).unwrap_or(old.cast());
+            *buffer = Box::from_raw(ptr::slice_from_raw_parts_mut(start, old.len()));
+        }
+    }
+}
