@@ -32,6 +32,19 @@ impl Spec {
         }
     }
 
+    /// The server's own ACL categories that fit it, which a server derives from the flags only for its own commands.
+    pub fn categories(&self) -> Vec<&'static str> {
+        let has = |flag| self.flags.split(' ').any(|f| f == flag);
+        let mut categories = vec![
+            if has("write") { "write" } else { "read" },
+            if has("fast") { "fast" } else { "slow" },
+        ];
+        if self.is_dangerous() {
+            categories.push("dangerous");
+        }
+        categories
+    }
+
     /// Whether it can replace a key by what a client made up.
     pub fn is_dangerous(&self) -> bool {
         self.name == "LB.LOAD"

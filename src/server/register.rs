@@ -117,8 +117,8 @@ pub fn command(ctx: *mut raw::RedisModuleCtx, entry: &Entry) -> Result<(), Strin
             return failed("the description");
         }
         if let Some(set_categories) = raw::RedisModule_SetCommandACLCategories
-            && let Some(categories) = categories(ctx, spec)
-            && set_categories(command, texts.text(&categories)) != raw::REDISMODULE_OK as c_int
+            && set_categories(command, texts.text(&categories(ctx, spec)))
+                != raw::REDISMODULE_OK as c_int
         {
             return failed("the ACL categories");
         }
@@ -126,19 +126,16 @@ pub fn command(ctx: *mut raw::RedisModuleCtx, entry: &Entry) -> Result<(), Strin
     Ok(())
 }
 
-/// The ACL categories beside those that the server derives from the flags.
-fn categories(ctx: *mut raw::RedisModuleCtx, spec: &Spec) -> Option<String> {
-    let mut categories = vec![];
+/// The ACL categories of the command: those of its like among the server's own, and one of the module.
+fn categories(ctx: *mut raw::RedisModuleCtx, spec: &Spec) -> String {
+    let mut categories = spec.categories();
     // 7.4 and newer: the module's own. It is there already from the second command on.
     if let Some(add) = unsafe { raw::RedisModule_AddACLCategory } {
         // SAFETY: as every call of the API.
         unsafe { add(ctx, c"lb".as_ptr()) };
         categories.push("lb");
     }
-    if spec.is_dangerous() {
-        categories.push("dangerous");
-    }
-    (!categories.is_empty()).then(|| categories.join(" "))
+    categories.join(" ")
 }
 
 fn key_spec(spec: &Spec) -> raw::RedisModuleCommandKeySpec {
