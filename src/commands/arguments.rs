@@ -79,7 +79,7 @@ pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
             let words = format!("{}, or COUNT, DISTINCT, EXCLUDE", algorithm_names());
             return Err(Error::not_one_of("algorithm", word, &words));
         } else {
-            let words = "COUNT n, DISTINCT or EXCLUDE numbackends backend …";
+            let words = "COUNT n, DISTINCT or EXCLUDE numbackends backend ...";
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
@@ -101,7 +101,7 @@ pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
 }
 
 fn excluded<'a>(args: &mut impl Words<'a>) -> Result<Vec<&'a [u8]>, Error> {
-    let wanted = number("the number of backends behind EXCLUDE", args, EXCLUDE_MAX)?;
+    let wanted = number("EXCLUDE", args, EXCLUDE_MAX)?;
     let given = args.len();
     if wanted > given {
         return Err(Error::new(format!(
@@ -113,7 +113,7 @@ fn excluded<'a>(args: &mut impl Words<'a>) -> Result<Vec<&'a [u8]>, Error> {
 
 /// The number behind a keyword, from 1 to `most`.
 fn number<'a>(what: &str, args: &mut impl Words<'a>, most: usize) -> Result<usize, Error> {
-    let bytes = args.next().ok_or_else(Error::no_value)?;
+    let bytes = args.next().ok_or_else(|| Error::no_value(what))?;
     integer(bytes)
         .filter(|n| (1..=most).contains(n))
         .ok_or_else(|| Error::number(what, bytes, most))

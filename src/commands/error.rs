@@ -39,11 +39,6 @@ impl Error {
     pub fn no_weight() -> Error {
         Error::fixed("ERR not every backend has a weight: give `backend weight` pairs")
     }
-    /// A keyword at the end that needs a value.
-    #[cold]
-    pub fn no_value() -> Error {
-        Error::fixed("ERR the last keyword lacks its value")
-    }
     /// DISTINCT says something about several picks.
     #[cold]
     pub fn distinct_alone() -> Error {
@@ -106,6 +101,11 @@ impl Error {
         Error::new(format!("ERR {word} is no {what}: {words}"))
     }
 
+    /// A keyword at the end that needs a value.
+    pub fn no_value(keyword: &str) -> Error {
+        Error::new(format!("ERR {keyword} lacks its value"))
+    }
+
     /// A keyword that stood before.
     pub fn repeated(keyword: &[u8]) -> Error {
         let keyword = shown(keyword);
@@ -129,6 +129,6 @@ impl Error {
 /// What a client sent, as one can show it: printable, quoted and not too long.
 fn shown(bytes: &[u8]) -> String {
     const MOST: usize = 64;
-    let dots = if bytes.len() > MOST { "…" } else { "" };
+    let dots = if bytes.len() > MOST { "..." } else { "" };
     format!("'{}{dots}'", bytes[..bytes.len().min(MOST)].escape_ascii())
 }

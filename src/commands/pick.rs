@@ -47,7 +47,7 @@ fn pick_one(call: &Call, algorithm: Option<Algorithm>) -> Result<(), Error> {
         call.reply().nil();
         return Ok(());
     };
-    seed_if_needed(call, pool, algorithm);
+    seed_if_needed(call, pool, algorithm, &[]);
     match pool.pick(algorithm) {
         Some(slot) => {
             call.reply().bulk(pool.name(slot));
@@ -69,7 +69,7 @@ fn pick_wanted(call: &Call, wanted: &Wanted) -> Result<(), Error> {
         call.reply().names(&Pool::new(), &[], *is_array);
         return Ok(());
     };
-    seed_if_needed(call, pool, request.algorithm);
+    seed_if_needed(call, pool, request.algorithm, &request.exclude);
     let picked = pool.picks(request);
     call.reply().names(pool, &picked, *is_array);
     PICKS.add(picked.len());
@@ -81,8 +81,8 @@ fn pick_wanted(call: &Call, wanted: &Wanted) -> Result<(), Error> {
 
 /// The primary seeds a pool's generator once in its life, and says so in the stream.
 #[inline(always)]
-fn seed_if_needed(call: &Call, pool: &mut Pool, algorithm: Option<Algorithm>) {
-    if pool.needs_seed(algorithm) && !call.must_obey() {
+fn seed_if_needed(call: &Call, pool: &mut Pool, algorithm: Option<Algorithm>, exclude: &[&[u8]]) {
+    if pool.needs_seed(algorithm, exclude) && !call.must_obey() {
         let seed = call.entropy();
         pool.seed(seed);
         call.replicate(c"LB.SEED", &seed.to_string());

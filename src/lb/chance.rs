@@ -61,6 +61,22 @@ mod tests {
         assert!(seen.iter().all(|n| (9_535..10_465).contains(n)), "{seen:?}");
     }
 
+    /// Above half of 64 bits every second word is rejected.
+    #[test]
+    fn words_that_would_be_unfair_are_rejected() {
+        let n = (1 << 63) + 1;
+        let (mut chance, mut plain) = (Chance::seeded(9), Chance::seeded(9));
+        for _ in 0..100 {
+            let exact = loop {
+                let product = u128::from(plain.0.next_u64()) * u128::from(n);
+                if product % (1 << 64) >= (1 << 64) % u128::from(n) {
+                    break (product >> 64) as u64;
+                }
+            };
+            assert_eq!(chance.below(n), exact);
+        }
+    }
+
     #[test]
     fn a_number_below_one_is_zero() {
         assert_eq!(Chance::seeded(3).below(1), 0);

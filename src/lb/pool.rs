@@ -1,5 +1,7 @@
 //! A pool: its members, who of them is available, and what each command does to it.
 
+use std::collections::HashSet;
+
 use super::backend::{Backend, State};
 use super::chance::Chance;
 use super::index::Index;
@@ -286,11 +288,20 @@ impl Pool {
         })
     }
 
-    /// Whether a pick of that kind is the first in the pool's life that needs chance.
-    pub fn needs_seed(&self, algorithm: Option<Algorithm>) -> bool {
+    /// Whether this pick is the first in the pool's life that needs chance.
+    #[inline(always)]
+    pub fn needs_seed(&self, algorithm: Option<Algorithm>, exclude: &[&[u8]]) -> bool {
         self.chance.is_none()
             && algorithm.unwrap_or(self.policy).is_by_chance()
-            && self.available() > 0
+            && self.has_eligible(exclude)
+    }
+
+    fn has_eligible(&self, exclude: &[&[u8]]) -> bool {
+        let excluded = exclude.iter().filter_map(|name| self.find(name));
+        let excluded: HashSet<Slot> = excluded
+            .filter(|slot| self.backends[*slot].live > 0)
+            .collect();
+        excluded.len() < self.available()
     }
 
     /// Starts the pool's generator from that seed.
@@ -444,6 +455,12 @@ impl Pool {
             .count()
     }
 
+    /// The credit of a backend in smooth weighted round robin. For the tests.
+    #[doc(hidden)]
+    pub fn credit(&self, backend: &Backend) -> i64 {
+        self.race.credit(backend)
+    }
+
     /// Gives a backend a credit, as a payload can. For the tests.
     #[doc(hidden)]
     pub fn set_credit(&mut self, name: &[u8], credit: i64) {
@@ -480,4 +497,36 @@ fn counted(n: u64) -> u64 {
 fn scaled(credit: i64, new: u16, old: u16) -> i64 {
     let exact = i128::from(credit) * i128::from(new) / i128::from(old);
     exact.clamp(i128::from(-CREDIT_MAX), i128::from(CREDIT_MAX)) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_stays_at_the_largest_number_that_a_reply_can_show() {
+        assert_eq!(counted(0), 1);
+        assert_eq!(counted(i64::MAX as u64 - 1), i64::MAX as u64);
+        assert_eq!(counted(i64::MAX as u64), i64::MAX as u64);
+    }
+
+    #[test]
+    fn a_seed_is_needed_once_and_only_where_chance_decides() {
+        let random = Algorithm::by_name(b"random");
+        let mut pool = Pool::new();
+        assert!(!pool.needs_seed(random, &[]), "nobody is there");
+        pool.add(b"a", Some(0));
+        assert!(!pool.needs_seed(random, &[]), "nobody can be picked");
+        pool.add(b"a", Some(1));
+        assert!(pool.needs_seed(random, &[]));
+        assert!(!pool.needs_seed(random, &[b"a", b"a"]), "nobody is left");
+        assert!(!pool.needs_seed(None, &[]), "the policy is wrr");
+        pool.set_policy(random.unwrap());
+        assert!(pool.needs_seed(None, &[]));
+        pool.add(b"b", None);
+        assert!(pool.needs_seed(None, &[b"a", b"a", b"x"]), "b is left");
+        assert!(!pool.needs_seed(Some(Algorithm::WRR), &[]));
+        pool.seed(1);
+        assert!(!pool.needs_seed(random, &[]));
+    }
 }

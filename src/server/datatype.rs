@@ -82,29 +82,41 @@ unsafe fn value<'a>(value: *const c_void) -> &'a Value {
 }
 
 unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut c_void {
-    let loaded = guarded("loading a pool", || {
-        if encoding > ENCODING {
-            log("a pool was written by a newer redis-lb");
-            return ptr::null_mut();
-        }
-        let mut len = 0;
-        let buffer = api!(RedisModule_LoadStringBuffer(io, &mut len));
-        // A payload that ends here shows only in this: without the check the server would exit.
-        if api!(RedisModule_IsIOError(io)) != 0 || buffer.is_null() {
-            return ptr::null_mut();
-        }
-        // SAFETY: the server gave a buffer of that length, which is ours to free.
-        let decoded = decode(unsafe { std::slice::from_raw_parts(buffer.cast(), len) });
-        api!(RedisModule_Free(buffer.cast()));
-        match decoded {
-            Ok(value) => Box::into_raw(Box::new(value)).cast(),
-            Err(malformed) => {
-                log(&format!("a pool cannot be loaded: {malformed}"));
-                ptr::null_mut()
-            }
-        }
+    if encoding > ENCODING {
+        log("a pool was written by a newer redis-lb");
+        return ptr::null_mut();
+    }
+    let mut len = 0;
+    let buffer = api!(RedisModule_LoadStringBuffer(io, &mut len));
+    // A payload that ends here shows only in this: without the check the server would exit.
+    if api!(RedisModule_IsIOError(io)) != 0 || buffer.is_null() {
+        return ptr::null_mut();
+    }
+    let decoded = guarded("loading a pool", || {
+        // SAFETY: the server gave a buffer of that length.
+        decode(unsafe { std::slice::from_raw_parts(buffer.cast(), len) })
     });
-    loaded.unwrap_or(ptr::null_mut())
+    // The buffer is ours to free.
+    api!(RedisModule_Free(buffer.cast()));
+    let value = match decoded {
+        Some(Ok(value)) => value,
+        Some(Err(malformed)) => {
+            log(&format!("a pool cannot be loaded: {malformed}"));
+            return ptr::null_mut();
+        }
+        // A server ends, or loses all that it has, by a file of which one value cannot be loaded.
+        None if is_loading(io) => Value::Poisoned,
+        None => return ptr::null_mut(),
+    };
+    Box::into_raw(Box::new(value)).cast()
+}
+
+/// Whether a whole file is being loaded, not one value by RESTORE.
+fn is_loading(io: *mut raw::RedisModuleIO) -> bool {
+    let ctx = api!(RedisModule_GetContextFromIO(io));
+    let flags = api!(RedisModule_GetContextFlags(ctx)) as u32;
+    let loading = raw::REDISMODULE_CTX_FLAGS_LOADING | raw::REDISMODULE_CTX_FLAGS_ASYNC_LOADING;
+    flags & loading != 0
 }
 
 unsafe extern "C" fn save(io: *mut raw::RedisModuleIO, pool: *mut c_void) {

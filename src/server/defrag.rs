@@ -7,6 +7,7 @@ use std::ptr;
 use redis_module::raw;
 
 use super::guard::guarded;
+use super::info;
 use super::key::Value;
 use crate::lb::{Mover, Pool, Slot};
 
@@ -43,7 +44,13 @@ pub unsafe extern "C" fn defrag(
             }
         }
     });
-    c_int::from(!is_done.unwrap_or(true))
+    c_int::from(!is_done.unwrap_or_else(|| {
+        // A buffer may be lost between its old place and its new one.
+        // SAFETY: as above. What is there is forgotten, not dropped.
+        unsafe { (*value).cast::<Value>().write(Value::Poisoned) };
+        info::POISONED.count();
+        true
+    }))
 }
 
 impl Defrag {

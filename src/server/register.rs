@@ -62,17 +62,11 @@ pub fn command(ctx: *mut raw::RedisModuleCtx, entry: &Entry) -> Result<(), Strin
     let failed = |what: &str| Err(format!("the server refuses {what} of {}", spec.name));
     let mut texts = Texts::default();
     let name = texts.text(spec.name);
-    // Before 7.2 a module's command has no other way into the category @dangerous.
-    let has_categories = unsafe { raw::RedisModule_SetCommandACLCategories }.is_some();
-    let flags = match spec.is_dangerous() && !has_categories {
-        true => format!("{} admin", spec.flags),
-        false => spec.flags.to_owned(),
-    };
     let created = api!(RedisModule_CreateCommand(
         ctx,
         name,
         Some(entry.run),
-        texts.text(&flags),
+        texts.text(spec.flags),
         1,
         1,
         1

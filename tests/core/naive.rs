@@ -2,7 +2,7 @@
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
-use redis_lb::lb::{Algorithm, State};
+use redis_lb::lb::{Added, Algorithm, Replaced, State};
 
 /// Where credits saturate.
 pub const CREDIT_MAX: i128 = 1 << 60;
@@ -20,6 +20,8 @@ pub struct Member {
 pub struct Naive {
     pub members: Vec<Member>,
     pub policy: Algorithm,
+    /// How many picks it ever answered.
+    pub picks: u64,
     /// How many members stand before the cursor of round robin.
     rr: usize,
     chance: Option<Xoshiro256PlusPlus>,
@@ -38,6 +40,7 @@ impl Naive {
         Naive {
             members: vec![],
             policy: Algorithm::WRR,
+            picks: 0,
             rr: 0,
             chance: None,
         }
@@ -47,10 +50,12 @@ impl Naive {
         self.members.iter_mut().find(|m| m.name == name)
     }
 
-    pub fn add(&mut self, name: &[u8], weight: Option<u16>) -> bool {
+    pub fn add(&mut self, name: &[u8], weight: Option<u16>) -> Added {
         if let Some(member) = self.find(name) {
-            member.reweight(weight.unwrap_or(member.weight));
-            return false;
+            return match member.reweight(weight.unwrap_or(member.weight)) {
+                true => Added::Reweighted,
+                false => Added::Unchanged,
+            };
         }
         self.members.push(Member {
             name: name.to_vec(),
@@ -59,7 +64,7 @@ impl Naive {
             credit: 0,
             picks: 0,
         });
-        true
+        Added::New
     }
 
     pub fn remove(&mut self, name: &[u8]) -> bool {
@@ -73,8 +78,7 @@ impl Naive {
         true
     }
 
-    /// How many were added, and how many removed.
-    pub fn set(&mut self, list: &[(Vec<u8>, u16)]) -> (usize, usize) {
+    pub fn set(&mut self, list: &[(Vec<u8>, u16)]) -> Replaced {
         let gone: Vec<Vec<u8>> = (self.members.iter())
             .map(|m| m.name.clone())
             .filter(|name| list.iter().all(|(n, _)| n != name))
@@ -82,11 +86,16 @@ impl Naive {
         gone.iter().for_each(|name| {
             self.remove(name);
         });
-        let mut added = 0;
-        for (name, weight) in list {
-            added += usize::from(self.add(name, Some(*weight)));
+        let added: Vec<Added> = list
+            .iter()
+            .map(|(name, weight)| self.add(name, Some(*weight)))
+            .collect();
+        let count = |what| added.iter().filter(|a| **a == what).count();
+        Replaced {
+            added: count(Added::New),
+            removed: gone.len(),
+            reweighted: count(Added::Reweighted),
         }
-        (added, gone.len())
     }
 
     pub fn seed(&mut self, seed: u64) {
@@ -110,7 +119,7 @@ impl Naive {
 
     fn pick(&mut self, algorithm: Algorithm, out: &[Vec<u8>]) -> Option<Vec<u8>> {
         let eligible: Vec<usize> = (self.members.iter().enumerate())
-            .filter(|(_, m)| m.weight > 0 && m.state == State::Up && !out.contains(&m.name))
+            .filter(|(_, m)| m.is_available() && !out.contains(&m.name))
             .map(|(i, _)| i)
             .collect();
         if eligible.is_empty() {
@@ -154,6 +163,7 @@ impl Naive {
             }
             other => panic!("the naive pool does not know {other}"),
         };
+        self.picks += 1;
         self.members[at].picks += 1;
         Some(self.members[at].name.clone())
     }
@@ -173,9 +183,10 @@ impl Naive {
 }
 
 impl Member {
-    pub fn reweight(&mut self, weight: u16) {
+    /// Whether that changed anything.
+    pub fn reweight(&mut self, weight: u16) -> bool {
         if weight == self.weight {
-            return;
+            return false;
         }
         self.credit = match self.weight {
             0 => 0,
@@ -183,5 +194,10 @@ impl Member {
         };
         self.credit = self.credit.clamp(-CREDIT_MAX, CREDIT_MAX);
         self.weight = weight;
+        true
+    }
+
+    pub fn is_available(&self) -> bool {
+        self.weight > 0 && self.state == State::Up
     }
 }

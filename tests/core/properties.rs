@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use redis_lb::lb::{ALGORITHMS, Added, Algorithm, Pool, Request, State, codec};
+use redis_lb::lb::{ALGORITHMS, Algorithm, Pool, Request, State, codec};
 
 use crate::naive::{CREDIT_MAX, Naive, Wanted};
 
@@ -118,18 +118,12 @@ fn step(pool: &mut Pool, command: &Command) -> String {
             .collect()
     };
     match command {
-        Command::Add(name, weight) => format!("{}", pool.add(name, *weight) == Added::New),
-        Command::Set(list) => {
-            let replaced = pool.set(&borrowed(list));
-            format!("{:?}", (replaced.added, replaced.removed))
-        }
+        Command::Add(name, weight) => format!("{:?}", pool.add(name, *weight)),
+        Command::Set(list) => format!("{:?}", pool.set(&borrowed(list))),
         Command::Remove(name) => format!("{}", pool.remove(name)),
-        Command::Weights(list) => format!("{:?}", pool.set_weights(&borrowed(list)).is_ok()),
-        Command::State(name, state) => format!("{:?}", pool.set_state(name, *state).is_some()),
-        Command::Policy(policy) => {
-            pool.set_policy(*policy);
-            String::new()
-        }
+        Command::Weights(list) => format!("{:?}", pool.set_weights(&borrowed(list)).ok()),
+        Command::State(name, state) => format!("{:?}", pool.set_state(name, *state)),
+        Command::Policy(policy) => format!("{}", pool.set_policy(*policy)),
         Command::Seed(seed) => {
             pool.seed(*seed);
             String::new()
@@ -150,25 +144,29 @@ fn step(pool: &mut Pool, command: &Command) -> String {
 
 fn naive_step(naive: &mut Naive, command: &Command) -> String {
     match command {
-        Command::Add(name, weight) => format!("{}", naive.add(name, *weight)),
+        Command::Add(name, weight) => format!("{:?}", naive.add(name, *weight)),
         Command::Set(list) => format!("{:?}", naive.set(list)),
         Command::Remove(name) => format!("{}", naive.remove(name)),
         Command::Weights(list) => {
             let all = list.iter().all(|(name, _)| naive.find(name).is_some());
-            for (name, weight) in list.iter().filter(|_| all) {
-                naive.find(name).unwrap().reweight(*weight);
-            }
-            format!("{all}")
+            let changed = all.then(|| {
+                (list.iter())
+                    .filter(|(name, weight)| naive.find(name).unwrap().reweight(*weight))
+                    .count()
+            });
+            format!("{changed:?}")
         }
         Command::State(name, state) => {
-            let member = naive.find(name);
-            let found = member.is_some();
-            member.into_iter().for_each(|m| m.state = *state);
-            format!("{found}")
+            let changed = naive
+                .find(name)
+                .map(|m| std::mem::replace(&mut m.state, *state) != *state);
+            format!("{changed:?}")
         }
         Command::Policy(policy) => {
-            naive.policy = *policy;
-            String::new()
+            format!(
+                "{}",
+                std::mem::replace(&mut naive.policy, *policy) != *policy
+            )
         }
         Command::Seed(seed) => {
             naive.seed(*seed);
@@ -194,14 +192,36 @@ fn reloaded(pool: &Pool) -> Pool {
     }
 }
 
-fn same_members(pool: &Pool, naive: &Naive) {
+fn same_state(pool: &Pool, naive: &Naive) {
     let members: Vec<_> = (pool.backends())
-        .map(|b| (b.name(), b.weight(), b.state(), b.picks()))
+        .map(|b| {
+            (
+                b.name(),
+                b.weight(),
+                b.state(),
+                b.picks(),
+                i128::from(pool.credit(b)),
+            )
+        })
         .collect();
-    let naive: Vec<_> = (naive.members.iter())
-        .map(|m| (&m.name[..], m.weight, m.state, m.picks))
+    let naive_members: Vec<_> = (naive.members.iter())
+        .map(|m| (&m.name[..], m.weight, m.state, m.picks, m.credit))
         .collect();
-    assert_eq!(members, naive);
+    assert_eq!(members, naive_members);
+    let available: Vec<_> = naive.members.iter().filter(|m| m.is_available()).collect();
+    let weights: u64 = available.iter().map(|m| u64::from(m.weight)).sum();
+    assert_eq!(
+        (pool.len(), pool.available()),
+        (naive.members.len(), available.len())
+    );
+    assert_eq!(
+        (pool.total_weight(), pool.total_picks()),
+        (weights, naive.picks)
+    );
+    assert_eq!(
+        pool.is_void(),
+        naive.members.is_empty() && naive.policy == Algorithm::WRR
+    );
 }
 
 /// How many sequences each property tries.
@@ -210,6 +230,15 @@ fn cases() -> u32 {
         Some(_) => 60_000,
         None => 1_500,
     }
+}
+
+/// At the bounds: all at the same one, or at either.
+fn credits() -> impl Strategy<Value = Vec<(bool, i64)>> {
+    let inward = prop_oneof![Just(10i64), Just(200_000)];
+    (inward, prop::option::of(any::<bool>())).prop_flat_map(|(inward, side)| {
+        let side = side.map_or(any::<bool>().boxed(), |side| Just(side).boxed());
+        prop::collection::vec((side, 0..inward), 20)
+    })
 }
 
 proptest! {
@@ -232,7 +261,7 @@ proptest! {
             }
             prop_assert_eq!(step(&mut pool, command), naive_step(&mut naive, command), "{:?}", command);
             pool.check();
-            same_members(&pool, &naive);
+            same_state(&pool, &naive);
         }
     }
 
@@ -259,7 +288,7 @@ proptest! {
     #[test]
     fn credits_at_the_bounds_saturate(
         list in pairs(20, 20),
-        credits in prop::collection::vec((any::<bool>(), 0i64..200_000), 20),
+        credits in credits(),
         commands in prop::collection::vec(command(20), 1..60),
     ) {
         let (mut pool, mut naive) = (Pool::new(), Naive::new());

@@ -85,8 +85,8 @@ def test_the_category_of_the_module(as_user, command):
     assert not may(as_user("~*", "+@all", "-@lb"), command)
 
 
+@pytest.mark.needs("redis 7.2", "categories for commands of modules")
 def test_without_dangerous_commands_no_pool_is_loaded(as_user):
-    """-@dangerous shuts out LB.LOAD on every server, also where a module has no other way to say so."""
     user = as_user("~*", "+@all", "-@dangerous")
     assert not may(user, "LB.LOAD web x")
     assert may(user, "LB.PICK web")

@@ -1,24 +1,23 @@
 """Each command of the module: what it answers, and what it does to the pool."""
 
-import itertools
 from collections import Counter
 from unittest.mock import ANY
 
 import pytest
 import redis
 
+from model import PAYLOAD
 from wire import Refused, Wire, pack, words
-
-# A pool of one backend `a` with weight 5, as LB.LOAD takes it. The format is described in src/lb/codec.rs.
-PAYLOAD = b"\x01" + bytes([1, 2, 0, 0, 0, 1]) + b"\x01a" + bytes([5, 0, 0, 0])
 
 A = {b"weight": 5, b"state": b"up", b"picks": 0}
 B = {b"weight": 1, b"state": b"up", b"picks": 0}
 INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0}
 INFO |= {b"rules-version": 1, b"bytes": ANY}
 
-# What each command answers about the pool `web` with a 5, b 1, c 1. `str` is a simple string, `bytes` a bulk string,
-# `dict` a map.
+ALGORITHMS = ["rr", "wrr", "random", "wrandom"]
+
+# What each command answers about the pool `web` with a 5, b 1, c 1. `str` is a simple string, `bytes` a bulk
+# string, `dict` a map.
 REPLIES = [
     ("LB.ADD web d 2 e 3", 2),
     ("LB.SET web a 5 d 1", 3),
@@ -62,7 +61,7 @@ MISSING = [
     ("LB.POLICY none wrr", "OK"),
     ("LB.LIST none", []),
     ("LB.CARD none", 0),
-    *[(f"LB.PICK none {algorithm}", None) for algorithm in ["", "rr", "wrr", "random", "wrandom"]],
+    *[(f"LB.PICK none {algorithm}", None) for algorithm in ["", *ALGORITHMS]],
     ("LB.PICK none EXCLUDE 1 a", None),
     ("LB.PICK none COUNT 2", []),
     ("LB.PEEK none", None),
@@ -76,7 +75,14 @@ MISSING = [
 # The commands that make a pool.
 CREATORS = ["LB.ADD none a", "LB.ADD none a 1 b 2", "LB.SET none a 1", "LB.POLICY none rr"]
 
-OPTIONS = ["", "COUNT 25", "EXCLUDE 2 a x", "COUNT 2 DISTINCT", "COUNT 9 DISTINCT", "COUNT 9 EXCLUDE 1 b DISTINCT"]
+OPTIONS = [
+    "",
+    "COUNT 25",
+    "EXCLUDE 2 a x",
+    "COUNT 2 DISTINCT",
+    "COUNT 9 DISTINCT",
+    "COUNT 9 EXCLUDE 1 b DISTINCT",
+]
 
 
 @pytest.fixture
@@ -104,15 +110,19 @@ def flat(value):
     return [flat(x) for pair in value.items() for x in pair] if isinstance(value, dict) else value
 
 
-def digest(lb, key="web"):
+def digest(lb):
     """What the whole state of the pool comes down to."""
-    (digest,) = lb("DEBUG", "DIGEST-VALUE", key)
-    return digest
+    return lb("DEBUG DIGEST-VALUE web")
 
 
-def picked(lb, count, options="", key="web"):
-    """So many single picks."""
-    return [lb(f"LB.PICK {key} {options}") for _ in range(count)]
+def picks(lb, count, options=""):
+    """So many single picks, in one word: the backends here have names of one letter."""
+    return "".join(lb(f"LB.PICK web {options}") for _ in range(count))
+
+
+def weights(lb):
+    """The backends in order of addition, with their weights."""
+    return {backend: lb(f"LB.WEIGHT web {backend}") for backend in lb("LB.LIST web")}
 
 
 # Replies
@@ -170,7 +180,8 @@ def test_a_policy_keeps_an_empty_pool_until_it_is_the_default_again(lb):
     lb("LB.ADD web a")
     lb("LB.POLICY web rr")
     lb("LB.REM web a")
-    assert [lb("LB.CARD web"), lb("LB.POLICY web"), lb("LB.PICK web"), lb("LB.LIST web")] == [0, "rr", None, []]
+    asked = [lb(command) for command in ["LB.CARD web", "LB.LIST web", "LB.PICK web", "LB.POLICY web"]]
+    assert asked == [0, [], None, "rr"]
     lb("LB.POLICY web wrr")
     assert lb("EXISTS web") == 0
 
@@ -182,23 +193,20 @@ def test_del_removes_a_pool_with_its_settings(lb):
     assert lb("LB.POLICY web") is None
 
 
-def test_load_puts_a_whole_pool_and_replaces_only_when_told_to(client, lb):
-    assert client.execute_command("LB.LOAD", "web", PAYLOAD) == "OK"
-    assert lb("LB.STATS web") == {"a": {"weight": 5, "state": "up", "picks": 0}} or lb("LB.WEIGHT web a") == 5
-    for setting in ["LB.ADD other x", "SET other text"]:
-        lb("DEL other")
-        lb(setting)
-        with pytest.raises(redis.ResponseError, match="BUSYKEY|already exists"):
-            client.execute_command("LB.LOAD", "other", PAYLOAD)
-        assert client.execute_command("LB.LOAD", "other", PAYLOAD, "replace") == "OK"
-        assert lb("LB.LIST other") == ["a"]
+@pytest.mark.parametrize("there", ["LB.ADD web x 1 y 2", "SET web text"])
+def test_load_replaces_what_is_there_only_when_told_to(lb, there):
+    lb(there)
+    with pytest.raises(redis.ResponseError, match="^BUSYKEY"):
+        lb("LB.LOAD", "web", PAYLOAD)
+    lb("LB.LOAD", "web", PAYLOAD, "REPLACE")
+    assert weights(lb) == {"a": 5}
 
 
 # Membership, weights, states
 
 
 @pytest.mark.parametrize(
-    ("command", "new", "weights"),
+    ("command", "new", "then"),
     [
         ("LB.ADD web c", 1, {"a": 5, "b": 1, "c": 1}),
         ("LB.ADD web a", 0, {"a": 5, "b": 1}),
@@ -208,10 +216,10 @@ def test_load_puts_a_whole_pool_and_replaces_only_when_told_to(client, lb):
     ],
     ids=ids,
 )
-def test_add_counts_the_new_ones_and_gives_the_others_the_weight(lb, command, new, weights):
+def test_add_counts_the_new_ones_and_gives_the_others_the_weight(lb, command, new, then):
     lb("LB.ADD web a 5 b 1")
     assert lb(command) == new
-    assert {backend: lb("LB.WEIGHT", "web", backend) for backend in lb("LB.LIST web")} == weights
+    assert weights(lb) == then
 
 
 def test_backends_are_listed_in_order_of_addition(lb):
@@ -226,19 +234,241 @@ def test_backends_are_listed_in_order_of_addition(lb):
 
 def test_set_keeps_place_credit_and_counters_of_those_who_stay(lb):
     lb("LB.ADD web a 5 b 1 c 1")
-    assert picked(lb, 3) == ["a", "a", "b"]
+    assert picks(lb, 3) == "aab"
     before = digest(lb)
     assert lb("LB.SET web c 1 b 1 a 5") == 0
     assert digest(lb) == before
+    counters = lb("LB.STATS web a")
     assert lb("LB.SET web c 1 d 1 a 5") == 2
     assert lb("LB.LIST web") == ["a", "c", "d"]
-    # Credits are a 1, c 3, d 0: nginx goes on with them.
-    assert picked(lb, 4) == ["a", "c", "a", "d"] or digest(lb)
-    with_resp3 = lb("LB.STATS web a")
-    assert dict(with_resp3)["picks"] if isinstance(with_resp3, dict) else with_resp3
+    assert lb("LB.STATS web a") == counters
+    # nginx goes on so with the credits a 1, c 3, d 0. From 0 it would be a a c a d a.
+    assert picks(lb, 6) == "acaaad"
 
 
 def test_set_gives_those_who_stay_their_new_weight(lb):
     lb("LB.ADD web a 5 b 1")
     assert lb("LB.SET web b 9 a 5 b 3") == 0
-    assert [lb("LB.LIST web"), lb("LB.WEIGHT web b")] == [["a", "b"], 3]
+    assert weights(lb) == {"a": 5, "b": 3}
+
+
+def test_weights_are_set_for_all_named_backends_or_for_none(lb):
+    lb("LB.ADD web a 5 b 1")
+    before = digest(lb)
+    with pytest.raises(redis.ResponseError, match="^NOBACKEND .*'x'"):
+        lb("LB.WEIGHT web a 9 x 1")
+    assert digest(lb) == before
+    lb("LB.WEIGHT web a 9 b 0 a 8")
+    assert weights(lb) == {"a": 8, "b": 0}
+
+
+def test_a_fall_of_a_weight_does_not_starve_its_backend(lb):
+    lb("LB.ADD web a 60000 b 60000")
+    assert picks(lb, 1) == "a"
+    lb("LB.WEIGHT web a 1 b 1")
+    assert picks(lb, 4) == "baba"
+
+
+def test_a_state_takes_a_backend_out_and_puts_it_back_with_its_credit(lb):
+    lb("LB.ADD web a 5 b 1 c 1")
+    assert picks(lb, 1) == "a"
+    for state in ["drain", "down"]:
+        lb(f"LB.STATE web a {state}")
+        assert lb("LB.STATE web a") == state
+        assert picks(lb, 2) == "bc"
+    lb("LB.STATE web a up")
+    # Of the first sequence `a a b a c a a` this is what follows the first pick.
+    assert picks(lb, 6) == "abacaa"
+
+
+def test_a_state_of_a_backend_that_is_not_there_is_refused(lb):
+    lb("LB.ADD web a")
+    with pytest.raises(redis.ResponseError, match="^NOBACKEND .*'x'"):
+        lb("LB.STATE web x down")
+
+
+def test_weight_zero_is_picked_by_no_algorithm(lb):
+    lb("LB.ADD web a 0 b 1")
+    for algorithm in ALGORITHMS:
+        assert picks(lb, 5, algorithm) == "bbbbb"
+    lb("LB.WEIGHT web b 0")
+    assert [lb(f"LB.PICK web {algorithm}") for algorithm in ALGORITHMS] == [None] * 4
+
+
+# Picking
+
+
+@pytest.mark.parametrize(
+    ("members", "sequence"),
+    [("a 5 b 1 c 1", "aabacaa"), ("a 5 b 3 c 2", "abcaabacba"), ("a 1 b 1 c 1", "abc"), ("a 2 b 1", "aba")],
+)
+def test_wrr_gives_the_sequence_of_nginx_again_and_again(lb, members, sequence):
+    lb(f"LB.ADD web {members}")
+    assert picks(lb, 2 * len(sequence), "wrr") == 2 * sequence
+
+
+def test_rr_takes_turns_whatever_the_weights(lb):
+    lb("LB.ADD web a 5 b 1 c 9")
+    assert picks(lb, 4, "rr") == "abca"
+    lb("LB.REM web a")
+    assert picks(lb, 2, "rr") == "bc"
+    lb("LB.ADD web d")
+    assert picks(lb, 4, "rr") == "dbcd"
+
+
+def test_algorithms_do_not_disturb_each_other(lb):
+    lb("LB.ADD web a 5 b 1 c 1")
+    mixed = [(picks(lb, 1, "rr"), picks(lb, 1, "wrr"), picks(lb, 1, "wrandom")) for _ in range(7)]
+    assert "".join(rr for rr, _, _ in mixed) == "abcabca"
+    assert "".join(wrr for _, wrr, _ in mixed) == "aabacaa"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "shares"), [("random", [1 / 3, 1 / 3, 1 / 3]), ("wrandom", [0.5, 0.3, 0.2])]
+)
+def test_chance_keeps_to_the_shares(lb, algorithm, shares):
+    lb("LB.ADD web a 5 b 3 c 2")
+    lb("LB.SEED web 1")
+    drawn = Counter(lb(f"LB.PICK web {algorithm} COUNT 10000"))
+    # Five standard deviations of 10,000 draws are at most 250.
+    for backend, share in zip("abc", shares, strict=True):
+        assert drawn[backend] == pytest.approx(10000 * share, abs=250)
+
+
+def test_a_seed_decides_what_chance_picks(lb):
+    drawn = []
+    for seed in [7, 7, 8]:
+        lb("DEL web")
+        lb("LB.ADD web a 5 b 3 c 2")
+        lb(f"LB.SEED web {seed}")
+        drawn.append(picks(lb, 50, "random") + picks(lb, 50, "wrandom"))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("policy", ALGORITHMS)
+def test_a_pick_that_names_no_algorithm_goes_by_the_policy(lb, policy):
+    for key in ["web", "other"]:
+        lb(f"LB.ADD {key} a 5 b 1 c 1")
+        lb(f"LB.SEED {key} 1")
+    lb(f"LB.POLICY web {policy}")
+    assert lb("LB.PICK web COUNT 50") == lb(f"LB.PICK other {policy} COUNT 50")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_count_answers_what_single_picks_would(lb, algorithm):
+    lb("LB.ADD web a 5 b 3 c 2")
+    lb("LB.SEED web 1")
+    lb("COPY web other")
+    many = lb(f"LB.PICK web {algorithm} COUNT 40 EXCLUDE 1 b")
+    assert many == [lb(f"LB.PICK other {algorithm} EXCLUDE 1 b") for _ in range(40)]
+    assert digest(lb) == lb("DEBUG DIGEST-VALUE other")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_distinct_repeats_none_and_ends_when_none_is_left(lb, algorithm):
+    lb("LB.ADD web a 5 b 3 c 2 d 0")
+    assert sorted(lb(f"LB.PICK web {algorithm} COUNT 10 DISTINCT")) == ["a", "b", "c"]
+    assert sorted(lb(f"LB.PICK web {algorithm} COUNT 3 DISTINCT EXCLUDE 2 a x")) == ["b", "c"]
+    assert len(lb(f"LB.PICK web {algorithm} COUNT 2 DISTINCT")) == 2
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_excluded_ones_are_passed_over_for_this_command_alone(lb, algorithm):
+    lb("LB.ADD web a 5 b 3 c 2")
+    lb("LB.SEED web 1")
+    assert lb(f"LB.PICK web {algorithm} EXCLUDE 3 a unknown c") == "b"
+    assert set(lb(f"LB.PICK web {algorithm} COUNT 40")) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("algorithm", ["", "rr", "wrr"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_peek_answers_what_the_next_pick_does_and_changes_nothing(lb, algorithm, options):
+    lb("LB.ADD web a 5 b 3 c 2 d 1 e 0")
+    lb("LB.STATE web d drain")
+    for _ in range(12):
+        picks(lb, 1, algorithm)
+        before = digest(lb)
+        foreseen = lb(f"LB.PEEK web {algorithm} {options}")
+        assert digest(lb) == before
+        assert lb(f"LB.PICK web {algorithm} {options}") == foreseen
+
+
+@pytest.mark.parametrize("command", ["LB.PEEK web random", "LB.PEEK web COUNT 2"])
+def test_chance_cannot_be_foreseen(lb, command):
+    lb("LB.ADD web a")
+    lb("LB.POLICY web wrandom")
+    with pytest.raises(redis.ResponseError, match="^chance"):
+        lb(command)
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    "name", [b"\0", b"\r\n", b"\xff\xfe", "Ā".encode(), b"%s%n", b"x" * 512, b" ", b"\0a"]
+)
+def test_names_and_keys_are_any_bytes(server, name):
+    with Wire(server.port) as wire:
+        assert wire.ask([b"LB.ADD", name, name, b"2", name + b"?" if len(name) < 512 else b"?", b"1"]) == 2
+        assert wire.ask([b"LB.LIST", name])[0] == name
+        assert wire.ask([b"LB.PICK", name, b"COUNT", b"2", b"DISTINCT"])[0] == name
+        assert wire.ask([b"LB.PICK", name, b"EXCLUDE", b"1", name]) != name
+        assert wire.ask([b"LB.WEIGHT", name, name]) == 2
+        assert wire.ask([b"LB.STATS", name])[0] == name
+        assert wire.ask([b"LB.REM", name, name]) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "same"),
+    [
+        ("lb.pick web Wrr count 7", "LB.PICK web wrr COUNT 7"),
+        ("Lb.Pick web rR cOUNT 5 distinct exclude 1 b", "LB.PICK web rr COUNT 5 DISTINCT EXCLUDE 1 b"),
+        ("lb.peek web RR count 5", "LB.PEEK web rr COUNT 5"),
+        ("lb.policy web WRR", "LB.POLICY web wrr"),
+        ("lb.state web a DRAIN", "LB.STATE web a drain"),
+    ],
+)
+def test_keywords_are_the_same_in_upper_and_lower_case(lb, command, same):
+    lb("LB.ADD web a 5 b 3 c 2")
+    lb("COPY web copy")
+    assert lb(command) == lb(same.replace(" web", " copy", 1))
+    assert digest(lb) == lb("DEBUG DIGEST-VALUE copy")
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        ("EXCLUDE 1 COUNT", "DISTINCT"),
+        ("EXCLUDE 2 COUNT DISTINCT", "rr"),
+        ("EXCLUDE 3 rr COUNT DISTINCT", None),
+        ("COUNT 3 EXCLUDE 1 EXCLUDE DISTINCT", ["COUNT", "DISTINCT", "rr"]),
+    ],
+)
+def test_a_backend_can_be_named_like_a_keyword(lb, options, answer):
+    lb("LB.ADD web COUNT 1 DISTINCT 1 rr 1")
+    assert lb(f"LB.PICK web {options}") == answer
+
+
+# Inside transactions and scripts
+
+
+def test_picks_run_in_transactions(client):
+    client.execute_command("LB.ADD web a 5 b 1 c 1")
+    pipe = client.pipeline(transaction=True)
+    for _ in range(3):
+        pipe.execute_command("LB.PICK web")
+    pipe.execute_command("LB.PICK web random COUNT 2")
+    pipe.execute_command("LB.WEIGHT web x 1")
+    *picked, drawn, error = pipe.execute(raise_on_error=False)
+    assert picked == ["a", "a", "b"]
+    assert len(drawn) == 2
+    assert str(error).startswith("NOBACKEND")
+
+
+def test_picks_run_in_scripts(lb):
+    lb("LB.ADD web a 5 b 1 c 1")
+    script = "return {redis.call('LB.PICK', KEYS[1]), redis.call('LB.PICK', KEYS[1], 'rr', 'COUNT', ARGV[1])}"
+    assert lb("EVAL", script, 1, "web", 3) == ["a", ["a", "b", "c"]]
+    nil = "return redis.call('LB.PICK', KEYS[1]) == false"
+    assert lb("EVAL", nil, 1, "none") == 1
+    assert lb("EVAL", "return redis.pcall('LB.ADD', KEYS[1], '').err", 1, "web").startswith("ERR")

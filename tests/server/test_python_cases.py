@@ -1,4 +1,4 @@
-"""What the module is for: Python workers in eight processes share one pool by redis-py, and the shares are exact.
+"""What the module is for: eight Python processes share one pool by redis-py, and the shares are exact.
 
 Who was served in which order only the server knows. So a worker that is asked for the order picks inside
 MULTI/EXEC, together with INCR of a counter: the counter's value is the place of that pick among all picks and
@@ -65,7 +65,7 @@ def pick_until_stopped(port):
 
 
 def serve_until_stopped(port):
-    """The same, with a report of the time that each server took: `took` and `served` are sums over all workers."""
+    """The same, and report the time that each server took: `took` and `served` are sums over all."""
     picks = []
     with connected(port) as client:
         while True:
@@ -204,7 +204,7 @@ def test_shares_follow_how_fast_the_servers_are(client, server, workers):
     def adjust():
         """Set each server's weight to its speed, as soon as all have served often enough to tell."""
         served = client.hgetall("served")
-        if min((int(served.get(name, 0)) for name in SERVERS)) < 20:
+        if min(int(served.get(name, 0)) for name in SERVERS) < 20:
             return
         with client.pipeline(transaction=True) as unit:
             unit.hgetall("took").hgetall("served").delete("took", "served")
@@ -236,5 +236,4 @@ def test_shares_follow_how_fast_the_servers_are(client, server, workers):
         shares = Counter(name for place, name in served if begin < place < end)
         for name, weight in weights.items():
             exact = shares.total() * weight / sum(weights.values())
-            print(shares.total(), weights, shares[name]-exact)
             assert abs(shares[name] - exact) <= 5, f"{shares} under {weights}"

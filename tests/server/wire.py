@@ -1,7 +1,7 @@
 """RESP as it is on the wire: what a client library would hide or repair.
 
-A simple string is read as `str`, a bulk string as `bytes`, an error as `Refused`, the one null that a protocol has
-as None, a map as `dict`, an array as `list`. RESP2's null array is none of these: whoever sends it fails here.
+A simple string is read as `str`, a bulk string as `bytes`, an error as `Refused`, the null as None, a map as
+`dict`, an array as `list`. RESP2's null array, which no command of the module sends, is an error.
 """
 
 import socket
@@ -50,15 +50,15 @@ class Wire:
     def ask(self, command: str | list[bytes]) -> Any:
         """Sends a command and reads its reply."""
         self.send(pack(words(command)))
+        return self.read()
+
+    def read(self) -> Any:
+        """Reads the next reply."""
         return read(self._file)
 
     def line(self) -> bytes:
         """Reads a line, with its end."""
         return self._file.readline()
-
-    def bytes(self, number: int) -> bytes:
-        """Reads so many bytes."""
-        return self._file.read(number)
 
 
 def read(file: Any) -> Any:
@@ -70,7 +70,7 @@ def read(file: Any) -> Any:
         case b"+":
             return rest.decode()
         case b"-":
-            return Refused(rest.decode("ascii"))
+            return Refused(rest.decode())
         case b":":
             return int(rest)
         case b"_":

@@ -1,0 +1,196 @@
+"""One million random commands: the server answers what a plain model does, and has the same pools at the end.
+
+Among them are malformed ones, names and keys of any bytes, pools that are copied, renamed and deleted, and
+reloads of all data. The same again, or others: `REDIS_LB_SEED=1 scripts/test tests/server/test_model.py`.
+"""
+
+import os
+import random
+
+import pytest
+
+from model import PAYLOAD, Model, Unseeded
+from wire import Refused, Wire, pack
+
+NUMBER = 1_000_000
+BATCH = 500
+
+KEYS = [b"web", b"api", b"fleet", b"\0\r\n", b"\xff\xfe", b"%s%n", b"", b"text"]
+NAMES = [
+    b"a",
+    b"b",
+    b"c",
+    b"10.0.0.1:8080",
+    b"10.0.0.2:8080",
+    b"COUNT",
+    b"rr",
+    b"2",
+    b"\0\r\n",
+    b"\xff\xfe",
+    b"%s%n",
+]
+NAMES += ["Ā".encode(), b"n" * 512, *[b"worker-%d" % number for number in range(12)]]
+# A pool with so many that the server keeps it in trees of several levels.
+FLEET = [b"%d.fleet" % number for number in range(150)]
+ALGORITHMS = [b"rr", b"wrr", b"random", b"wrandom", b"RR", b"wRandom"]
+WEIGHTS = [b"0", b"1", b"1", b"1", b"2", b"3", b"5", b"60000", b"65535"]
+STATES = [b"up", b"up", b"drain", b"DOWN"]
+# What a mistake puts in place of an argument.
+JUNK = [
+    b"",
+    b"n" * 513,
+    b"70000",
+    b"-1",
+    b"01",
+    b"+1",
+    b"5x",
+    b"0",
+    b"3",
+    b"10001",
+    b"9" * 30,
+    b"COUNT",
+    b"DISTINCT",
+]
+JUNK += [b"EXCLUDE", b"hash", b"wrr", b"REPLACE", PAYLOAD, b"\0\xff", b"down", "Ā".encode()]
+
+
+class Typist:
+    """Makes up commands."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.one_of = self._random.choice
+        self.names = NAMES
+        self._kinds = [kind for kind, times in KINDS.items() for _ in range(times)]
+
+    def chance(self, percent: float) -> bool:
+        """True so often."""
+        return self._random.random() * 100 < percent
+
+    def name(self) -> bytes:
+        """The name of a backend."""
+        return self.one_of(self.names)
+
+    def some(self, most: int) -> list[bytes]:
+        """Names, one at least, some of them perhaps twice."""
+        return self._random.choices(self.names, k=self._random.randint(1, most))
+
+    def number(self, most: int) -> bytes:
+        """A number from 1."""
+        return b"%d" % self._random.randint(1, most)
+
+    def pairs(self, most: int) -> list[bytes]:
+        """Backends with weights."""
+        return [word for name in self.some(most) for word in (name, self.one_of(WEIGHTS))]
+
+    def options(self) -> list[bytes]:
+        """What can stand behind the algorithm, in any order."""
+        options = []
+        if self.chance(40):
+            options.append([b"COUNT", self.number(9)])
+            if self.chance(40):
+                options.append([b"distinct"])
+        if self.chance(30):
+            excluded = self.some(4)
+            options.append([b"EXCLUDE", b"%d" % len(excluded), *excluded])
+        self._random.shuffle(options)
+        return [word for option in options for word in option]
+
+    def command(self) -> list[bytes]:
+        """A command; one of twelve has a mistake in it."""
+        if self.chance(0.5):
+            return self.one_of(MOVES)(self)
+        name, arguments = self.one_of(self._kinds)
+        key = self.one_of(KEYS)
+        self.names = FLEET if key == b"fleet" else NAMES
+        command = [name, key, *arguments(self)]
+        return self.mistaken(command) if self.chance(8) else command
+
+    def mistaken(self, command: list[bytes]) -> list[bytes]:
+        """A word is missing, twice there, another one or at another place. That is not always an error."""
+        at = self._random.randrange(1, len(command))
+        before, word, after = command[:at], command[at], command[at + 1 :]
+        tails = [after, [word, word, *after], [self.one_of(JUNK), *after], [word, self.one_of(JUNK), *after]]
+        return before + self.one_of([*tails, [*after, word]])
+
+    def seed(self) -> bytes:
+        """A seed for a pool."""
+        return b"%d" % self._random.getrandbits(64)
+
+
+# What stands behind the key in each command, and how often the command comes.
+KINDS = {
+    (b"LB.PICK", lambda typist: []): 10,
+    (b"LB.PICK", lambda typist: [typist.one_of(ALGORITHMS)]): 15,
+    (b"LB.PICK", lambda typist: [typist.one_of(ALGORITHMS), *typist.options()]): 15,
+    (b"lb.pick", lambda typist: typist.options()): 5,
+    (b"LB.PEEK", lambda typist: [typist.one_of(ALGORITHMS[:2]), *typist.options()]): 6,
+    (b"LB.PEEK", lambda typist: typist.options()): 2,
+    (b"LB.ADD", lambda typist: [typist.name()]): 6,
+    (b"LB.ADD", lambda typist: typist.pairs(6)): 6,
+    (b"LB.SET", lambda typist: typist.pairs(len(typist.names))): 1,
+    (b"LB.REM", lambda typist: typist.some(5)): 7,
+    (b"LB.WEIGHT", lambda typist: [typist.name()]): 2,
+    (b"LB.WEIGHT", lambda typist: typist.pairs(2)): 6,
+    (b"LB.STATE", lambda typist: [typist.name()]): 2,
+    (b"LB.STATE", lambda typist: [typist.name(), typist.one_of(STATES)]): 5,
+    (b"LB.POLICY", lambda typist: []): 1,
+    (b"LB.POLICY", lambda typist: [typist.one_of(ALGORITHMS)]): 2,
+    (b"LB.LIST", lambda typist: []): 1,
+    (b"LB.CARD", lambda typist: []): 1,
+    (b"LB.INFO", lambda typist: []): 1,
+    (b"LB.STATS", lambda typist: []): 1,
+    (b"LB.STATS", lambda typist: [typist.name()]): 2,
+    (b"LB.SEED", lambda typist: [typist.seed()]): 1,
+    (b"LB.LOAD", lambda typist: [typist.one_of(JUNK), b"REPLACE"]): 1,
+}
+
+# Commands of the server that move pools about.
+MOVES = [
+    lambda typist: [b"DEL", typist.one_of(KEYS)],
+    lambda typist: [b"DEL", typist.one_of(KEYS)],
+    lambda typist: [b"COPY", typist.one_of(KEYS), typist.one_of(KEYS), b"REPLACE"],
+    lambda typist: [b"RENAME", typist.one_of(KEYS), typist.one_of(KEYS)],
+    lambda typist: [b"SET", b"text", b"text"] if typist.chance(20) else [b"DEL", b"text"],
+    lambda typist: [b"DEBUG", b"RELOAD"] if typist.chance(10) else [b"DEL", b"text"],
+]
+
+
+def exchange(wire, batch):
+    """Sends commands at once, and holds each reply against the one that is expected."""
+    wire.send(b"".join(pack(command) for command, _ in batch))
+    for number, (command, expected) in enumerate(batch):
+        answer = wire.read()
+        same = answer.code == expected if isinstance(answer, Refused) else answer == expected
+        if not same:
+            before = "\n".join(
+                f"  {earlier} -> {reply}" for earlier, reply in batch[max(0, number - 20) : number]
+            )
+            pytest.fail(
+                f"{command} answers\n  {answer!r}, not\n  {expected!r}; before:\n{before}", pytrace=False
+            )
+
+
+@pytest.mark.timeout(300)
+def test_a_million_commands_do_what_the_model_does(server):
+    seed = int(os.environ.get("REDIS_LB_SEED", 1))
+    print(f"REDIS_LB_SEED={seed}")
+    typist, model = Typist(seed), Model()
+
+    def told(command):
+        """The command with its reply, and before it a seed if it needs one."""
+        try:
+            return [(command, model.run(command))]
+        except Unseeded:
+            return told([b"LB.SEED", command[1], typist.seed()]) + told(command)
+
+    with Wire(server.port) as wire:
+        batch = []
+        for _ in range(NUMBER):
+            batch += told(typist.command())
+            if len(batch) >= BATCH:
+                exchange(wire, batch)
+                batch = []
+        looks = [[look, key] for key in model.keys for look in [b"LB.LIST", b"LB.STATS", b"LB.INFO"]]
+        exchange(wire, batch + [told(look)[0] for look in looks])
+        assert wire.ask("DBSIZE") == len(model.keys)
