@@ -42,6 +42,10 @@ pub unsafe extern "C" fn RedisModule_OnLoad(
 }
 
 fn load(ctx: *mut raw::RedisModuleCtx, argc: c_int) -> Result<(), String> {
+    // 6.2 was the first that has this one; `api!` relies on this check.
+    if unsafe { raw::RedisModule_DefragAlloc }.is_none() {
+        return Err("the server is older than Redis 6.2".into());
+    }
     if argc > 0 {
         return Err("it takes no arguments".into());
     }

@@ -9,10 +9,12 @@
 #![allow(unsafe_code)]
 
 /// Calls a function of the module API that every server has since Redis 6.2.
+///
+/// That it is there need not be asked at each call: `load` refuses a server that is older.
 macro_rules! api {
     ($name:ident($($argument:expr),* $(,)?)) => {
         unsafe {
-            (redis_module::raw::$name.expect(stringify!($name)))($($argument),*)
+            (redis_module::raw::$name.unwrap_unchecked())($($argument),*)
         }
     };
 }
