@@ -34,17 +34,19 @@ from pathlib import Path
 
 import pytest
 
+from matrix import Matrix
 from server import Server
 from servers import chosen
 
 OPEN: list[Server] = []
 
 
-def pytest_configure():
+def pytest_configure(config):
     try:
         chosen()
     except LookupError as error:
         raise pytest.UsageError(str(error)) from None
+    config.pluginmanager.register(Matrix())
 
 
 def pytest_generate_tests(metafunc):

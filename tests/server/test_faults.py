@@ -493,6 +493,6 @@ def test_a_move_that_panics_costs_one_pool_at_most(server, client):
     try:
         client.config_set("activedefrag", "yes")
     except redis.ResponseError as error:
-        pytest.skip(f"no active defragmentation in this server: {error}")
+        pytest.skip(f"this build has no active defragmentation | {error}")
     struck(server, "moving a pool")
     assert len(poisoned(client)) <= 1

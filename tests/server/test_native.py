@@ -255,7 +255,7 @@ def test_active_defragmentation_moves_pools_and_changes_nothing(new_server, bina
     try:
         client.config_set("activedefrag", "yes")
     except redis.ResponseError as error:
-        pytest.skip(f"this build of {binary.name} has no active defragmentation: {error}")
+        pytest.skip(f"this build has no active defragmentation | {error}")
     client.config_set("activedefrag", "no")
     pipeline = client.pipeline(transaction=False)
     for pool in range(20_000):

@@ -1,0 +1,58 @@
+"""Writes the README's table of servers from the run: what was tested on which, what was skipped and why.
+
+Only a run of all tests on all servers in which none failed writes it, between the two marks in README.md.
+"""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from servers import chosen
+
+README = Path(__file__).parents[2] / "README.md"
+START, END = "<!-- written by scripts/test --all -->\n", "<!-- end -->"
+
+
+class Matrix:
+    """What became of each test of a module on each server."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, dict[str, Counter]] = defaultdict(lambda: defaultdict(Counter))
+        self.reasons: dict[str, set[str]] = defaultdict(set)
+
+    def pytest_runtest_logreport(self, report) -> None:
+        server = next((b.name for b in chosen() if f"[{b.name}" in report.nodeid), None)
+        if server and (report.when == "call" or report.skipped):
+            module = Path(report.location[0]).stem
+            self.outcomes[module][server][report.outcome] += 1
+            if report.skipped:
+                self.reasons[reason(report.longrepr[2])].add(server)
+
+    def pytest_sessionfinish(self, exitstatus) -> None:
+        tested = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
+        if exitstatus == 0 and len(chosen()) > 1 and tested == set(self.outcomes):
+            text = README.read_text()
+            before, _, rest = text.partition(START)
+            _, _, after = rest.partition(END)
+            README.write_text(f"{before}{START}\n{self.table()}\n{END}{after}")
+
+    def table(self) -> str:
+        """The table in Markdown, with the reasons behind it."""
+        servers = [binary.name for binary in chosen()]
+        lines = ["| tests | " + " | ".join(servers) + " |", "|---" * (len(servers) + 1) + "|"]
+        for module, outcomes in sorted(self.outcomes.items()):
+            cells = [cell(outcomes[server]) for server in servers]
+            lines.append(f"| {module.removeprefix('test_').replace('_', ' ')} | " + " | ".join(cells) + " |")
+        lines += ["", "Skipped:", ""]
+        for why, where in sorted(self.reasons.items()):
+            lines.append(f"- {why} ({', '.join(server for server in servers if server in where)})")
+        return "\n".join(lines) + "\n"
+
+
+def cell(outcomes: Counter) -> str:
+    skipped = f", {outcomes['skipped']} skipped" if outcomes["skipped"] else ""
+    return f"{outcomes['passed']} passed{skipped}"
+
+
+def reason(text: str) -> str:
+    """Why a test was skipped, without what differs from server to server."""
+    return text.removeprefix("Skipped: ").split(" | ")[0]
