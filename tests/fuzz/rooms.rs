@@ -1,0 +1,13 @@
+//! The rooms of the module that can be had without a server.
+
+#[path = "../../src/lb/mod.rs"]
+pub mod lb;
+
+/// How arguments are read.
+#[path = "../../src/commands"]
+pub mod commands {
+    pub mod arguments;
+    mod error;
+
+    pub use error::Error;
+}

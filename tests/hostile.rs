@@ -1,0 +1,136 @@
+//! Damaged payloads: the codec takes none for a pool that is not one in every respect, whatever the damage.
+
+#[path = "fuzz/sound.rs"]
+mod sound;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rand::rngs::Xoshiro256PlusPlus as Random;
+use rand::{RngExt, SeedableRng};
+use redis_lb::lb::{ALGORITHMS, Pool, Request, State, codec};
+
+/// Numbers at which something may end, as the codec writes them.
+const EXTREMES: [u64; 14] = [
+    0,
+    1,
+    0x7f,
+    0x80,
+    0xffff,
+    0x1_0000,
+    1 << 24,
+    (1 << 24) + 1,
+    u32::MAX as u64,
+    (1 << 61) - 1, // the lowest credit, zigzag
+    1 << 61,       // the highest
+    i64::MAX as u64,
+    1 << 63,
+    u64::MAX,
+];
+
+#[test]
+fn no_damaged_payload_does_harm() {
+    let mutations = match std::env::var_os("REDIS_LB_LONG") {
+        Some(_) => 4_000_000,
+        None => 200_000,
+    };
+    let random = &mut Random::seed_from_u64(5);
+    let mut sound: Vec<Vec<u8>> = vec![];
+    let mut loaded = 0;
+    for mutation in 0..mutations {
+        if mutation % 2_000 == 0 {
+            sound = (0..40).map(|_| codec::encode(&pool(random))).collect();
+        }
+        let mut payload = any(random, &sound).clone();
+        for _ in 0..random.random_range(1..=3) {
+            damage(random, &mut payload, &sound);
+        }
+        match catch_unwind(AssertUnwindSafe(|| sound::holds_a_pool(&payload))) {
+            Ok(is_pool) => loaded += usize::from(is_pool),
+            Err(_) => panic!("by b\"{}\"", payload.escape_ascii()),
+        }
+    }
+    // Else they are so damaged that nothing behind the first field is tried.
+    assert!(
+        loaded > mutations / 10,
+        "{loaded} of {mutations} held a pool"
+    );
+}
+
+/// The most memory that few bytes can ask for: the shortest names, and one backend more than there was room for.
+#[test]
+fn many_backends_take_memory_in_proportion() {
+    for backends in [1, 5, 9, 17, 33, 65, 129, 257, 513, 1025, 4097, 32_769] {
+        let mut pool = Pool::new();
+        for i in 0..backends as u16 {
+            let name = i.to_be_bytes();
+            pool.add(&name[usize::from(i < 256)..], None);
+        }
+        assert!(sound::holds_a_pool(&codec::encode(&pool)));
+    }
+}
+
+/// A pool in the middle of its life.
+fn pool(random: &mut Random) -> Pool {
+    let mut pool = Pool::new();
+    let most = *any(random, &[1, 2, 4, 4, 12, 40]);
+    for i in 0..random.random_range(0..=most) {
+        let mut name = format!("10.0.0.{i}").into_bytes();
+        if random.random_ratio(1, 20) {
+            name.resize(random.random_range(20..=512), 0xff);
+        }
+        let weight = *any(random, &[0, 1, 1, 2, 3, 5, 100, 65535]);
+        pool.add(&name, Some(weight));
+        pool.set_state(&name, any(random, &State::ALL).0);
+    }
+    pool.add(b"gone", None);
+    pool.set_policy(*any(random, &ALGORITHMS));
+    for algorithm in ALGORITHMS {
+        if random.random_bool(0.5) {
+            pool.picks(&Request {
+                algorithm: Some(algorithm),
+                count: random.random_range(1..300),
+                distinct: false,
+                exclude: vec![],
+            });
+        }
+    }
+    pool.remove(b"gone");
+    pool
+}
+
+fn damage(random: &mut Random, payload: &mut Vec<u8>, sound: &[Vec<u8>]) {
+    let at = random.random_range(0..=payload.len());
+    let rest = payload.len() - at;
+    match random.random_range(0..8) {
+        0..3 if rest > 0 => payload[at] ^= 1 << random.random_range(0..8),
+        3 => payload.truncate(at),
+        4 => payload.insert(at, random.random()),
+        5 => {
+            let other = any(random, sound);
+            let from = random.random_range(0..=other.len());
+            payload.splice(at.., other[from..].iter().copied());
+        }
+        6 => {
+            payload.drain(at..at + random.random_range(0..=rest.min(16)));
+        }
+        _ => {
+            let goes_on = payload[at..].iter().take_while(|byte| **byte > 0x7f);
+            let end = (at + goes_on.count() + 1).min(payload.len());
+            payload.splice(at..end, varint(*any(random, &EXTREMES)));
+        }
+    }
+}
+
+fn varint(mut number: u64) -> Vec<u8> {
+    let mut bytes = vec![];
+    while number > 0x7f {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+fn any<'a, T>(random: &mut Random, list: &'a [T]) -> &'a T {
+    &list[random.random_range(0..list.len())]
+}
