@@ -447,7 +447,7 @@ def smallest(new_server, found):
     return found
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_any_sequence_of_commands_leaves_equal_pools_everywhere(new_server, binary):
     for part in range(ROUNDS):
         sequences = drawn(f"{os.environ.get('REDIS_LB_SEED', 1)} {binary.name} {part}")
