@@ -1,0 +1,1 @@
+"""The measurements of redis-lb: `scripts/bench` runs them."""

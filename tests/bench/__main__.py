@@ -1,0 +1,198 @@
+"""Measures the module and what one can do without it.
+
+    scripts/bench [--quick] [--only PATTERN] [part …]
+
+Parts: instructions (needs valgrind), throughput, latency, values (memory, RDB, DUMP) and scale (a million
+pools; only when it is named). Without any: all but scale. --quick takes less than two minutes. --only runs
+the cases whose titles the pattern finds; INCR is always among them. Results: bench.json, .md and .svg in
+target/bench.
+
+Servers: the installed one and redis-8.2.3, or those of $REDIS_LB_SERVERS. All but the instructions are of the
+first one alone.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import callgrind
+from server import Server
+from servers import Binary, chosen, fetch, installed
+from wire import Wire
+
+from .cases import Case, plain, with_aof
+from .load import latencies, throughput
+from .picture import picture
+from .report import report
+from .scale import scale
+from .values import number, values
+
+TARGET = Path(__file__).parents[2] / "target" / "bench"
+PARTS = ["instructions", "throughput", "latency", "values"]
+SUITES = {"no persistence": {}, "AOF": {"appendonly": "yes", "appendfsync": "no"}}
+START = time.monotonic()
+Figures = dict[str, Any]
+Costs = dict[str, list[float]]
+# Rounds of throughput and latency, and the seconds and the turns of each; servers to count instructions in,
+# and what share of the commands that a case names.
+FULL = {"rounds": 9, "seconds": 0.5, "turns": 2000, "starts": 5, "share": 1.0}
+QUICK = {"rounds": 3, "seconds": 0.1, "turns": 300, "starts": 3, "share": 0.25}
+
+
+def say(what: str) -> None:
+    """Shows how far it is."""
+    print(f"[{time.monotonic() - START:4.0f} s] {what}", file=sys.stderr, flush=True)
+
+
+class Keys:
+    """Makes the keys that cases need, each once."""
+
+    def __init__(self, server: Server) -> None:
+        self._port = server.port
+        self._made: set[str] = set()
+
+    def make(self, case: Case) -> None:
+        """Makes those of this case."""
+        with Wire(self._port) as wire:
+            for key in case.keys.keys() - self._made:
+                case.keys[key](wire)
+                self._made.add(key)
+
+
+def instructions(server: callgrind.Callgrind, cases: list[Case], share: float, costs: Costs) -> None:
+    """Counts the instructions of every case."""
+    keys = Keys(server)
+    for i, case in enumerate(cases, 1):
+        say(f"{server.binary.name}: instructions, {i} of {len(cases)}: {case.title}")
+        keys.make(case)
+        commands = [command for turn in case.turns for command in turn]
+        cost = server.cost(commands, max(int(case.counted * share), len(commands)))
+        costs.setdefault(case.title, []).append(cost * len(case.turns[0]) / case.picks)
+
+
+def timed(server: Server, cases: list[Case], parts: set[str], effort: Figures, results: Figures) -> None:
+    """Throughput and latency of every case, in interleaved rounds."""
+    keys = Keys(server)
+    for case in cases:
+        keys.make(case)
+    with Wire(server.port) as wire:
+        process = number(wire, "server", "process_id")
+    rates: dict[str, list[float]] = {case.title: [] for case in cases}
+    shares: dict[str, list[float]] = {case.title: [] for case in cases}
+    waits: dict[str, list[float]] = {case.title: [] for case in cases}
+    for i in range(effort["rounds"]):
+        say(f"{server.binary.name}: {len(cases)} cases, round {i + 1} of {effort['rounds']}")
+        for case in cases:
+            if "throughput" in parts:
+                rate = throughput(server.port, process, case, effort["seconds"])
+                rates[case.title].append(rate.turns * case.picks / rate.cpu)
+                shares[case.title].append(rate.cpu / rate.wall)
+            if "latency" in parts:
+                waits[case.title] += latencies(server.port, case, effort["turns"])
+    for title, result in results.items():
+        if rates[title]:
+            ratios = [a / b for a, b in zip(rates[title], rates[cases[0].title], strict=True)]
+            result["picks a second"] = median(rates[title])
+            result["throughput ratio"] = median(ratios)
+            result["throughput ratios"] = ratios
+            result["busy"] = median(shares[title])
+        if waits[title]:
+            hundredths = quantiles(waits[title], n=100)
+            result["p50"], result["p99"] = hundredths[49], hundredths[98]
+
+
+def measure(binary: Binary, module: Path, options: argparse.Namespace, is_first: bool) -> Figures:
+    """Measures on one server."""
+    data: Figures = {"suites": {}}
+    parts, quick = options.parts, options.quick
+    effort = QUICK if quick else FULL
+    for suite, settings in SUITES.items():
+        cases = [
+            case
+            for i, case in enumerate(with_aof() if settings else plain(quick, is_first))
+            if i == 0 or re.search(options.only, case.title)
+        ]
+        results = data["suites"][suite] = {case.title: {} for case in cases}
+        if "instructions" in parts:
+            costs: Costs = {}
+            for start in range(effort["starts"]):
+                with closing(callgrind.Callgrind(binary, module, **settings)) as server:
+                    some = [case for case in cases if case.starts > start]
+                    instructions(server, some, effort["share"], costs)
+            base = median(costs[cases[0].title])
+            for title, all in costs.items():
+                results[title] |= {"instructions": median(all), "instructions ratio": median(all) / base}
+        if is_first and parts & {"throughput", "latency"}:
+            with closing(Server(binary, module, **settings)) as server:
+                timed(server, cases, parts, effort, results)
+    if is_first and "values" in parts:
+        say(f"{binary.name}: values")
+        with closing(Server(binary, module)) as server:
+            data["values"] = values(server, effort["rounds"])
+    if is_first and "scale" in parts:
+        for keys, members in ((100_000, 3), (100, 1000)) if quick else ((1_000_000, 3), (1000, 1000)):
+            title = f"{keys:,} keys of {members:,}"
+            say(f"{binary.name}: {title}")
+            data.setdefault("scale", {})[title] = scale(binary, module, keys, members, quick)
+    return data
+
+
+@contextmanager
+def closing(server: Server) -> Iterator[Server]:
+    """The server, started, and closed in the end."""
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+def processor() -> str:
+    """What the machine says it is."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {len(names)} processors"
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join([*PARTS, "scale"]))
+    parser.add_argument("--quick", action="store_true", help="less than two minutes, less exact")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="a regular expression on the titles")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - {*PARTS, "scale"}:
+        parser.error(f"no part is called {', '.join(unknown)}")
+    options.parts = set(options.parts or PARTS)
+    if "instructions" in options.parts and (why := callgrind.missing()):
+        say(f"no instructions: {why}")
+        options.parts.remove("instructions")
+    return options
+
+
+def main() -> None:
+    """Measures, and writes what it has found."""
+    options = arguments()
+    module = Path(os.environ["REDIS_LB_MODULE"]).absolute()
+    binaries = chosen() if os.environ.get("REDIS_LB_SERVERS") else [installed(), fetch("redis-8.2.3")]
+    rounds = (QUICK if options.quick else FULL)["rounds"]
+    servers = {b.name: measure(b, module, options, b is binaries[0]) for b in binaries}
+    data = {"machine": processor(), "rounds": rounds, "servers": servers}
+    TARGET.mkdir(parents=True, exist_ok=True)
+    (TARGET / "bench.json").write_text(json.dumps(data, indent=1) + "\n")
+    (TARGET / "bench.md").write_text(report(data))
+    if drawn := picture(data):
+        (TARGET / "bench.svg").write_text(drawn)
+    print(report(data))
+    say(f"written to {TARGET}")
+
+
+main()

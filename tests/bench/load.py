@@ -1,0 +1,143 @@
+"""A load that costs the client little, so that the server is what is measured.
+
+The client packs its commands beforehand and only counts the bytes of the replies, which are of one length for
+each case. Four connections take turns, so the server always has commands waiting. What it does is told by the
+time of a processor that its main thread has had (/proc, schedstat), so that neither other programs nor a slow
+client change the figure; the share of the time that it was busy says whether the client kept up.
+"""
+
+import socket
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from wire import Refused, pack, read, words
+
+from .cases import Case
+
+CONNECTIONS = 4
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Turns, the seconds that they took, and the seconds of a processor that the server's main thread had."""
+
+    turns: int
+    wall: float
+    cpu: float
+
+
+class Counted:
+    """A file that counts what is read from it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.bytes = 0
+
+    def readline(self) -> bytes:
+        """Reads a line."""
+        return self._took(self._file.readline())
+
+    def read(self, size: int) -> bytes:
+        """Reads so many bytes."""
+        return self._took(self._file.read(size))
+
+    def _took(self, data: bytes) -> bytes:
+        self.bytes += len(data)
+        return data
+
+
+class Stream:
+    """A connection that sends batches of commands, all with replies of the same length."""
+
+    def __init__(self, port: int, batches: list[list[str]]) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self._socket.settimeout(None)  # With a timeout MSG_WAITALL would not wait for all.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._packed = cycle([b"".join(pack(words(command)) for command in batch) for batch in batches])
+        self._replies = memoryview(bytearray(self._length(batches[0])))
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def _length(self, batch: list[str]) -> int:
+        """The length of the replies; they are read as what they are, this once."""
+        self._socket.sendall(b"".join(pack(words(command)) for command in batch))
+        with self._socket.makefile("rb") as file:
+            counted = Counted(file)
+            for command in batch:
+                if isinstance(reply := read(counted), Refused):
+                    raise RuntimeError(f"{command}: {reply}")
+        return counted.bytes
+
+    def send(self) -> None:
+        """Sends the next batch."""
+        self._socket.sendall(next(self._packed))
+
+    def receive(self) -> None:
+        """Waits for its replies."""
+        if self._socket.recv_into(self._replies, 0, socket.MSG_WAITALL) != len(self._replies):
+            raise RuntimeError("the server has closed the connection")
+
+    def close(self) -> None:
+        """Makes sure that no reply was shorter or longer than the others."""
+        self._socket.sendall(pack([b"ECHO", b"end"]))
+        if self._socket.recv(64) != b"$3\r\nend\r\n":
+            raise RuntimeError("the replies were not all of one length")
+
+
+def batches(case: Case) -> list[list[str]]:
+    """The commands of a case, as many at once as it says."""
+    length = len(case.turns[0])
+    turns = case.turns * max(1, case.pipeline // (length * len(case.turns)))
+    a_batch = min(len(turns), max(1, case.pipeline // length))
+    chunks = [turns[i : i + a_batch] for i in range(0, len(turns) - a_batch + 1, a_batch)]
+    return [[command for turn in chunk for command in turn] for chunk in chunks]
+
+
+def throughput(port: int, process: int, case: Case, seconds: float) -> Rate:
+    """The case, pipelined, for so long."""
+    work = batches(case)
+    with ExitStack() as stack:
+        streams = [stack.enter_context(Stream(port, work)) for _ in range(CONNECTIONS)]
+        for stream in streams:
+            stream.send()
+        start, cpu, done = time.perf_counter(), busy(process), 0
+        while (wall := time.perf_counter() - start) < seconds:
+            for stream in streams:
+                stream.receive()
+                stream.send()
+            done += CONNECTIONS
+        cpu = busy(process) - cpu
+        for stream in streams:
+            stream.receive()
+            stream.close()
+    return Rate(done * len(work[0]) // len(case.turns[0]), wall, cpu)
+
+
+def latencies(port: int, case: Case, turns: int) -> list[float]:
+    """The microseconds of so many turns, each command sent when the one before was answered."""
+    with ExitStack() as stack:
+        steps = [
+            stack.enter_context(Stream(port, [[turn[i]] for turn in case.turns]))
+            for i in range(len(case.turns[0]))
+        ]
+        took = []
+        for _ in range(turns):
+            start = time.perf_counter_ns()
+            for stream in steps:
+                stream.send()
+                stream.receive()
+            took.append((time.perf_counter_ns() - start) / 1000)
+    return took
+
+
+def busy(process: int) -> float:
+    """The seconds of a processor that the process' main thread has had."""
+    return int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e9

@@ -1,0 +1,70 @@
+"""The picture for the README: picks a second beside INCR. Readable on light and dark pages."""
+
+import re
+from html import escape
+from typing import Any
+
+# What the picture says, and the cases that it speaks of: of several it shows the fastest.
+BARS = [
+    ("INCR", r"INCR"),
+    ("LB.PICK, 3 backends", r"LB\.PICK key, 3"),
+    ("LB.PICK, 1,000 backends", r"LB\.PICK key, 1,000"),
+    ("LB.PICK, 100,000 backends", r"LB\.PICK key, 100,000"),
+    ("LMOVE on a fixed list", r"LMOVE"),
+    ("Lua or Function on a fixed list", r"(EVALSHA|FCALL) rotate\w*, 3"),
+    ("Lua or Function with weights, 3", r"(EVALSHA|FCALL) (?!rotate)\w+, 3"),
+    ("INCR + SMEMBERS, 3", r"INCR \+ SMEMBERS, 3"),
+    ("INCR + SMEMBERS, 1,000", r"INCR \+ SMEMBERS, 1,000"),
+    ("Lua in nginx's order, 1,000", r"EVALSHA (hash|short|packed|records|zunion), 1,000"),
+]
+WIDTH, LINE, LABELS, BAR = 720, 30, 250, 340
+STYLE = """
+  text { font: 14px system-ui, sans-serif; fill: #1f2328 }
+  .page { fill: #ffffff; stroke: #d1d9e0 } .other { fill: #9aa4af } .ours { fill: #1a7f64 }
+  .note { font-size: 12px; fill: #59636e }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #f0f6fc } .page { fill: #0d1117; stroke: #3d444d }
+    .other { fill: #656c76 } .ours { fill: #3fb68b } .note { fill: #9198a1 }
+  }
+"""
+
+
+def picture(data: dict[str, Any]) -> str | None:
+    """The SVG; nothing where nothing of the kind was measured."""
+    server, figures = next(iter(data["servers"].items()))
+    cases = figures["suites"].get("no persistence", {})
+    ratios = {title: of["throughput ratio"] for title, of in cases.items() if "throughput ratio" in of}
+    bars = []
+    for label, pattern in BARS:
+        found = [ratio for title, ratio in ratios.items() if re.fullmatch(pattern, title)]
+        if found:
+            bars.append((label, max(found)))
+    if len(bars) < 2:
+        return None
+    top = max(ratio for _, ratio in bars)
+    height = 96 + LINE * len(bars)
+    summary = escape("; ".join(f"{label}: {shown(ratio)}" for label, ratio in bars))
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+        f"<title>{summary}</title>",
+        f"<style>{STYLE}</style>",
+        f'<rect class="page" x=".5" y=".5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
+        '<text x="20" y="34" font-weight="600">Picks a second from one server, INCR = 1</text>',
+    ]
+    for i, (label, ratio) in enumerate(bars):
+        y = 54 + LINE * i
+        kind = "ours" if label.startswith("LB.") else "other"
+        width = max(1, BAR * ratio / top)
+        lines += [
+            f'<text x="{LABELS}" y="{y + 15}" text-anchor="end">{escape(label)}</text>',
+            f'<rect class="{kind}" x="{LABELS + 10}" y="{y}" width="{width:.1f}" height="20" rx="2"/>',
+            f'<text x="{LABELS + 18 + width:.1f}" y="{y + 15}">{shown(ratio)}</text>',
+        ]
+    note = f"{server}, {data['machine']}, pipelines of 64; higher is better. Repeat it: scripts/bench"
+    lines += [f'<text class="note" x="20" y="{height - 18}">{escape(note)}</text>', "</svg>"]
+    return "\n".join(lines) + "\n"
+
+
+def shown(ratio: float) -> str:
+    """Two significant digits."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
