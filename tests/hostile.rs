@@ -91,6 +91,7 @@ fn pool(random: &mut Random) -> Pool {
                 count: random.random_range(1..300),
                 distinct: false,
                 exclude: vec![],
+                terms: None,
             });
         }
     }

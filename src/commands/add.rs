@@ -51,6 +51,7 @@ impl Command for Add {
         {
             return Err(Error::pool_full());
         }
+        key.tick();
         let pool = key.pool_or_new();
         let (mut new, mut reweighted) = (0, 0);
         for (backend, weight) in members {

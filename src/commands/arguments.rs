@@ -1,9 +1,13 @@
 //! How the arguments that several commands share are read.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use super::Error;
-use crate::lb::{ALGORITHMS, Algorithm, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, Request};
+use crate::lb::{
+    ALGORITHMS, Algorithm, COUNT_MAX, EXCLUDE_MAX, LeaseId, Millis, NAME_MAX, Request, SPAN_MAX,
+    Terms,
+};
 
 /// Arguments of a command, of which some were taken already.
 pub trait Words<'a>: ExactSizeIterator<Item = &'a [u8]> + Clone {}
@@ -50,12 +54,101 @@ pub fn algorithm(word: &[u8]) -> Result<Algorithm, Error> {
     Algorithm::by_name(word).ok_or_else(|| Error::not_one_of("algorithm", word, &algorithm_names()))
 }
 
+/// The name of who holds a lease.
+pub fn owner(bytes: &[u8]) -> Result<&[u8], Error> {
+    match (1..=NAME_MAX).contains(&bytes.len()) {
+        true => Ok(bytes),
+        false => Err(Error::owner(bytes)),
+    }
+}
+
+/// The id of a lease; one that no lease can have is none that is open.
+pub fn lease(bytes: &[u8]) -> Option<LeaseId> {
+    LeaseId::parse(bytes)
+}
+
+/// A span of time.
+pub fn millis(what: &str, bytes: &[u8]) -> Result<Millis, Error> {
+    number(what, bytes, 1..=SPAN_MAX)
+}
+
+fn number(what: &str, bytes: &[u8], range: RangeInclusive<u64>) -> Result<u64, Error> {
+    integer(bytes)
+        .filter(|n| range.contains(n))
+        .ok_or_else(|| Error::number(what, bytes, range))
+}
+
+/// Keywords with what belongs to each.
+pub struct Options<W>(W);
+
+impl<'a, W: Words<'a>> Options<W> {
+    /// All these words.
+    pub fn of(words: W) -> Options<W> {
+        Options(words)
+    }
+
+    /// The next word, which should be a keyword.
+    pub fn keyword(&mut self) -> Option<&'a [u8]> {
+        self.0.next()
+    }
+
+    /// What stands behind the keyword.
+    pub fn value(&mut self, keyword: &str) -> Result<&'a [u8], Error> {
+        self.0.next().ok_or_else(|| Error::no_value(keyword))
+    }
+
+    /// The number that stands behind the keyword.
+    pub fn number(&mut self, keyword: &str, range: RangeInclusive<u64>) -> Result<u64, Error> {
+        number(keyword, self.value(keyword)?, range)
+    }
+
+    /// The names behind EXCLUDE, after their number.
+    fn excluded(&mut self) -> Result<Vec<&'a [u8]>, Error> {
+        let wanted = self.number("EXCLUDE", 1..=EXCLUDE_MAX as u64)? as usize;
+        let given = self.0.len();
+        if wanted > given {
+            return Err(Error::new(format!(
+                "ERR EXCLUDE {wanted} is followed by {given} backends"
+            )));
+        }
+        (&mut self.0).take(wanted).map(name).collect()
+    }
+}
+
 /// What stands behind the key in LB.PICK and LB.PEEK.
 pub struct Wanted<'a> {
     /// What to pick.
     pub request: Request<'a>,
     /// Whether COUNT was given, so that an array is answered.
     pub is_array: bool,
+    /// How long to wait until there is something to pick; 0 = without end.
+    pub block: Option<Millis>,
+}
+
+impl Wanted<'_> {
+    /// The same as words, but without BLOCK.
+    pub fn words(&self) -> Vec<Vec<u8>> {
+        let request = &self.request;
+        let mut words: Vec<Vec<u8>> = vec![];
+        words.extend(request.algorithm.map(|a| a.name().into()));
+        if self.is_array {
+            words.extend([b"COUNT".into(), request.count.to_string().into()]);
+        }
+        if request.distinct {
+            words.push(b"DISTINCT".into());
+        }
+        if !request.exclude.is_empty() {
+            words.extend([b"EXCLUDE".into(), request.exclude.len().to_string().into()]);
+            words.extend(request.exclude.iter().map(|name| name.to_vec()));
+        }
+        if let Some(terms) = request.terms {
+            words.extend([b"LEASE".into(), terms.span.to_string().into()]);
+            if let Some(owner) = terms.owner {
+                words.extend([b"OWNER".into(), owner.to_vec()]);
+            }
+        }
+        words
+    }
 }
 
 /// Reads what stands behind the key in LB.PICK and LB.PEEK.
@@ -65,29 +158,48 @@ pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
         args.next();
     }
     let (mut count, mut distinct, mut exclude) = (None, None, None);
-    while let Some(word) = args.next() {
-        let is_repeated = if word.eq_ignore_ascii_case(b"COUNT") {
-            count
-                .replace(number("COUNT", &mut args, COUNT_MAX)?)
-                .is_some()
-        } else if word.eq_ignore_ascii_case(b"DISTINCT") {
+    let (mut lease, mut holder, mut block) = (None, None, None);
+    let mut is_first = algorithm.is_none();
+    let mut options = Options::of(args);
+    while let Some(word) = options.keyword() {
+        let is = |keyword: &str| word.eq_ignore_ascii_case(keyword.as_bytes());
+        let is_repeated = if is("COUNT") {
+            let n = options.number("COUNT", 1..=COUNT_MAX as u64)?;
+            count.replace(n as usize).is_some()
+        } else if is("DISTINCT") {
             distinct.replace(()).is_some()
-        } else if word.eq_ignore_ascii_case(b"EXCLUDE") {
-            exclude.replace(excluded(&mut args)?).is_some()
-        } else if algorithm.is_none() && count.is_none() && distinct.is_none() && exclude.is_none()
-        {
-            let words = format!("{}, or COUNT, DISTINCT, EXCLUDE", algorithm_names());
+        } else if is("EXCLUDE") {
+            exclude.replace(options.excluded()?).is_some()
+        } else if is("LEASE") {
+            lease
+                .replace(options.number("LEASE", 1..=SPAN_MAX)?)
+                .is_some()
+        } else if is("OWNER") {
+            holder.replace(owner(options.value("OWNER")?)?).is_some()
+        } else if is("BLOCK") {
+            block
+                .replace(options.number("BLOCK", 0..=SPAN_MAX)?)
+                .is_some()
+        } else if is_first {
+            let words = format!(
+                "{}, or COUNT, DISTINCT, EXCLUDE, LEASE, BLOCK",
+                algorithm_names()
+            );
             return Err(Error::not_one_of("algorithm", word, &words));
         } else {
-            let words = "COUNT n, DISTINCT or EXCLUDE numbackends backend ...";
+            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., LEASE ms, OWNER name or BLOCK ms";
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
             return Err(Error::repeated(word));
         }
+        is_first = false;
     }
     if distinct.is_some() && count.is_none() {
         return Err(Error::distinct_alone());
+    }
+    if holder.is_some() && lease.is_none() {
+        return Err(Error::owner_alone());
     }
     Ok(Wanted {
         is_array: count.is_some(),
@@ -96,27 +208,13 @@ pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
             count: count.unwrap_or(1),
             distinct: distinct.is_some(),
             exclude: exclude.unwrap_or_default(),
+            terms: lease.map(|span| Terms {
+                span,
+                owner: holder,
+            }),
         },
+        block,
     })
-}
-
-fn excluded<'a>(args: &mut impl Words<'a>) -> Result<Vec<&'a [u8]>, Error> {
-    let wanted = number("EXCLUDE", args, EXCLUDE_MAX)?;
-    let given = args.len();
-    if wanted > given {
-        return Err(Error::new(format!(
-            "ERR EXCLUDE {wanted} is followed by {given} backends"
-        )));
-    }
-    args.take(wanted).map(name).collect()
-}
-
-/// The number behind a keyword, from 1 to `most`.
-fn number<'a>(what: &str, args: &mut impl Words<'a>, most: usize) -> Result<usize, Error> {
-    let bytes = args.next().ok_or_else(|| Error::no_value(what))?;
-    integer(bytes)
-        .filter(|n| (1..=most).contains(n))
-        .ok_or_else(|| Error::number(what, bytes, most))
 }
 
 /// A whole number as Redis reads them: digits alone, no sign but a minus, no zeros before them.

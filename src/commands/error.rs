@@ -1,6 +1,7 @@
 //! What a refused command answers: a code that clients can match, then what is wrong and what would be right.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 use crate::lb::{NAME_MAX, WEIGHT_MAX};
 
@@ -44,11 +45,26 @@ impl Error {
     pub fn distinct_alone() -> Error {
         Error::fixed("ERR DISTINCT needs COUNT: a single pick repeats none")
     }
+    /// OWNER says something about a lease.
+    #[cold]
+    pub fn owner_alone() -> Error {
+        Error::fixed("ERR OWNER needs LEASE: without one nothing is held")
+    }
+    /// LB.PEEK with what only LB.PICK does.
+    #[cold]
+    pub fn peek_takes_nothing() -> Error {
+        Error::fixed("ERR LB.PEEK changes nothing: it takes neither LEASE nor BLOCK")
+    }
+    /// A lease takes memory, and there is none.
+    #[cold]
+    pub fn out_of_memory() -> Error {
+        Error::fixed("OOM command not allowed when used memory > 'maxmemory'.")
+    }
     /// An algorithm that draws.
     #[cold]
     pub fn by_chance() -> Error {
         Error::fixed(
-            "ERR chance cannot be foreseen: LB.PEEK takes rr or wrr, and a policy that is one of them",
+            "ERR chance cannot be foreseen: LB.PEEK takes rr, wrr or lc, and a policy that is one of them",
         )
     }
     /// LB.LOAD where something is.
@@ -76,6 +92,14 @@ impl Error {
         let len = name.len();
         Error::new(format!(
             "ERR the name of a backend has 1 to {NAME_MAX} bytes, not {len}"
+        ))
+    }
+
+    /// The name of an owner that is none.
+    pub fn owner(name: &[u8]) -> Error {
+        let len = name.len();
+        Error::new(format!(
+            "ERR the name of an owner has 1 to {NAME_MAX} bytes, not {len}"
         ))
     }
 
@@ -113,10 +137,11 @@ impl Error {
     }
 
     /// A number out of its range.
-    pub fn number(what: &str, number: &[u8], most: usize) -> Error {
+    pub fn number(what: &str, number: &[u8], range: RangeInclusive<u64>) -> Error {
         let number = shown(number);
+        let (least, most) = range.into_inner();
         Error::new(format!(
-            "ERR {what} is {number}, which is not an integer from 1 to {most}"
+            "ERR {what} is {number}, which is not an integer from {least} to {most}"
         ))
     }
 

@@ -9,7 +9,7 @@ pub struct Info;
 impl Command for Info {
     const SPEC: Spec = Spec {
         name: "LB.INFO",
-        summary: "Describes a pool: how many backends, how many of them available, weights, policy, picks, bytes.",
+        summary: "Describes a pool: how many backends, how many of them available, weights, policy, picks, leases, clock, bytes.",
         complexity: "O(1)",
         since: "0.1.0",
         arity: 2,
@@ -30,6 +30,8 @@ impl Command for Info {
             ("available", pool.available()),
             ("total-weight", pool.total_weight() as usize),
             ("picks", pool.total_picks() as usize),
+            ("leases", pool.leases()),
+            ("clock", pool.clock() as usize),
             ("rules-version", usize::from(pool.rules())),
             ("bytes", pool.bytes()),
         ];
@@ -37,8 +39,7 @@ impl Command for Info {
         reply.bulk(b"policy");
         reply.bulk(pool.policy().name().as_bytes());
         for (field, number) in numbers {
-            reply.bulk(field.as_bytes());
-            reply.integer(number);
+            reply.field(field, number);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::arguments::{Wanted, wanted};
 use super::{Arg, Command, Error, Spec};
-use crate::lb::Pool;
+use crate::lb::{Picked, Pool};
 use crate::server::Call;
 
 /// LB.PEEK
@@ -27,18 +27,30 @@ impl Command for Peek {
     };
 
     fn run(call: &Call) -> Result<(), Error> {
-        let Wanted { request, is_array } = wanted(call.args(2))?;
+        let Wanted {
+            request,
+            is_array,
+            block,
+        } = wanted(call.args(2))?;
+        if request.terms.is_some() || block.is_some() {
+            return Err(Error::peek_takes_nothing());
+        }
         if request.algorithm.is_some_and(|a| a.is_by_chance()) {
             return Err(Error::by_chance());
         }
         let mut key = call.key_to_read()?;
         // The core looks ahead by picking and taking back, for which it needs the pool itself.
         let Some(pool) = key.pool_mut() else {
-            call.reply().names(&Pool::new(), &[], is_array);
+            call.reply()
+                .picked(&Pool::new(), &Picked::default(), is_array);
             return Ok(());
         };
         let picked = pool.peek(&request).ok_or_else(Error::by_chance)?;
-        call.reply().names(pool, &picked, is_array);
+        let picked = Picked {
+            slots: picked,
+            lease: None,
+        };
+        call.reply().picked(pool, &picked, is_array);
         Ok(())
     }
 }

@@ -24,6 +24,8 @@ impl Command for Pick {
             Arg::COUNT,
             Arg::DISTINCT,
             Arg::EXCLUDE,
+            Arg::LEASE,
+            Arg::MILLISECONDS.token("BLOCK").optional(),
         ],
     };
 
@@ -43,13 +45,13 @@ impl Command for Pick {
 #[inline(always)]
 fn pick_one(call: &Call, algorithm: Option<Algorithm>) -> Result<(), Error> {
     let mut key = call.key()?;
-    let Some(pool) = key.pool_mut() else {
-        call.reply().nil();
-        return Ok(());
-    };
-    seed_if_needed(call, pool, algorithm, &[]);
-    match pool.pick(algorithm) {
-        Some(slot) => {
+    key.tick();
+    key.seed_if_needed(algorithm, &[]);
+    match key
+        .pool_mut()
+        .and_then(|pool| Some((pool.pick(algorithm)?, pool)))
+    {
+        Some((slot, pool)) => {
             call.reply().bulk(pool.name(slot));
             PICKS.add(1);
             call.picked();
@@ -60,31 +62,40 @@ fn pick_one(call: &Call, algorithm: Option<Algorithm>) -> Result<(), Error> {
 }
 
 fn pick_wanted(call: &Call, wanted: &Wanted) -> Result<(), Error> {
-    let Wanted { request, is_array } = wanted;
-    if !is_array && request.exclude.is_empty() {
+    let Wanted {
+        request,
+        is_array,
+        block,
+    } = wanted;
+    let is_alone = !is_array && request.exclude.is_empty() && request.terms.is_none();
+    if is_alone && block.is_none() {
         return pick_one(call, request.algorithm);
     }
+    if request.terms.is_some() && call.is_out_of_memory() {
+        return Err(Error::out_of_memory());
+    }
     let mut key = call.key()?;
-    let Some(pool) = key.pool_mut() else {
-        call.reply().names(&Pool::new(), &[], *is_array);
+    match request.terms {
+        // A lease begins to run now.
+        Some(_) => key.tick_for_time(),
+        None => key.tick(),
+    }
+    key.prepare(request);
+    let picked = key.pool_mut().map(|pool| pool.picks(request));
+    let picked = picked.unwrap_or_default();
+    if picked.slots.is_empty()
+        && let Some(millis) = *block
+        && call.can_wait()
+    {
+        call.wait(wanted, millis);
         return Ok(());
-    };
-    seed_if_needed(call, pool, request.algorithm, &request.exclude);
-    let picked = pool.picks(request);
-    call.reply().names(pool, &picked, *is_array);
-    PICKS.add(picked.len());
-    if !picked.is_empty() {
+    }
+    let empty = Pool::new();
+    let pool = key.pool().unwrap_or(&empty);
+    call.reply().picked(pool, &picked, *is_array);
+    PICKS.add(picked.slots.len());
+    if !picked.slots.is_empty() {
         call.picked();
     }
     Ok(())
-}
-
-/// The primary seeds a pool's generator once in its life, and says so in the stream.
-#[inline(always)]
-fn seed_if_needed(call: &Call, pool: &mut Pool, algorithm: Option<Algorithm>, exclude: &[&[u8]]) {
-    if pool.needs_seed(algorithm, exclude) && !call.must_obey() {
-        let seed = call.entropy();
-        pool.seed(seed);
-        call.replicate(c"LB.SEED", &seed.to_string());
-    }
 }

@@ -22,6 +22,7 @@ impl Command for Rem {
     fn run(call: &Call) -> Result<(), Error> {
         let backends = names(call.args(2))?;
         let mut key = call.key()?;
+        key.tick();
         let removed = match key.pool_mut() {
             Some(pool) => backends.into_iter().filter(|b| pool.remove(b)).count(),
             None => 0,

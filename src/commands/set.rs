@@ -26,6 +26,7 @@ impl Command for Set {
             return Err(Error::pool_full());
         }
         let mut key = call.key()?;
+        key.tick();
         let replaced = key.pool_or_new().set(&members);
         call.reply().integer(replaced.added + replaced.removed);
         call.changed(&[

@@ -45,6 +45,12 @@ impl Spec {
         categories
     }
 
+    /// Whether it only looks.
+    pub const fn is_readonly(&self) -> bool {
+        // `write` and `readonly` stand first among the flags.
+        self.flags.as_bytes()[0] == b'r'
+    }
+
     /// Whether it can replace a key by what a client made up.
     pub fn is_dangerous(&self) -> bool {
         self.name == "LB.LOAD"
@@ -98,7 +104,7 @@ impl Arg {
         Kind::OneOf(&algorithms::<{ ALGORITHMS.len() }>(true)),
     );
     /// Any algorithm whose picks can be foreseen.
-    pub const FORESEEABLE: Arg = Arg::new("algorithm", Kind::OneOf(&algorithms::<2>(false)));
+    pub const FORESEEABLE: Arg = Arg::new("algorithm", Kind::OneOf(&algorithms::<3>(false)));
     /// How many picks.
     pub const COUNT: Arg = Arg::new("count", Kind::Integer).token("COUNT").optional();
     /// None of them twice.
@@ -112,6 +118,19 @@ impl Arg {
         ]),
     )
     .optional();
+
+    /// A lease with its holder.
+    pub const LEASE: Arg = Arg::new(
+        "lease",
+        Kind::Block(&[Arg::MILLISECONDS.token("LEASE"), Arg::OWNER.optional()]),
+    )
+    .optional();
+    /// What a lease is called.
+    pub const LEASE_ID: Arg = Arg::new("lease", Kind::Text);
+    /// Who holds leases.
+    pub const OWNER: Arg = Arg::new("owner", Kind::Text).token("OWNER");
+    /// A time or a span.
+    pub const MILLISECONDS: Arg = Arg::new("milliseconds", Kind::Integer);
 
     /// An argument that must be there.
     pub const fn new(name: &'static str, kind: Kind) -> Arg {

@@ -11,7 +11,7 @@ pub struct State;
 impl Command for State {
     const SPEC: Spec = Spec {
         name: "LB.STATE",
-        summary: "Answers the state of a backend, or puts it in service (up) or out of it (drain, down).",
+        summary: "Answers the state of a backend, or puts it in service (up) or out of it (drain; down, which ends its leases too).",
         complexity: "O(log N), with N the number of backends in the pool",
         since: "0.1.0",
         arity: -3,
@@ -57,10 +57,14 @@ fn set(call: &Call, backend: &[u8], word: &[u8]) -> Result<(), Error> {
     let state = lb::State::by_name(word)
         .ok_or_else(|| Error::not_one_of("state", word, "up, drain or down"))?;
     let mut key = call.key()?;
+    if key.pool().and_then(|pool| pool.slot(backend)).is_none() {
+        return Err(Error::no_backend(backend));
+    }
+    key.tick();
     let changed = key
         .pool_mut()
-        .and_then(|pool| pool.set_state(backend, state));
-    let changed = changed.ok_or_else(|| Error::no_backend(backend))?;
+        .and_then(|pool| pool.set_state(backend, state))
+        .unwrap_or(false);
     call.reply().ok();
     call.changed(&[(c"lb.state", usize::from(changed))]);
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::arguments::name;
 use super::{Arg, Command, Error, Spec};
-use crate::lb::Backend;
+use crate::lb::{Backend, Pool, Record, Slot};
 use crate::server::{Call, Reply};
 
 /// LB.STATS
@@ -11,7 +11,7 @@ pub struct Stats;
 impl Command for Stats {
     const SPEC: Spec = Spec {
         name: "LB.STATS",
-        summary: "Describes each backend of a pool, or one: weight, state, picks.",
+        summary: "Describes each backend of a pool, or one: weight, state, picks, leases and how they ended.",
         complexity: "O(N), with N the number of backends in the pool; O(1) for one backend",
         since: "0.1.0",
         arity: -2,
@@ -34,30 +34,45 @@ impl Command for Stats {
 fn all(call: &Call) -> Result<(), Error> {
     let key = call.key_to_read()?;
     let reply = call.reply();
-    reply.map(key.pool().map_or(0, |pool| pool.len()));
-    for backend in key.pool().into_iter().flat_map(|pool| pool.backends()) {
+    let Some(pool) = key.pool() else {
+        reply.map(0);
+        return Ok(());
+    };
+    reply.map(pool.len());
+    for (slot, backend) in pool.slots() {
         reply.bulk(backend.name());
-        describe(reply, backend);
+        describe(reply, pool, slot, backend);
     }
     Ok(())
 }
 
 fn one(call: &Call) -> Result<(), Error> {
-    let backend = name(call.arg(2))?;
+    let name = name(call.arg(2))?;
     let key = call.key_to_read()?;
-    match key.pool().and_then(|pool| pool.backend(backend)) {
-        Some(backend) => describe(call.reply(), backend),
+    let found = key.pool().and_then(|pool| Some((pool, pool.slot(name)?)));
+    match found.and_then(|(pool, slot)| Some((pool, slot, pool.backend(name)?))) {
+        Some((pool, slot, backend)) => describe(call.reply(), pool, slot, backend),
         None => call.reply().nil(),
     }
     Ok(())
 }
 
-fn describe(reply: Reply, backend: &Backend) {
-    reply.map(3);
-    reply.bulk(b"weight");
-    reply.integer(usize::from(backend.weight()));
+fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: &Backend) {
+    let none = Record::default();
+    let record = pool.record(slot).unwrap_or(&none);
+    let numbers = [
+        ("picks", backend.picks()),
+        ("leases", u64::from(pool.leases_on(slot))),
+        ("done", record.done),
+        ("failures", record.failed),
+        ("expired", record.expired),
+        ("latency-us", record.mean_latency()),
+    ];
+    reply.map(2 + numbers.len());
+    reply.field("weight", usize::from(backend.weight()));
     reply.bulk(b"state");
     reply.bulk(backend.state().name().as_bytes());
-    reply.bulk(b"picks");
-    reply.integer(backend.picks() as usize);
+    for (field, number) in numbers {
+        reply.field(field, number as usize);
+    }
 }

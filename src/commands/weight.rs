@@ -47,6 +47,12 @@ fn answer(call: &Call) -> Result<(), Error> {
 fn set(call: &Call) -> Result<(), Error> {
     let weights = pairs(call.args(2))?;
     let mut key = call.key()?;
+    if key
+        .pool()
+        .is_some_and(|pool| weights.iter().all(|(b, _)| pool.slot(b).is_some()))
+    {
+        key.tick();
+    }
     let outcome = match key.pool_mut() {
         Some(pool) => pool.set_weights(&weights),
         None => Err(0),

@@ -45,6 +45,10 @@ pub struct Backend {
     /// Its weight while it is eligible, else 0: the one thing that the algorithms look at.
     pub(super) live: u16,
     pub(super) state: State,
+    /// The tier that it serves in.
+    pub(super) tier: u8,
+    /// Whether a limit of its own keeps it out; what the limit is, `capacity.rs` knows.
+    pub(super) is_limited: bool,
 }
 
 impl Backend {
@@ -57,15 +61,23 @@ impl Backend {
             weight,
             live: 0,
             state: State::Up,
+            tier: 0,
+            is_limited: false,
         }
     }
 
     /// The weight that it takes part with: 0 where it is not available.
     pub(super) fn available_weight(&self) -> u16 {
         match self.state {
-            State::Up => self.weight,
-            State::Drain | State::Down => 0,
+            State::Up if !self.is_limited => self.weight,
+            State::Up | State::Drain | State::Down => 0,
         }
+    }
+
+    /// Its weight while it is eligible and of that tier, else 0.
+    #[inline(always)]
+    pub(super) fn live_in(&self, tier: u8) -> u16 {
+        if self.tier == tier { self.live } else { 0 }
     }
 
     /// Whether the slot's backend was removed.
@@ -81,6 +93,11 @@ impl Backend {
     /// Its weight: its share among the others, 0 = quiesced.
     pub fn weight(&self) -> u16 {
         self.weight
+    }
+
+    /// Its tier: those of the lowest one that has an eligible backend serve.
+    pub fn tier(&self) -> u8 {
+        self.tier
     }
 
     /// What the operator set.

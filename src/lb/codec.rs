@@ -1,28 +1,39 @@
 //! Pools as bytes: what RDB files, DUMP and LB.LOAD carry, and what a digest is made of.
 //!
 //! ```text
-//! format (1 byte), Head, then for each backend in order of addition a Member
+//! 1, Head, then for each backend in order of addition a Member
+//! 2, the same, Account, for each backend in order of addition an Entry, and the open leases by number
 //! ```
 //!
-//! Head and Member are written by postcard (varints, zigzag for signed numbers). The bytes are canonical: equal
+//! The second form is written where there are leases, limits, a clock: a pool that uses none of these has the bytes, and so
+//! the digest, that it always had. All is written by postcard (varints, zigzag for signed numbers). The bytes are canonical: equal
 //! pools give equal bytes, however they are laid out in memory. Nothing read is believed: each field is checked,
 //! and memory grows only by what the bytes really hold.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::backend::{Backend, State};
+use super::capacity::Capacity;
 use super::chance::Chance;
+use super::clock::{self, CLOCK_MAX, SPAN_MAX};
+use super::limit::{Bucket, LEASES_MAX};
 use super::name::Name;
 use super::pick::{Algorithm, CREDIT_MAX};
 use super::pool::Pool;
 use super::{BACKENDS_MAX, NAME_MAX};
 
-/// The first byte of a whole pool.
+/// The first byte of a pool that keeps no account of time, leases and limits.
 const POOL: u8 = 1;
+/// And of one that does.
+const ACCOUNTED: u8 = 2;
 /// The only byte of a pool that was poisoned: of that one nothing may be kept but the fact.
 const POISONED: u8 = 0;
+
+/// The largest number that a reply can show; all counters stop there.
+const COUNTER_MAX: u64 = i64::MAX as u64;
 
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -43,6 +54,57 @@ struct Member<'a> {
     state: u8,
     credit: i64,
     picks: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Account {
+    clock: u64,
+    /// How many picks least connections has made.
+    turns: u64,
+    max: u32,
+    bucket: Option<Bucket>,
+    /// The number of the next lease.
+    next: u64,
+    epochs: u32,
+    owners: u32,
+    leases: u32,
+}
+
+/// What is kept of a backend beside its membership.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    tier: u8,
+    max: u32,
+    bucket: Option<Bucket>,
+    last: u64,
+    done: u64,
+    failed: u64,
+    expired: u64,
+    latency: u64,
+    latencies: u64,
+}
+
+/// An epoch, from its first lease on. They stand behind the entries.
+#[derive(Serialize, Deserialize)]
+struct Epoch {
+    first: u64,
+    epoch: u64,
+}
+
+/// The name of an owner. They stand behind the epochs, in the order of their oldest leases.
+#[derive(Serialize, Deserialize)]
+struct Owner<'a>(#[serde(with = "serde_bytes")] &'a [u8]);
+
+/// An open lease.
+#[derive(Serialize, Deserialize)]
+struct Lease {
+    number: u64,
+    /// How many backends stand before its own.
+    member: u32,
+    /// Its owner's place among the owners.
+    owner: Option<u32>,
+    granted: u64,
+    deadline: u64,
 }
 
 /// What bytes can hold.
@@ -94,33 +156,94 @@ pub fn encode(pool: &Pool) -> Vec<u8> {
         chance: pool.chance.clone(),
         members: pool.len() as u32,
     };
-    let mut bytes = vec![POOL];
+    let account = pool.capacity.as_ref();
+    let account = account.filter(|c| !c.is_default() || pool.backends().any(|b| b.tier() > 0));
+    let mut bytes = vec![if account.is_some() { ACCOUNTED } else { POOL }];
     write(&head, &mut bytes);
-    for backend in pool.backends() {
+    for (slot, backend) in pool.slots() {
         let member = Member {
             name: backend.name(),
             weight: backend.weight,
             state: backend.state as u8,
-            credit: pool.race.credit(backend),
+            credit: pool.credit(slot),
             picks: backend.picks,
         };
         write(&member, &mut bytes);
     }
+    if let Some(capacity) = account {
+        encode_account(pool, capacity, &mut bytes);
+    }
     bytes
+}
+
+fn encode_account(pool: &Pool, capacity: &Capacity, bytes: &mut Vec<u8>) {
+    let leases = capacity.leases.by_age();
+    let mut owners = Vec::new();
+    let mut places = HashMap::new();
+    for owner in leases.iter().filter_map(|lease| lease.owner) {
+        places.entry(owner).or_insert_with(|| {
+            owners.push(owner);
+            owners.len() as u32 - 1
+        });
+    }
+    let epochs = capacity.leases.epochs();
+    let account = Account {
+        clock: capacity.clock,
+        turns: capacity.turns,
+        max: capacity.limit.max,
+        bucket: capacity.limit.bucket.as_deref().copied(),
+        next: capacity.leases.next,
+        epochs: epochs.len() as u32,
+        owners: owners.len() as u32,
+        leases: leases.len() as u32,
+    };
+    write(&account, bytes);
+    let mut members = vec![0; pool.backends.len()];
+    for (member, (slot, backend)) in pool.slots().enumerate() {
+        members[slot] = member as u32;
+        let record = &capacity.records[slot];
+        let entry = Entry {
+            tier: backend.tier(),
+            max: record.limit.max,
+            bucket: record.limit.bucket.as_deref().copied(),
+            last: record.last,
+            done: record.done,
+            failed: record.failed,
+            expired: record.expired,
+            latency: record.latency,
+            latencies: record.latencies,
+        };
+        write(&entry, bytes);
+    }
+    for epoch in epochs {
+        let (first, epoch) = (epoch.first, epoch.epoch);
+        write(&Epoch { first, epoch }, bytes);
+    }
+    owners.iter().for_each(|owner| write(&Owner(owner), bytes));
+    for lease in leases {
+        let lease = Lease {
+            number: lease.id.number,
+            member: members[lease.slot],
+            owner: lease.owner.map(|owner| places[owner]),
+            granted: lease.granted,
+            deadline: lease.deadline,
+        };
+        write(&lease, bytes);
+    }
 }
 
 /// The pool that the bytes hold.
 pub fn decode(bytes: &[u8]) -> Result<Stored, Malformed> {
     let (format, rest) = bytes.split_first().ok_or(Malformed::Syntax)?;
     match *format {
-        POOL => decode_pool(rest).map(Stored::Pool),
+        POOL | ACCOUNTED => decode_pool(rest, *format == ACCOUNTED).map(Stored::Pool),
         POISONED if rest.is_empty() => Ok(Stored::Poisoned),
         POISONED => Err(Malformed::Syntax),
         _ => Err(Malformed::Version),
     }
 }
 
-fn decode_pool(bytes: &[u8]) -> Result<Pool, Malformed> {
+fn decode_pool(bytes: &[u8], is_accounted: bool) -> Result<Pool, Malformed> {
     let (head, mut rest): (Head, _) = read(bytes)?;
     if !(1..=Pool::RULES).contains(&head.rules) {
         return Err(Malformed::Version);
@@ -142,11 +265,112 @@ fn decode_pool(bytes: &[u8]) -> Result<Pool, Malformed> {
         rest = after;
     }
     pool.rr.next = checked("cursor", head.rr as usize, head.rr as usize <= members)?;
+    if is_accounted {
+        rest = decode_account(&mut pool, rest)?;
+    }
     match rest.is_empty() {
         _ if pool.is_void() => Err(Malformed::Field("size")),
         true => Ok(pool),
         false => Err(Malformed::Syntax),
     }
+}
+
+fn decode_account<'a>(pool: &mut Pool, bytes: &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let (account, mut rest): (Account, _) = read(bytes)?;
+    let clock = checked("clock", account.clock, account.clock <= CLOCK_MAX)?;
+    let mut capacity = Box::new(Capacity::of(&pool.backends));
+    capacity.clock = clock;
+    capacity.turns = checked("turns", account.turns, account.turns <= COUNTER_MAX)?;
+    let next = checked("lease number", account.next, account.next <= COUNTER_MAX)?;
+    let (max, bucket) = decode_limit(account.max, account.bucket, clock)?;
+    capacity.restore_limit(None, max, bucket);
+    for slot in 0..pool.backends.len() {
+        let (entry, after): (Entry, _) = read(rest)?;
+        rest = after;
+        let (max, bucket) = decode_limit(entry.max, entry.bucket, clock)?;
+        capacity.restore_limit(Some(slot), max, bucket);
+        let counter = |field, n| checked(field, n, n <= COUNTER_MAX);
+        let record = &mut capacity.records[slot];
+        record.last = checked("turn", entry.last, entry.last <= account.turns)?;
+        record.done = counter("leases", entry.done)?;
+        record.failed = checked("failures", entry.failed, entry.failed <= entry.done)?;
+        record.expired = counter("leases", entry.expired)?;
+        record.latency = counter("latency", entry.latency)?;
+        record.latencies = checked("latency", entry.latencies, entry.latencies <= entry.done)?;
+        let credit = pool.credit(slot);
+        pool.set_tier(slot, entry.tier, credit);
+    }
+    for _ in 0..account.epochs {
+        let (epoch, after): (Epoch, _) = read(rest)?;
+        rest = after;
+        let before = capacity.leases.epochs().last().map(|e| e.first);
+        let follows = before.is_none_or(|before| before < epoch.first) && epoch.first <= next;
+        capacity.leases.next = checked("epochs", epoch.first, follows)?;
+        capacity.leases.append_epoch(epoch.epoch);
+    }
+    let mut owners = Vec::new();
+    for _ in 0..account.owners {
+        let (Owner(name), after) = read(rest)?;
+        rest = after;
+        let is_name = (1..=NAME_MAX).contains(&name.len());
+        owners.push(checked("owner's name", name, is_name)?);
+    }
+    let mut seen = 0;
+    let mut before = None;
+    for _ in 0..account.leases {
+        let (lease, after): (Lease, _) = read(rest)?;
+        rest = after;
+        let follows = before < Some(lease.number) && lease.number < next;
+        let first = capacity.leases.epochs().first().map(|e| e.first);
+        let has_epoch = first.is_some_and(|first| first <= lease.number);
+        let number = checked("lease number", lease.number, follows && has_epoch)?;
+        before = Some(number);
+        let slot = lease.member as usize;
+        let slot = checked("lease's backend", slot, slot < pool.backends.len())?;
+        let owner = match lease.owner.map(|owner| owner as usize) {
+            Some(owner) => {
+                let is_known = owner <= seen && owner < owners.len();
+                seen += usize::from(checked("lease's owner", owner, is_known)? == seen);
+                Some(owners[owner])
+            }
+            None => None,
+        };
+        let granted = checked("lease", lease.granted, lease.granted <= clock)?;
+        let deadline = lease.deadline;
+        let is_open = clock < deadline && deadline <= clock::deadline(clock, SPAN_MAX);
+        let deadline = checked("deadline", deadline, is_open)?;
+        capacity
+            .leases
+            .insert(number, slot, owner, granted, deadline);
+    }
+    checked("owners", (), seen == owners.len())?;
+    let epochs = capacity.leases.epochs();
+    let (_, past) = epochs.split_last().unzip();
+    let are_open = past.is_none_or(|past: &[_]| past.iter().all(|e| e.is_open()));
+    checked("epochs", (), are_open)?;
+    capacity.leases.next = next;
+    pool.capacity = Some(capacity);
+    let states = pool.backends.iter().enumerate();
+    let down: Vec<_> = states
+        .filter(|(_, b)| b.state == State::Down)
+        .map(|(slot, _)| slot)
+        .collect();
+    let is_idle = down.into_iter().all(|slot| pool.leases_on(slot) == 0);
+    checked("lease's backend", (), is_idle)?;
+    pool.relimit_all();
+    Ok(rest)
+}
+
+fn decode_limit(
+    max: u32,
+    bucket: Option<Bucket>,
+    clock: u64,
+) -> Result<(u32, Option<Bucket>), Malformed> {
+    let is_sound = bucket.is_none_or(|bucket| bucket.is_sound(clock));
+    Ok((
+        checked("limit", max, max <= LEASES_MAX)?,
+        checked("limit", bucket, is_sound)?,
+    ))
 }
 
 fn decode_member(pool: &Pool, member: Member) -> Result<Backend, Malformed> {
@@ -171,6 +395,8 @@ fn decode_member(pool: &Pool, member: Member) -> Result<Backend, Malformed> {
         weight: member.weight,
         live: 0,
         state,
+        tier: 0,
+        is_limited: false,
     })
 }
 
@@ -209,6 +435,7 @@ mod tests {
                 count: 9,
                 distinct: false,
                 exclude: vec![],
+                terms: None,
             };
             pool.picks(&request);
         }

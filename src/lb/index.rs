@@ -16,7 +16,7 @@ const SEARCHED: usize = 16;
 /// where an entry lies in the table, which no result shows.
 static HASH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-fn hash(name: &[u8]) -> u64 {
+pub(super) fn hash(name: &[u8]) -> u64 {
     HASH.hash_one(name)
 }
 

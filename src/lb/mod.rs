@@ -7,18 +7,27 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod capacity;
 mod chance;
+mod clock;
 pub mod codec;
 mod index;
+mod lane;
+mod lease;
+mod limit;
 mod name;
 mod order;
 mod pick;
 mod pool;
 
 pub use backend::{Backend, State};
+pub use capacity::{Record, Report, Terms, When};
+pub use clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP};
+pub use lease::{Lease, LeaseId};
+pub use limit::{LEASES_MAX, Limits, RATE_MAX, Rate};
 pub use name::Name;
 pub use pick::{ALGORITHMS, Algorithm};
-pub use pool::{Added, Pool, Replaced, Request};
+pub use pool::{Added, Picked, Pool, Replaced, Request};
 
 /// Moves what is on the heap to another place there, one buffer at a time.
 pub trait Mover {

@@ -1,4 +1,4 @@
-//! The k-th eligible backend in order of addition, by count or by weight, in O(log n).
+//! The k-th eligible backend of a tier in order of addition, by count or by weight, in O(log n).
 
 use super::Slot;
 use super::backend::Backend;
@@ -22,13 +22,19 @@ pub(super) struct Sum {
 pub(super) struct Order {
     levels: Vec<Vec<Sum>>,
     total: Sum,
+    tier: u8,
 }
 
 impl Order {
-    /// The order of these slots.
-    pub fn of(backends: &[Backend]) -> Order {
-        let mut order = Order::default();
-        let mut below: Vec<Sum> = backends.iter().map(|b| Sum::of(b.live)).collect();
+    /// The order of those of these slots that are of that tier.
+    pub fn of(backends: &[Backend], tier: u8) -> Order {
+        let mut order = Order {
+            tier,
+            ..Order::default()
+        };
+        let mut below: Vec<Sum> = (backends.iter())
+            .map(|b| Sum::of(b.live_in(tier)))
+            .collect();
         while below.len() > FAN {
             let level: Vec<Sum> = below.chunks(FAN).map(Sum::over).collect();
             order.levels.push(level.clone());
@@ -72,7 +78,8 @@ impl Order {
     pub fn rank(&self, backends: &[Backend], slot: Slot) -> u32 {
         let mut at = slot;
         let before = |at: usize| at - at % FAN..at;
-        let mut rank = backends[before(at)].iter().filter(|b| b.live > 0).count() as u32;
+        let eligible = |b: &&Backend| b.live_in(self.tier) > 0;
+        let mut rank = backends[before(at)].iter().filter(eligible).count() as u32;
         for level in &self.levels {
             at /= FAN;
             rank += level[before(at)].iter().map(|sum| sum.count).sum::<u32>();
@@ -123,11 +130,14 @@ impl Order {
             }
             at *= FAN;
         }
-        while measure(Sum::of(backends[at].live)) <= left {
-            left -= measure(Sum::of(backends[at].live));
+        loop {
+            let own = measure(Sum::of(backends[at].live_in(self.tier)));
+            if own > left {
+                return at;
+            }
+            left -= own;
             at += 1;
         }
-        at
     }
 }
 

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 
 use super::backend::{Backend, State};
+use super::capacity::{Capacity, Terms, Untaken};
 use super::chance::Chance;
 use super::index::Index;
-use super::order::Order;
-use super::pick::{Algorithm, CREDIT_MAX, Cursor, Foresight, Race};
+use super::lane::Lane;
+use super::lease::LeaseId;
+use super::pick::{Algorithm, Before, CREDIT_MAX, Cursor, Foresight};
 use super::{Mover, Slot, allocated};
 
 /// A pool of backends.
@@ -16,8 +18,13 @@ use super::{Mover, Slot, allocated};
 #[derive(Clone, Debug)]
 pub struct Pool {
     pub(super) backends: Vec<Backend>,
-    pub(super) order: Order,
-    pub(super) race: Race,
+    /// The tier that serves: the lowest one that has an eligible backend, or any where none has.
+    pub(super) lane: Lane,
+    /// The other tiers.
+    pub(super) parked: Vec<Lane>,
+    /// Whether a limit of the pool as a whole is reached.
+    pub(super) is_closed: bool,
+    pub(super) capacity: Option<Box<Capacity>>,
     pub(super) rr: Cursor,
     pub(super) chance: Option<Chance>,
     pub(super) policy: Algorithm,
@@ -62,11 +69,23 @@ pub struct Request<'a> {
     pub distinct: bool,
     /// Backends that are passed over, this time.
     pub exclude: Vec<&'a [u8]>,
+    /// For what each pick is granted a lease, if it is.
+    pub terms: Option<Terms<'a>>,
+}
+
+/// What was picked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Picked {
+    /// The backends.
+    pub slots: Vec<Slot>,
+    /// The lease of the first one. The others' numbers follow.
+    pub lease: Option<LeaseId>,
 }
 
 /// A step of a request, as it is taken back after a look ahead.
 enum Made {
-    Pick(Slot),
+    Pick(Slot, Before),
+    Tokens(Slot, Untaken),
     Suspension(Slot),
 }
 
@@ -84,8 +103,10 @@ impl Pool {
     pub fn new() -> Pool {
         Pool {
             backends: Vec::new(),
-            order: Order::default(),
-            race: Race::default(),
+            lane: Lane::default(),
+            parked: Vec::new(),
+            is_closed: false,
+            capacity: None,
             rr: Cursor::default(),
             chance: None,
             policy: Algorithm::WRR,
@@ -111,7 +132,7 @@ impl Pool {
 
     /// Whether nothing would be lost with the pool: no backends, and no setting that is not the default.
     pub fn is_void(&self) -> bool {
-        self.is_empty() && self.policy == Algorithm::WRR
+        self.is_empty() && self.policy == Algorithm::WRR && !self.is_limited()
     }
 
     /// The backends in order of addition.
@@ -122,6 +143,17 @@ impl Pool {
     /// The backend of that name.
     pub fn backend(&self, name: &[u8]) -> Option<&Backend> {
         self.find(name).map(|slot| &self.backends[slot])
+    }
+
+    /// The slot of the backend of that name, as it is until the pool changes.
+    pub fn slot(&self, name: &[u8]) -> Option<Slot> {
+        self.find(name)
+    }
+
+    /// The backends in order of addition, with their slots.
+    pub fn slots(&self) -> impl Iterator<Item = (Slot, &Backend)> {
+        let slots = self.backends.iter().enumerate();
+        slots.filter(|(_, b)| !b.is_vacant())
     }
 
     /// The name of a backend that was just picked.
@@ -190,12 +222,16 @@ impl Pool {
             .count())
     }
 
-    /// Puts a backend in or out of service; says whether that changed anything, or nothing where it is not there.
+    /// Puts a backend in or out of service; says whether that changed anything, or nothing where it is not there. `Down`
+    /// ends its leases.
     pub fn set_state(&mut self, name: &[u8], state: State) -> Option<bool> {
         let slot = self.find(name)?;
         let changed = self.backends[slot].state != state;
         self.backends[slot].state = state;
         self.resume(slot);
+        if state == State::Down {
+            self.end_all(slot);
+        }
         Some(changed)
     }
 
@@ -216,7 +252,16 @@ impl Pool {
     /// Picks a backend, by the pool's policy where no algorithm is named.
     #[inline(always)]
     pub fn pick(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
-        if self.available() == 0 {
+        let slot = self.choose(algorithm)?;
+        if self.capacity.is_some() {
+            self.spend(slot, None);
+        }
+        Some(slot)
+    }
+
+    #[inline(always)]
+    fn choose(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
+        if !self.has_eligible_now() {
             return None;
         }
         let slot = algorithm.unwrap_or(self.policy).pick(self);
@@ -225,19 +270,31 @@ impl Pool {
         Some(slot)
     }
 
+    #[inline(always)]
+    fn has_eligible_now(&self) -> bool {
+        self.lane.eligible() > 0 && !self.is_closed
+    }
+
     /// Picks as often as the request says, or until none is eligible.
-    pub fn picks(&mut self, request: &Request) -> Vec<Slot> {
+    pub fn picks(&mut self, request: &Request) -> Picked {
         let mut suspended = Vec::new();
         for name in &request.exclude {
             if let Some(slot) = self.find(name).filter(|slot| self.suspend(*slot)) {
                 suspended.push(slot);
             }
         }
-        let mut picked = Vec::with_capacity(request.count);
-        while picked.len() < request.count
-            && let Some(slot) = self.pick(request.algorithm)
+        let mut picked = Picked {
+            slots: Vec::with_capacity(request.count),
+            lease: None,
+        };
+        while picked.slots.len() < request.count
+            && let Some(slot) = self.choose(request.algorithm)
         {
-            picked.push(slot);
+            picked.slots.push(slot);
+            if self.capacity.is_some() || request.terms.is_some() {
+                let lease = self.spend(slot, request.terms.as_ref());
+                picked.lease = picked.lease.or(lease);
+            }
             if request.distinct && self.suspend(slot) {
                 suspended.push(slot);
             }
@@ -254,7 +311,6 @@ impl Pool {
         let Foresight::TakeBack { pick, take_back } = algorithm.foresight() else {
             return None;
         };
-        let rr = self.rr;
         let mut made = Vec::new();
         for name in &request.exclude {
             if let Some(slot) = self.find(name).filter(|slot| self.suspend(*slot)) {
@@ -263,28 +319,30 @@ impl Pool {
         }
         let mut picked = Vec::new();
         let mut whole = true;
-        while picked.len() < request.count && self.available() > 0 {
-            let Some(slot) = pick(self) else {
+        while picked.len() < request.count && self.has_eligible_now() {
+            let Some((slot, before)) = pick(self) else {
                 whole = false;
                 break;
             };
             picked.push(slot);
-            made.push(Made::Pick(slot));
+            made.push(Made::Pick(slot, before));
+            let untaken = self.spend_for_now(slot);
+            made.extend(untaken.map(|untaken| Made::Tokens(slot, untaken)));
             if request.distinct && self.suspend(slot) {
                 made.push(Made::Suspension(slot));
             }
         }
         for step in made.into_iter().rev() {
             match step {
-                Made::Pick(slot) => take_back(self, slot),
+                Made::Pick(slot, before) => take_back(self, slot, before),
+                Made::Tokens(slot, untaken) => self.unspend(slot, untaken),
                 Made::Suspension(slot) => self.resume(slot),
             }
         }
-        self.rr = rr;
         Some(if whole {
             picked
         } else {
-            self.clone().picks(request)
+            self.clone().picks(request).slots
         })
     }
 
@@ -296,7 +354,8 @@ impl Pool {
             && self.has_eligible(exclude)
     }
 
-    fn has_eligible(&self, exclude: &[&[u8]]) -> bool {
+    /// Whether a pick that passes these over finds anybody.
+    pub fn has_eligible(&self, exclude: &[&[u8]]) -> bool {
         let excluded = exclude.iter().filter_map(|name| self.find(name));
         let excluded: HashSet<Slot> = excluded
             .filter(|slot| self.backends[*slot].live > 0)
@@ -318,12 +377,18 @@ impl Pool {
 
     /// How many backends can be picked.
     pub fn available(&self) -> usize {
-        self.order.total().count as usize
+        match self.is_closed {
+            true => 0,
+            false => self.lanes().map(|lane| lane.eligible() as usize).sum(),
+        }
     }
 
     /// The sum of the weights of all that can be picked.
     pub fn total_weight(&self) -> u64 {
-        self.order.total().weight
+        match self.is_closed {
+            true => 0,
+            false => self.lanes().map(|lane| lane.order.total().weight).sum(),
+        }
     }
 
     /// How many picks the pool has answered.
@@ -342,16 +407,21 @@ impl Pool {
             + allocated(self.backends.capacity() * size_of::<Backend>())
             + self.name_bytes
             + self.index.heap_bytes()
-            + self.order.heap_bytes()
-            + self.race.heap_bytes()
+            + self.lanes().map(Lane::heap_bytes).sum::<usize>()
+            + allocated(self.parked.capacity() * size_of::<Lane>())
+            + self.capacity.as_ref().map_or(0, |c| c.heap_bytes())
     }
 
     /// Lets the mover at what the pool has on the heap, but for the names. The table of the index stays where it is: it
     /// belongs to a library, and is 7 % of a pool at most.
     pub fn relocate(&mut self, by: &mut impl Mover) {
         by.vec(&mut self.backends);
-        self.order.relocate(by);
-        self.race.relocate(by);
+        by.vec(&mut self.parked);
+        self.lane.relocate(by);
+        self.parked.iter_mut().for_each(|lane| lane.relocate(by));
+        if let Some(capacity) = &mut self.capacity {
+            capacity.relocate(by);
+        }
     }
 
     /// Lets the mover at so many names, from that slot on; answers the slot to go on from, if there is one.
@@ -370,17 +440,23 @@ impl Pool {
     /// Adds a backend whose name the pool lacks, with its credit as a plain number.
     pub(super) fn push(&mut self, backend: Backend) {
         let slot = self.backends.len();
+        self.open_lane(backend.tier);
         self.name_bytes += backend.name.heap_bytes();
         self.members += 1;
         self.backends.push(backend);
         self.index.added(&self.backends);
-        self.order.added(self.backends.len());
-        self.race.added(self.backends.len());
+        let slots = self.backends.len();
+        self.lanes_mut().for_each(|lane| lane.added(slots));
+        if let Some(capacity) = &mut self.capacity {
+            capacity.added(slots);
+        }
         self.resume(slot);
     }
 
     fn vacate(&mut self, slot: Slot) {
+        self.end_all(slot);
         self.suspend(slot);
+        self.forget(slot);
         self.index.remove(&self.backends, slot);
         self.name_bytes -= self.backends[slot].name.heap_bytes();
         self.members -= 1;
@@ -389,15 +465,15 @@ impl Pool {
 
     /// Gives a backend another weight, and to its own credit the same proportion; false where it has it already.
     fn reweight(&mut self, slot: Slot, weight: u16) -> bool {
-        let backend = &mut self.backends[slot];
-        let old = backend.weight;
+        let old = self.backends[slot].weight;
         if weight == old {
             return false;
         }
         let credit = match (old, weight) {
             (0, _) | (_, 0) => 0,
-            _ => scaled(self.race.credit(backend), weight, old),
+            _ => scaled(self.credit(slot), weight, old),
         };
+        let backend = &mut self.backends[slot];
         backend.weight = weight;
         let live = backend.available_weight();
         self.take_part(slot, live, credit);
@@ -408,43 +484,100 @@ impl Pool {
     fn suspend(&mut self, slot: Slot) -> bool {
         let eligible = self.backends[slot].live > 0;
         if eligible {
-            let credit = self.race.credit(&self.backends[slot]);
+            let credit = self.credit(slot);
             self.take_part(slot, 0, credit);
         }
         eligible
     }
 
     /// Lets a backend take part again, as far as it is available.
-    fn resume(&mut self, slot: Slot) {
+    pub(super) fn resume(&mut self, slot: Slot) {
         let backend = &self.backends[slot];
         let live = backend.available_weight();
         if live != backend.live {
-            let credit = self.race.credit(backend);
+            let credit = self.credit(slot);
             self.take_part(slot, live, credit);
         }
     }
 
     /// The one place where a backend's part in the running changes.
     fn take_part(&mut self, slot: Slot, live: u16, credit: i64) {
-        let from = self.backends[slot].live;
-        self.order.change(slot, from, live);
-        self.race.enter(&mut self.backends, slot, live, credit);
+        let lane = lane(&mut self.lane, &mut self.parked, self.backends[slot].tier);
+        lane.enter(&mut self.backends, slot, live, credit);
+        if let Some(capacity) = &self.capacity {
+            lane.reload(&self.backends, capacity, slot);
+        }
+        self.let_the_lowest_serve();
     }
 
-    /// Closes the gaps when more than half of the slots are vacant, so that they cost O(1) a removal.
+    // Tiers
+
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        std::iter::once(&self.lane).chain(&self.parked)
+    }
+
+    fn lanes_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        std::iter::once(&mut self.lane).chain(&mut self.parked)
+    }
+
+    /// Sees to it that there is a lane of that tier.
+    fn open_lane(&mut self, tier: u8) {
+        if self.lanes().all(|lane| lane.tier != tier) {
+            self.parked.push(Lane::of(&self.backends, tier));
+        }
+    }
+
+    /// Lets the lowest tier serve that has an eligible backend. All lanes swap their places, so nothing else moves.
+    fn let_the_lowest_serve(&mut self) {
+        let eligible = self.parked.iter_mut().filter(|lane| lane.eligible() > 0);
+        if let Some(lowest) = eligible.min_by_key(|lane| lane.tier)
+            && (self.lane.eligible() == 0 || lowest.tier < self.lane.tier)
+        {
+            std::mem::swap(&mut self.lane, lowest);
+        }
+    }
+
+    /// Moves a backend to a tier, where it has that credit.
+    pub(super) fn set_tier(&mut self, slot: Slot, tier: u8, credit: i64) {
+        self.suspend(slot);
+        self.open_lane(tier);
+        self.backends[slot].tier = tier;
+        self.backends[slot].credit = credit;
+        self.resume(slot);
+    }
+
+    /// Closes the gaps when more than half of the slots are vacant, so that they cost O(1) a removal. The leases are
+    /// moved along, so there must be fewer of them than gaps.
     fn compact(&mut self) {
-        if self.backends.len() <= 2 * self.members {
+        let slots = self.backends.len();
+        if slots <= 2 * self.members + self.leases() {
             return;
         }
         self.rr.next = self.members_before(self.rr.next);
-        for backend in &mut self.backends {
-            backend.credit = self.race.credit(backend);
+        for slot in 0..slots {
+            self.backends[slot].credit = self.credit(slot);
+        }
+        if let Some(capacity) = &mut self.capacity {
+            let mut members = 0;
+            let numbers = self.backends.iter().map(|b| {
+                members += usize::from(!b.is_vacant());
+                members.saturating_sub(1)
+            });
+            let numbers: Vec<Slot> = numbers.collect();
+            let vacant = |slot: Slot| self.backends[slot].is_vacant();
+            capacity.renumber(&numbers, vacant, self.members);
         }
         self.backends.retain(|b| !b.is_vacant());
         self.backends.shrink_to_fit();
         self.index = Index::of(&self.backends);
-        self.order = Order::of(&self.backends);
-        self.race = Race::of(&self.backends);
+        let backends = &self.backends;
+        self.lane = Lane::of(backends, self.lane.tier);
+        self.parked
+            .retain(|lane| backends.iter().any(|b| b.tier == lane.tier));
+        self.parked
+            .iter_mut()
+            .for_each(|lane| *lane = Lane::of(backends, lane.tier));
+        self.let_the_lowest_serve();
     }
 
     /// How many backends stand before that slot.
@@ -455,10 +588,12 @@ impl Pool {
             .count()
     }
 
-    /// The credit of a backend in smooth weighted round robin. For the tests.
-    #[doc(hidden)]
-    pub fn credit(&self, backend: &Backend) -> i64 {
-        self.race.credit(backend)
+    /// The credit of a backend in smooth weighted round robin, as a plain number.
+    pub fn credit(&self, slot: Slot) -> i64 {
+        let backend = &self.backends[slot];
+        let mut lanes = self.lanes();
+        let lane = lanes.find(|lane| lane.tier == backend.tier);
+        lane.map_or(backend.credit, |lane| lane.race.credit(backend))
     }
 
     /// Gives a backend a credit, as a payload can. For the tests.
@@ -474,22 +609,46 @@ impl Pool {
     pub fn check(&self) {
         let members: Vec<_> = self.backends().collect();
         assert_eq!(members.len(), self.members);
-        assert!(self.backends.len() <= 2 * self.members);
+        assert!(self.backends.len() <= 2 * self.members + self.leases() || self.capacity.is_some());
         assert!(self.rr.next <= self.backends.len());
         for (slot, b) in self.backends.iter().enumerate() {
             assert_eq!(b.live, b.available_weight(), "{b:?}");
-            assert!(self.race.credit(b).abs() <= CREDIT_MAX, "{b:?}");
+            assert!(self.credit(slot).abs() <= CREDIT_MAX, "{b:?}");
             assert!(b.is_vacant() || self.find(b.name()) == Some(slot), "{b:?}");
         }
         let names: usize = members.iter().map(|b| b.name.heap_bytes()).sum();
         assert_eq!(names, self.name_bytes);
-        assert_eq!(self.order.sums(), Order::of(&self.backends).sums());
-        self.race.check(&self.backends);
+        for lane in self.lanes() {
+            lane.check(&self.backends, self.capacity.as_deref());
+            let is_lower = lane.tier < self.lane.tier || self.lane.eligible() == 0;
+            assert!(lane.eligible() == 0 || lane.tier == self.lane.tier || !is_lower);
+        }
+        let lanes: usize = self.lanes().map(|lane| lane.eligible() as usize).sum();
+        assert_eq!(lanes, self.backends.iter().filter(|b| b.live > 0).count());
+        let mut again = self.clone();
+        again.relimit_all();
+        assert_eq!(again.is_closed, self.is_closed);
+        for (slot, b) in self.backends.iter().enumerate() {
+            assert_eq!(again.backends[slot].is_limited, b.is_limited);
+        }
+        if let Some(capacity) = &self.capacity {
+            capacity.leases.check();
+        }
+    }
+}
+
+/// The lane of that tier, which is there.
+pub(super) fn lane<'a>(serving: &'a mut Lane, parked: &'a mut [Lane], tier: u8) -> &'a mut Lane {
+    match serving.tier == tier {
+        true => serving,
+        false => (parked.iter_mut())
+            .find(|lane| lane.tier == tier)
+            .expect("each backend's tier has a lane"),
     }
 }
 
 /// A counter goes on to the largest number that a reply can show, and stays there.
-fn counted(n: u64) -> u64 {
+pub(super) fn counted(n: u64) -> u64 {
     (n + 1).min(i64::MAX as u64)
 }
 

@@ -5,10 +5,13 @@ use std::os::raw::c_int;
 
 use redis_module::raw;
 
-use super::datatype;
 use super::key::Key;
+use super::place::{self, Place};
 use super::reply::Reply;
+use super::{datatype, waiting};
 use crate::commands::Error;
+use crate::commands::arguments::Wanted;
+use crate::lb::Millis;
 
 /// One command that a client sent, with the ways to answer it.
 pub struct Call {
@@ -57,13 +60,12 @@ impl Call {
     /// Opens the key, the first argument, to change what is there.
     #[inline(always)]
     pub fn key(&self) -> Result<Key<'_>, Error> {
-        let write = raw::REDISMODULE_READ | raw::REDISMODULE_WRITE;
-        Key::open(self, write as c_int)
+        Key::open_to_write(self.place())
     }
 
     /// Opens the key, the first argument, to look.
     pub fn key_to_read(&self) -> Result<Key<'_>, Error> {
-        Key::open(self, raw::REDISMODULE_READ as c_int)
+        Key::open_to_read(self.place())
     }
 
     /// The ways to answer.
@@ -79,62 +81,50 @@ impl Call {
         }
         self.picked();
         for (event, _) in events.iter().filter(|(_, times)| *times > 0) {
-            self.notify(raw::REDISMODULE_NOTIFY_MODULE, event);
+            self.place().notify(raw::REDISMODULE_NOTIFY_MODULE, event);
         }
     }
 
     /// The command has changed the pool by picking from it, of which no event is made.
     #[inline(always)]
     pub fn picked(&self) {
-        api!(RedisModule_ReplicateVerbatim(self.ctx));
-        api!(RedisModule_SignalModifiedKey(self.ctx, self.key_name()));
-    }
-
-    /// Announces an event at the command's key.
-    pub(super) fn notify(&self, kind: c_int, event: &CStr) {
-        api!(RedisModule_NotifyKeyspaceEvent(
-            self.ctx,
-            kind,
-            event.as_ptr(),
-            self.key_name()
-        ));
+        self.place().changed();
     }
 
     /// Puts the pool that the payload holds at the key.
     pub fn load(&self, payload: &[u8], replace: bool) -> Result<(), Error> {
         let value = datatype::decode(payload)
             .map_err(|malformed| Error::new(format!("ERR the payload is no pool: {malformed}")))?;
-        Key::put(self, value, replace)
+        Key::put(self.place(), value, replace)
     }
 
-    /// Whether this command comes from the stream (from a primary, or out of an AOF) and must do what the stream says.
-    pub fn must_obey(&self) -> bool {
-        let is_from_aof = api!(RedisModule_GetClientId(self.ctx)) == u64::MAX;
-        let flags = api!(RedisModule_GetContextFlags(self.ctx)) as u32;
-        is_from_aof || flags & raw::REDISMODULE_CTX_FLAGS_REPLICATED != 0
+    /// Whether a command that takes memory must be refused.
+    pub fn is_out_of_memory(&self) -> bool {
+        let place = self.place();
+        place.has_flag(raw::REDISMODULE_CTX_FLAGS_OOM) && !place.must_obey()
     }
 
-    /// A number that nobody can foresee.
-    pub fn entropy(&self) -> u64 {
-        let mut bytes = [0; 8];
-        api!(RedisModule_GetRandomBytes(bytes.as_mut_ptr(), bytes.len()));
-        u64::from_ne_bytes(bytes)
+    /// Whether the client can be let wait: not in a transaction or a script, and not where the stream is obeyed.
+    pub fn can_wait(&self) -> bool {
+        let never = raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING
+            | raw::REDISMODULE_CTX_FLAGS_MULTI
+            | raw::REDISMODULE_CTX_FLAGS_LUA;
+        let place = self.place();
+        !place.has_flag(never) && !place.must_obey()
     }
 
-    /// Puts another command on the same key into the stream, before this one.
-    pub fn replicate(&self, command: &CStr, argument: &str) {
-        api!(RedisModule_Replicate(
-            self.ctx,
-            command.as_ptr(),
-            c"sb".as_ptr(),
-            self.key_name(),
-            argument.as_ptr(),
-            argument.len(),
-        ));
+    /// Lets the client wait until it can be given what it wants, so long at most; 0 = without end.
+    pub fn wait(&self, wanted: &Wanted, millis: Millis) {
+        waiting::wait(self.place(), wanted, millis);
     }
 
-    pub(super) fn key_name(&self) -> *mut raw::RedisModuleString {
-        self.string(1)
+    /// The command's key.
+    #[inline(always)]
+    pub(super) fn place(&self) -> Place {
+        Place {
+            ctx: self.ctx,
+            name: self.string(1),
+        }
     }
 
     fn string(&self, at: usize) -> *mut raw::RedisModuleString {
@@ -144,10 +134,7 @@ impl Call {
     }
 
     fn bytes(&self, at: usize) -> &[u8] {
-        let mut len = 0;
-        let bytes = api!(RedisModule_StringPtrLen(self.string(at), &mut len));
-        // SAFETY: the server keeps the arguments until the command is done.
-        unsafe { std::slice::from_raw_parts(bytes.cast(), len) }
+        place::bytes(self.string(at))
     }
 }
 

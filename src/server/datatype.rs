@@ -62,7 +62,7 @@ pub fn register(ctx: *mut raw::RedisModuleCtx) -> bool {
 /// The value as bytes. Of a poisoned pool nothing is saved but that it was poisoned.
 fn encode(value: &Value) -> Vec<u8> {
     match value {
-        Value::Pool(pool) => codec::encode(pool),
+        Value::Pool(pool, _) => codec::encode(pool),
         Value::Poisoned => codec::encode_poisoned(),
     }
 }
@@ -70,7 +70,7 @@ fn encode(value: &Value) -> Vec<u8> {
 /// The value that the bytes hold.
 pub fn decode(bytes: &[u8]) -> Result<Value, codec::Malformed> {
     codec::decode(bytes).map(|stored| match stored {
-        codec::Stored::Pool(pool) => Value::Pool(pool),
+        codec::Stored::Pool(pool) => Value::pool(pool),
         codec::Stored::Poisoned => Value::Poisoned,
     })
 }
@@ -99,7 +99,10 @@ unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut 
     // The buffer is ours to free.
     api!(RedisModule_Free(buffer.cast()));
     let value = match decoded {
-        Some(Ok(value)) => value,
+        Some(Ok(mut value)) => {
+            value.loaded(io);
+            value
+        }
         Some(Err(malformed)) => {
             log(&format!("a pool cannot be loaded: {malformed}"));
             return ptr::null_mut();
@@ -152,7 +155,7 @@ const AROUND_VALUE: usize = 16;
 
 unsafe extern "C" fn bytes(pool: *const c_void) -> usize {
     let bytes = guarded("measuring a pool", || match unsafe { value(pool) } {
-        Value::Pool(pool) => pool.bytes() + size_of::<Value>() - size_of::<Pool>(),
+        Value::Pool(pool, _) => pool.bytes() + size_of::<Value>() - size_of::<Pool>(),
         Value::Poisoned => size_of::<Value>(),
     });
     AROUND_VALUE + bytes.unwrap_or(0)
@@ -179,7 +182,7 @@ unsafe extern "C" fn free(pool: *mut c_void) {
 
 unsafe extern "C" fn free_effort(_key: *mut raw::RedisModuleString, pool: *const c_void) -> usize {
     let effort = guarded("weighing a pool", || match unsafe { value(pool) } {
-        Value::Pool(pool) => pool.len(),
+        Value::Pool(pool, _) => pool.len(),
         Value::Poisoned => 1,
     });
     effort.unwrap_or(1)
@@ -191,7 +194,7 @@ unsafe extern "C" fn copy(
     pool: *const c_void,
 ) -> *mut c_void {
     let copied = guarded("copying a pool", || match unsafe { value(pool) } {
-        Value::Pool(pool) => Box::into_raw(Box::new(Value::Pool(pool.clone()))).cast(),
+        Value::Pool(pool, _) => Box::into_raw(Box::new(Value::pool(pool.clone()))).cast(),
         Value::Poisoned => ptr::null_mut(),
     });
     copied.unwrap_or(ptr::null_mut())

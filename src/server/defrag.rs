@@ -34,7 +34,7 @@ pub unsafe extern "C" fn defrag(
                 *value = moved.cast();
             }
             match &mut *(*value).cast::<Value>() {
-                Value::Pool(pool) => {
+                Value::Pool(pool, _) => {
                     if !is_resumed {
                         pool.relocate(&mut defrag);
                     }

@@ -1,14 +1,16 @@
-//! The key of a command, open for as long as the command looks at it.
+//! A key, open for as long as somebody looks at it.
 
+use std::marker::PhantomData;
 use std::os::raw::c_int;
 use std::ptr;
 
 use redis_module::raw;
 
 use super::call::Call;
-use super::{datatype, info};
+use super::place::{Place, entropy};
+use super::{clock, datatype, info, waiting};
 use crate::commands::Error;
-use crate::lb::Pool;
+use crate::lb::{Algorithm, Millis, Pool, Request, STEP};
 
 /// What is stored at a key.
 #[expect(
@@ -16,32 +18,70 @@ use crate::lb::Pool;
     reason = "nearly all are pools; a box costs a cache miss a pick"
 )]
 pub enum Value {
-    /// A pool.
-    Pool(Pool),
+    /// A pool, and what this process keeps of it beside: that is no part of the state, and goes nowhere.
+    Pool(Pool, Option<Box<Local>>),
     /// A panic came half-way through a change. Nothing of such a pool is used any more.
     Poisoned,
 }
 
+/// What this process keeps of a pool in which time matters.
+#[derive(Clone, Debug, Default)]
+pub struct Local {
+    /// How much the pool's clock was ahead of the server's, as behind a failover from a host whose clock was: the pool's
+    /// time runs on from there.
+    ahead: Millis,
+    /// The term as a primary in which this process opened the pool's epoch; 0 = in none.
+    term: u64,
+    /// When, by the pool's clock, the list of what is due has a hint for it.
+    hint: Option<Millis>,
+}
+
+impl Value {
+    /// A pool that nothing is known of yet.
+    pub fn pool(pool: Pool) -> Value {
+        Value::Pool(pool, None)
+    }
+
+    /// It is being loaded: something may be due in it.
+    pub(super) fn loaded(&mut self, io: *mut raw::RedisModuleIO) {
+        if let Value::Pool(pool, local) = self
+            && let Some(due) = pool.due().filter(|_| !clock::is_manual())
+        {
+            local.get_or_insert_default().hint = Some(due);
+            clock::remember_loaded(due, io);
+        }
+    }
+}
+
+/// When something is due in a pool.
+pub(super) enum Due {
+    /// By now, and to be done by moving the pool's clock to this.
+    Now(Millis),
+    /// At this time of the server's.
+    At(Millis),
+}
+
 /// An open key. Nothing else opens the same key meanwhile: a command has one key and runs alone.
 pub struct Key<'a> {
-    call: &'a Call,
+    place: Place,
     raw: *mut raw::RedisModuleKey,
     /// Null where the key is missing.
     value: *mut Value,
     /// Whether a panic from now on can leave the pool half-changed.
     is_lent: bool,
+    call: PhantomData<&'a Call>,
 }
 
-impl<'a> Key<'a> {
+impl Key<'_> {
     #[inline(always)]
-    pub(super) fn open(call: &'a Call, mode: c_int) -> Result<Key<'a>, Error> {
-        let mut key = Key::unread(call, mode);
+    pub(super) fn open(place: Place, mode: u32) -> Result<Self, Error> {
+        let mut key = Key::unread(place, mode);
         let raw = key.raw;
         if api!(RedisModule_ModuleTypeGetType(raw)) == datatype::pool_type() {
             key.value = api!(RedisModule_ModuleTypeGetValue(raw)).cast();
             // SAFETY: values of this type are made by `set` or `datatype`, from a `Box<Value>`.
             match unsafe { &*key.value } {
-                Value::Pool(_) => Ok(key),
+                Value::Pool(..) => Ok(key),
                 Value::Poisoned => Err(Error::poisoned()),
             }
         } else if api!(RedisModule_KeyType(raw)) == raw::REDISMODULE_KEYTYPE_EMPTY as c_int {
@@ -51,21 +91,36 @@ impl<'a> Key<'a> {
         }
     }
 
+    /// Opens it to look, or to note something that is no part of the pool.
+    pub(super) fn open_to_read(place: Place) -> Result<Self, Error> {
+        Key::open(place, raw::REDISMODULE_READ)
+    }
+
+    /// Opens it to change what is there.
+    #[inline(always)]
+    pub(super) fn open_to_write(place: Place) -> Result<Self, Error> {
+        Key::open(place, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE)
+    }
+
     /// The pool, to look at it.
     pub fn pool(&self) -> Option<&Pool> {
         // SAFETY: the value lives as long as the key is open, and is lent as `&mut` only through `&mut self`.
         match unsafe { self.value.as_ref() } {
-            Some(Value::Pool(pool)) => Some(pool),
+            Some(Value::Pool(pool, _)) => Some(pool),
             _ => None,
         }
     }
 
     /// The pool, to change it.
     pub fn pool_mut(&mut self) -> Option<&mut Pool> {
+        self.parts().map(|(pool, _)| pool)
+    }
+
+    fn parts(&mut self) -> Option<(&mut Pool, &mut Option<Box<Local>>)> {
         self.is_lent = true;
         // SAFETY: as above.
         match unsafe { self.value.as_mut() } {
-            Some(Value::Pool(pool)) => Some(pool),
+            Some(Value::Pool(pool, local)) => Some((pool, local)),
             _ => None,
         }
     }
@@ -73,7 +128,7 @@ impl<'a> Key<'a> {
     /// The pool, to change it; a new one where the key is missing.
     pub fn pool_or_new(&mut self) -> &mut Pool {
         if self.value.is_null() {
-            self.set(Value::Pool(Pool::new()));
+            self.set(Value::pool(Pool::new()));
         }
         self.pool_mut().expect("it was just made")
     }
@@ -83,29 +138,177 @@ impl<'a> Key<'a> {
         if self.pool().is_some_and(Pool::is_void) {
             api!(RedisModule_DeleteKey(self.raw));
             self.value = ptr::null_mut();
-            self.call.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"del");
+            self.place.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"del");
         }
     }
 
-    /// Puts that value at the command's key, in place of anything that is there if it may be replaced.
-    pub(super) fn put(call: &'a Call, value: Value, replace: bool) -> Result<(), Error> {
-        let mode = (raw::REDISMODULE_READ | raw::REDISMODULE_WRITE) as c_int;
-        let mut key = Key::unread(call, mode);
+    // Time
+
+    /// Brings the pool's clock up to the time, if time matters in it; whoever waits for what that frees is served first.
+    #[inline(always)]
+    pub fn tick(&mut self) {
+        if self.pool().is_some_and(Pool::is_timed) {
+            self.tick_for_time();
+        }
+    }
+
+    /// Brings the pool's clock up to the time, which will matter in it.
+    #[inline(never)]
+    pub fn tick_for_time(&mut self) {
+        if self.move_clock() {
+            waiting::serve(self);
+        }
+    }
+
+    /// Brings the pool's clock up to the time; says whether it moved.
+    pub(super) fn move_clock(&mut self) -> bool {
+        let place = self.place;
+        let Some((pool, local)) = self.parts().filter(|_| !clock::is_manual()) else {
+            return false;
+        };
+        let time = time(pool, local, place).filter(|time| time / STEP > pool.clock() / STEP);
+        let Some(time) = time.filter(|_| !place.must_obey()) else {
+            return false;
+        };
+        pool.tick(time);
+        place.replicate(c"LB.TICK", &[time.to_string().as_bytes()]);
+        place.touched();
+        true
+    }
+
+    /// Whether a client may not set the pool's clock to that, because it is not so late yet.
+    pub fn is_ahead_of_time(&mut self, clock: Millis) -> bool {
+        let place = self.place;
+        let Some((pool, local)) = self.parts().filter(|_| !clock::is_manual()) else {
+            return false;
+        };
+        clock > pool.clock()
+            && !place.must_obey()
+            && time(pool, local, place).is_none_or(|time| clock > time)
+    }
+
+    /// When to look at this pool again, or to what its clock is to be moved now, because something is due by then: not so far
+    /// that more than so many leases end at once, if that can be helped. The hint that led here is used up.
+    pub(super) fn due(&mut self, now: Millis, is_primary: bool, most: usize) -> Option<Due> {
+        let (pool, local) = self.parts()?;
+        let local = local.get_or_insert_default();
+        let next = pool.due();
+        // A primary's next command notes the next one; on a replica this one goes on.
+        local.hint = next.filter(|_| !is_primary);
+        let time = (now + local.ahead).max(pool.clock());
+        let due = next.map(|next| match pool.due_by(time, most) {
+            Some(time) => Due::Now(time),
+            None => {
+                local.hint = Some(next);
+                Due::At(next.saturating_sub(local.ahead))
+            }
+        });
+        self.is_lent = false;
+        due
+    }
+
+    /// The pool has come to this key in another way than by a command of ours.
+    pub(super) fn arrived(&mut self) {
+        if let Some((_, Some(local))) = self.parts() {
+            local.hint = None;
+        }
+    }
+
+    /// Sees to it that there is a hint for what is due next.
+    #[cold]
+    fn hint(&mut self) {
+        let place = self.place;
+        let Some((pool, local)) = self.parts() else {
+            return;
+        };
+        let Some(due) = pool.due() else {
+            return;
+        };
+        let local = local.get_or_insert_default();
+        if local.hint.is_none_or(|hint| due < hint) {
+            local.hint = Some(due);
+            clock::remember(due.saturating_sub(local.ahead), place.db(), place.bytes());
+        }
+    }
+
+    // Chance and epochs, of which the primary decides and which it puts into the stream
+
+    /// Sees to what such a pick will need.
+    pub fn prepare(&mut self, request: &Request) {
+        self.seed_if_needed(request.algorithm, &request.exclude);
+        if request.terms.is_some()
+            && self
+                .pool()
+                .is_some_and(|pool| pool.has_eligible(&request.exclude))
+        {
+            self.open_epoch_if_needed();
+        }
+    }
+
+    /// Seeds the pool's generator before the first pick by chance in the pool's life.
+    #[inline(always)]
+    pub fn seed_if_needed(&mut self, algorithm: Option<Algorithm>, exclude: &[&[u8]]) {
+        if self
+            .pool()
+            .is_some_and(|pool| pool.needs_seed(algorithm, exclude))
+        {
+            self.seed();
+        }
+    }
+
+    #[cold]
+    fn seed(&mut self) {
+        let place = self.place;
+        if let Some(pool) = self.pool_mut()
+            && !place.must_obey()
+        {
+            let seed = entropy();
+            pool.seed(seed);
+            place.replicate(c"LB.SEED", &[seed.to_string().as_bytes()]);
+        }
+    }
+
+    /// Opens a new epoch for the ids of leases, if anything has happened since the last one that may have doubled the pool.
+    fn open_epoch_if_needed(&mut self) {
+        let place = self.place;
+        if let Some((pool, local)) = self.parts() {
+            let local = local.get_or_insert_default();
+            if local.term != clock::term() && !place.must_obey() {
+                let epoch = entropy();
+                pool.open_epoch(epoch);
+                local.term = clock::term();
+                place.replicate(c"LB.EPOCH", &[epoch.to_string().as_bytes()]);
+            }
+        }
+    }
+
+    // What the rest of this room needs
+
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Puts that value at the key, in place of anything that is there if it may be replaced.
+    pub(super) fn put(place: Place, value: Value, replace: bool) -> Result<(), Error> {
+        let mut key = Key::unread(place, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE);
         let is_missing =
             api!(RedisModule_KeyType(key.raw)) == raw::REDISMODULE_KEYTYPE_EMPTY as c_int;
         if !is_missing && !replace {
             return Err(Error::busy_key());
         }
         key.set(value);
+        key.parts();
         Ok(())
     }
 
-    fn unread(call: &'a Call, mode: c_int) -> Key<'a> {
+    #[inline(always)]
+    fn unread(place: Place, mode: u32) -> Self {
         Key {
-            call,
-            raw: api!(RedisModule_OpenKey(call.ctx, call.key_name(), mode)),
+            place,
+            raw: api!(RedisModule_OpenKey(place.ctx, place.name, mode as c_int)),
             value: ptr::null_mut(),
             is_lent: false,
+            call: PhantomData,
         }
     }
 
@@ -119,13 +322,33 @@ impl<'a> Key<'a> {
     }
 }
 
+/// What time it is for that pool. Its clock never stands still: where it is ahead of the server's, it runs on from there.
+/// Nothing where the stream says what time it is.
+fn time(pool: &Pool, local: &mut Option<Box<Local>>, place: Place) -> Option<Millis> {
+    let now = clock::now();
+    let ahead = local.as_ref().map_or(0, |local| local.ahead);
+    if now + ahead >= pool.clock() {
+        return Some(now + ahead);
+    }
+    if place.must_obey() {
+        return None;
+    }
+    local.get_or_insert_default().ahead = pool.clock() - now;
+    Some(pool.clock())
+}
+
 impl Drop for Key<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.is_lent && !self.value.is_null() && std::thread::panicking() {
-            // What is there is forgotten, not dropped: dropping what is half-changed may panic again.
-            // SAFETY: the value lives as long as the key is open.
-            unsafe { self.value.write(Value::Poisoned) };
-            info::POISONED.count();
+        if self.is_lent && !self.value.is_null() {
+            if std::thread::panicking() {
+                // What is there is forgotten, not dropped: dropping what is half-changed may panic again.
+                // SAFETY: the value lives as long as the key is open.
+                unsafe { self.value.write(Value::Poisoned) };
+                info::POISONED.count();
+            } else if self.pool().is_some_and(Pool::is_timed) && !clock::is_manual() {
+                self.hint();
+            }
         }
         api!(RedisModule_CloseKey(self.raw));
     }

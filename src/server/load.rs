@@ -5,7 +5,7 @@ use std::os::raw::{c_int, c_longlong};
 use redis_module::raw;
 
 use super::guard::{guarded, log};
-use super::{datatype, info, register};
+use super::{clock, datatype, info, place, register};
 use crate::COMMANDS;
 
 /// The server answers this for any function that it exports to modules.
@@ -20,7 +20,7 @@ const HANDLE_ATOMIC_SLOT_MIGRATION: c_int = 1 << 5;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn RedisModule_OnLoad(
     ctx: *mut raw::RedisModuleCtx,
-    _argv: *mut *mut raw::RedisModuleString,
+    argv: *mut *mut raw::RedisModuleString,
     argc: c_int,
 ) -> c_int {
     // First of all: it binds the API, and with it the allocator.
@@ -31,7 +31,10 @@ pub unsafe extern "C" fn RedisModule_OnLoad(
     if bound != raw::REDISMODULE_OK as c_int {
         return raw::REDISMODULE_ERR as c_int;
     }
-    match guarded("loading", || load(ctx, argc)) {
+    // SAFETY: the server hands argc strings.
+    let arguments = (0..argc as usize).map(|at| unsafe { place::bytes(*argv.add(at)) });
+    let arguments: Vec<&[u8]> = arguments.collect();
+    match guarded("loading", || load(ctx, &arguments)) {
         Some(Ok(())) => raw::REDISMODULE_OK as c_int,
         Some(Err(reason)) => {
             log(&format!("not loaded: {reason}"));
@@ -41,14 +44,26 @@ pub unsafe extern "C" fn RedisModule_OnLoad(
     }
 }
 
-fn load(ctx: *mut raw::RedisModuleCtx, argc: c_int) -> Result<(), String> {
+/// The arguments of the `loadmodule` line.
+fn read_arguments(arguments: &[&[u8]]) -> Result<(), String> {
+    match arguments {
+        [] => Ok(()),
+        [name, value]
+            if name.eq_ignore_ascii_case(b"clock") && value.eq_ignore_ascii_case(b"manual") =>
+        {
+            clock::be_manual();
+            Ok(())
+        }
+        _ => Err("it takes no arguments but, for tests, `clock manual`".into()),
+    }
+}
+
+fn load(ctx: *mut raw::RedisModuleCtx, arguments: &[&[u8]]) -> Result<(), String> {
     // 6.2 was the first that has this one; `api!` relies on this check.
     if unsafe { raw::RedisModule_DefragAlloc }.is_none() {
         return Err("the server is older than Redis 6.2".into());
     }
-    if argc > 0 {
-        return Err("it takes no arguments".into());
-    }
+    read_arguments(arguments)?;
     if !datatype::register(ctx) {
         return Err("the server refuses its data type".into());
     }
@@ -56,6 +71,7 @@ fn load(ctx: *mut raw::RedisModuleCtx, argc: c_int) -> Result<(), String> {
         register::command(ctx, entry)?;
     }
     api!(RedisModule_RegisterInfoFunc(ctx, Some(info::info)));
+    clock::start(ctx);
     api!(RedisModule_SetModuleOptions(ctx, options()));
     Ok(())
 }

@@ -21,14 +21,17 @@ macro_rules! api {
 
 mod allocator;
 mod call;
+mod clock;
 mod datatype;
 mod defrag;
 mod guard;
 mod info;
 mod key;
 mod load;
+mod place;
 mod register;
 mod reply;
+mod waiting;
 
 pub use call::{Args, Call};
 #[cfg(feature = "faults")]

@@ -8,7 +8,7 @@ use redis_module::raw;
 
 use super::call::Call;
 use super::guard::guarded;
-use super::info;
+use super::{info, waiting};
 use crate::commands::{Arg, Command, Error, Kind, Spec};
 
 /// A line of the module's table of commands.
@@ -44,9 +44,13 @@ unsafe extern "C" fn dispatch<C: Command>(
             info::REFUSED.count();
             return;
         }
-        if let Err(error) = C::run(&call) {
-            call.reply().error(error.message());
-            info::REFUSED.count();
+        match C::run(&call) {
+            Ok(()) if waiting::is_any() && !C::SPEC.is_readonly() => serve(&call),
+            Ok(()) => {}
+            Err(error) => {
+                call.reply().error(error.message());
+                info::REFUSED.count();
+            }
         }
     });
     if outcome.is_none() {
@@ -54,6 +58,14 @@ unsafe extern "C" fn dispatch<C: Command>(
         info::REFUSED.count();
     }
     raw::REDISMODULE_OK as c_int
+}
+
+/// Serves whoever waits for what the command may have freed.
+#[cold]
+fn serve(call: &Call) {
+    if let Ok(mut key) = call.key() {
+        waiting::serve(&mut key);
+    }
 }
 
 /// Registers a command with all that the server can be told of it; newer servers can be told more.

@@ -5,7 +5,7 @@ use std::os::raw::c_long;
 
 use redis_module::raw;
 
-use crate::lb::{Pool, Slot};
+use crate::lb::{LeaseId, Picked, Pool};
 
 /// The ways to answer a command.
 #[derive(Clone, Copy)]
@@ -29,16 +29,46 @@ impl Reply {
         api!(RedisModule_ReplyWithSimpleString(self.ctx, word.as_ptr()));
     }
 
-    /// The names of backends that were picked: an array, or the one that there is.
-    pub fn names(self, pool: &Pool, picked: &[Slot], is_array: bool) {
+    /// What was picked: an array, or the one that there is; with leases, pairs.
+    pub fn picked(self, pool: &Pool, picked: &Picked, is_array: bool) {
+        let names = picked.slots.iter().map(|slot| pool.name(*slot));
+        self.given(names, picked.lease, is_array);
+    }
+
+    /// The same, by names and the lease of the first one.
+    pub(super) fn given<'a>(
+        self,
+        names: impl ExactSizeIterator<Item = &'a [u8]>,
+        lease: Option<LeaseId>,
+        is_array: bool,
+    ) {
         if is_array {
-            self.array(picked.len());
-        } else if picked.is_empty() {
+            self.array(names.len());
+        } else if names.len() == 0 {
             self.nil();
         }
-        for slot in picked {
-            self.bulk(pool.name(*slot));
+        for (place, name) in names.enumerate() {
+            let Some(first) = lease else {
+                self.bulk(name);
+                continue;
+            };
+            let number = first.number + place as u64;
+            let id = LeaseId { number, ..first };
+            self.array(2);
+            self.bulk(name);
+            self.bulk(id.to_string().as_bytes());
         }
+    }
+
+    /// A pair of a map: a word of ours and a number.
+    pub fn field(self, field: &str, value: usize) {
+        self.bulk(field.as_bytes());
+        self.integer(value);
+    }
+
+    /// The number that stands for a time that does not come.
+    pub fn never(self) {
+        api!(RedisModule_ReplyWithLongLong(self.ctx, -1));
     }
 
     /// A number.

@@ -40,7 +40,7 @@ fn three_thousand_backends_are_picked_as_the_naive_pool_picks_them() {
         let picked = pool
             .pick(wanted.algorithm)
             .map(|slot| pool.name(slot).to_vec());
-        assert_eq!(picked, naive.picks(&wanted).pop(), "round {round}");
+        assert_eq!(picked, naive.picks(&wanted).0.pop(), "round {round}");
         if round % 500 == 0 {
             pool.check();
         }
@@ -61,7 +61,7 @@ fn a_newcomer_takes_part_at_once() {
                 .map(|slot| pool.name(slot).to_vec());
             assert_eq!(
                 picked,
-                naive.picks(&one(algorithm)).pop(),
+                naive.picks(&one(algorithm)).0.pop(),
                 "{i}, {algorithm:?}"
             );
         }
@@ -75,6 +75,7 @@ fn one(algorithm: Algorithm) -> Wanted {
         count: 1,
         distinct: false,
         exclude: vec![],
+        lease: None,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use redis_lb::lb::{ALGORITHMS, Algorithm, Pool, Request, State, codec};
+use redis_lb::lb::{
+    ALGORITHMS, Algorithm, LeaseId, Limits, Millis, Pool, Rate, Report, Request, State, Terms,
+    codec,
+};
 
 use crate::naive::{CREDIT_MAX, Naive, Wanted};
 
@@ -18,6 +21,13 @@ enum Command {
     Pick(Wanted),
     Peek(Wanted),
     SaveAndLoad,
+    Tick(Millis),
+    Epoch(u64),
+    /// Of the leases that are open, the one at this place, or one that is not open.
+    Done(usize, Report),
+    Renew(usize, Millis),
+    Release(Vec<u8>),
+    Limit(Option<Vec<u8>>, Limits),
 }
 
 /// One of so many names, each of its own length.
@@ -65,13 +75,35 @@ fn wanted(names: usize) -> impl Strategy<Value = Wanted> {
         prop_oneof![1usize..=3, 1usize..=60],
         any::<bool>(),
         exclude,
+        prop::option::of((1u64..300, prop::option::of(name(4)))),
     )
-        .prop_map(|(algorithm, count, distinct, exclude)| Wanted {
+        .prop_map(|(algorithm, count, distinct, exclude, lease)| Wanted {
             algorithm,
             count,
             distinct,
             exclude,
+            lease,
         })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let rate = (1u64..20, 1u64..200, 1u64..5).prop_map(|(picks, millis, burst)| Rate {
+        picks,
+        millis,
+        burst,
+    });
+    let rate = prop_oneof![1 => Just(None), 3 => rate.prop_map(Some)];
+    (
+        prop::option::of(0u32..6),
+        prop::option::of(rate),
+        prop::option::of(0u8..4),
+    )
+        .prop_map(|(max, rate, tier)| Limits { max, rate, tier })
+}
+
+fn report() -> impl Strategy<Value = Report> {
+    (any::<bool>(), prop::option::of(0u64..1_000_000))
+        .prop_map(|(failed, latency)| Report { failed, latency })
 }
 
 fn command(names: usize) -> impl Strategy<Value = Command> {
@@ -85,8 +117,14 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         1 => select(ALGORITHMS.to_vec()).prop_map(Command::Policy),
         1 => any::<u64>().prop_map(Command::Seed),
         12 => wanted(names).prop_map(Command::Pick),
-        3 => wanted(names).prop_map(Command::Peek),
+        3 => wanted(names).prop_map(|wanted| Command::Peek(Wanted { lease: None, ..wanted })),
         1 => Just(Command::SaveAndLoad),
+        3 => prop_oneof![4 => 1u64..50, 1 => 50u64..2000].prop_map(Command::Tick),
+        1 => any::<u64>().prop_map(Command::Epoch),
+        4 => (0usize..8, report()).prop_map(|(at, report)| Command::Done(at, report)),
+        1 => (0usize..8, 1u64..300).prop_map(|(at, span)| Command::Renew(at, span)),
+        1 => name(4).prop_map(Command::Release),
+        3 => (prop::option::weighted(0.8, name(names)), limits()).prop_map(|(n, l)| Command::Limit(n, l)),
     ]
 }
 
@@ -109,6 +147,10 @@ fn step(pool: &mut Pool, command: &Command) -> String {
             count: wanted.count,
             distinct: wanted.distinct,
             exclude: wanted.exclude.iter().map(|name| &name[..]).collect(),
+            terms: wanted.lease.as_ref().map(|(span, owner)| Terms {
+                span: *span,
+                owner: owner.as_deref(),
+            }),
         })
     };
     let names = |pool: &Pool, slots: Vec<usize>| -> Vec<Vec<u8>> {
@@ -129,8 +171,8 @@ fn step(pool: &mut Pool, command: &Command) -> String {
             String::new()
         }
         Command::Pick(wanted) => request(wanted, &mut |request| {
-            let slots = pool.picks(request);
-            format!("{:?}", names(pool, slots))
+            let picked = pool.picks(request);
+            format!("{:?}", (names(pool, picked.slots), picked.lease))
         }),
         Command::Peek(wanted) => request(wanted, &mut |request| {
             let before = codec::encode(pool);
@@ -139,7 +181,37 @@ fn step(pool: &mut Pool, command: &Command) -> String {
             format!("{:?}", slots.map(|slots| names(pool, slots)))
         }),
         Command::SaveAndLoad => String::new(),
+        Command::Tick(millis) => format!("{}", pool.tick(pool.clock() + millis)),
+        Command::Epoch(epoch) => {
+            pool.open_epoch(*epoch);
+            String::new()
+        }
+        Command::Done(at, report) => {
+            let id = open_lease(pool, *at);
+            format!("{id:?} {}", pool.done(id, report))
+        }
+        Command::Renew(at, span) => {
+            let id = open_lease(pool, *at);
+            format!("{id:?} {}", pool.renew(id, *span))
+        }
+        Command::Release(owner) => format!("{}", pool.release(owner)),
+        Command::Limit(name, limits) => format!("{}", pool.set_limits(name.as_deref(), limits)),
     }
+}
+
+/// The lease at that place among the open ones, the oldest first; one that is not open where there are not so many.
+fn open_lease(pool: &Pool, at: usize) -> LeaseId {
+    let leases = pool.list_leases(None, None, at + 1);
+    leases.get(at).map_or(CLOSED, |lease| lease.id)
+}
+
+const CLOSED: LeaseId = LeaseId {
+    epoch: 1,
+    number: 1 << 40,
+};
+
+fn naive_open_lease(naive: &Naive, at: usize) -> LeaseId {
+    naive.leases.get(at).map_or(CLOSED, |lease| lease.id)
 }
 
 fn naive_step(naive: &mut Naive, command: &Command) -> String {
@@ -156,12 +228,7 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
             });
             format!("{changed:?}")
         }
-        Command::State(name, state) => {
-            let changed = naive
-                .find(name)
-                .map(|m| std::mem::replace(&mut m.state, *state) != *state);
-            format!("{changed:?}")
-        }
+        Command::State(name, state) => format!("{:?}", naive.set_state(name, *state)),
         Command::Policy(policy) => {
             format!(
                 "{}",
@@ -175,10 +242,27 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
         Command::Pick(wanted) => format!("{:?}", naive.picks(wanted)),
         Command::Peek(wanted) => {
             let algorithm = wanted.algorithm.unwrap_or(naive.policy);
-            let ahead = (!algorithm.is_by_chance()).then(|| naive.clone().picks(wanted));
-            format!("{ahead:?}")
+            let ahead = || naive.clone().picks(wanted).0;
+            format!("{:?}", (!algorithm.is_by_chance()).then(ahead))
         }
         Command::SaveAndLoad => String::new(),
+        Command::Tick(millis) => format!("{}", naive.tick(naive.clock + millis)),
+        Command::Epoch(epoch) => {
+            naive.open_epoch(*epoch);
+            String::new()
+        }
+        Command::Done(at, report) => {
+            let id = naive_open_lease(naive, *at);
+            format!("{id:?} {}", naive.done(id, report))
+        }
+        Command::Renew(at, span) => {
+            let id = naive_open_lease(naive, *at);
+            format!("{id:?} {}", naive.renew(id, *span))
+        }
+        Command::Release(owner) => format!("{}", naive.release(owner)),
+        Command::Limit(name, limits) => {
+            format!("{}", naive.set_limits(name.as_deref(), limits))
+        }
     }
 }
 
@@ -193,22 +277,40 @@ fn reloaded(pool: &Pool) -> Pool {
 }
 
 fn same_state(pool: &Pool, naive: &Naive) {
-    let members: Vec<_> = (pool.backends())
-        .map(|b| {
+    let members: Vec<_> = (pool.slots())
+        .map(|(slot, b)| {
+            let ended = pool.record(slot).map_or([0; 4], |record| {
+                [record.done, record.failed, record.expired, record.latency]
+            });
             (
                 b.name(),
-                b.weight(),
-                b.state(),
-                b.picks(),
-                i128::from(pool.credit(b)),
+                (b.weight(), b.state(), b.tier(), b.picks()),
+                i128::from(pool.credit(slot)),
+                (pool.leases_on(slot), ended),
             )
         })
         .collect();
     let naive_members: Vec<_> = (naive.members.iter())
-        .map(|m| (&m.name[..], m.weight, m.state, m.picks, m.credit))
+        .map(|m| {
+            (
+                &m.name[..],
+                (m.weight, m.state, m.tier, m.picks),
+                m.credit,
+                (naive.leases_on(&m.name), m.ended),
+            )
+        })
         .collect();
     assert_eq!(members, naive_members);
-    let available: Vec<_> = naive.members.iter().filter(|m| m.is_available()).collect();
+    let listed: Vec<_> = (pool.list_leases(None, None, usize::MAX).into_iter())
+        .map(|l| (l.id, pool.name(l.slot), l.owner, l.granted, l.deadline))
+        .collect();
+    let leases: Vec<_> = (naive.leases.iter())
+        .map(|l| (l.id, &l.name[..], l.owner.as_deref(), l.granted, l.deadline))
+        .collect();
+    assert_eq!(listed, leases);
+    assert_eq!(pool.clock(), naive.clock);
+    let available = naive.members.iter().filter(|m| naive.is_available(m));
+    let available: Vec<_> = available.collect();
     let weights: u64 = available.iter().map(|m| u64::from(m.weight)).sum();
     assert_eq!(
         (pool.len(), pool.available()),
@@ -220,7 +322,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
     );
     assert_eq!(
         pool.is_void(),
-        naive.members.is_empty() && naive.policy == Algorithm::WRR
+        naive.members.is_empty() && naive.policy == Algorithm::WRR && !naive.limit.is_set()
     );
 }
 

@@ -58,10 +58,11 @@ fn picks(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
             algorithm: Some(algorithm),
             count: 5,
             distinct: at % 2 == 1,
+            terms: None,
             exclude: names.iter().skip(2).map(|name| &name[..]).collect(),
         };
         let ahead = pool.peek(&request);
-        let now = pool.picks(&request);
+        let now = pool.picks(&request).slots;
         assert!(ahead.is_none_or(|ahead| ahead == now));
         picked.push(now);
     }

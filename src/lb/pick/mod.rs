@@ -1,5 +1,7 @@
 //! The algorithms: one file each, one line each in the table.
 
+mod lc;
+mod p2c;
 mod random;
 mod rr;
 mod wrandom;
@@ -8,6 +10,7 @@ mod wrr;
 use super::Slot;
 use super::pool::Pool;
 
+pub(super) use lc::Least;
 pub(super) use rr::Cursor;
 pub(super) use wrr::{CREDIT_MAX, Race};
 
@@ -30,14 +33,17 @@ trait Pick {
 pub(super) enum Foresight {
     /// By making them and then taking them back, from the last to the first.
     TakeBack {
-        /// Picks, or answers nothing where that could not be taken back.
-        pick: fn(&mut Pool) -> Option<Slot>,
+        /// Picks, and tells what taking that back will need; or answers nothing where it could not be taken back.
+        pick: fn(&mut Pool) -> Option<(Slot, Before)>,
         /// Takes back the pick of that slot, which was the latest.
-        take_back: fn(&mut Pool, Slot),
+        take_back: fn(&mut Pool, Slot, Before),
     },
     /// Not at all: chance decides.
     None,
 }
+
+/// What a pick has overwritten, as its algorithm wants to be told.
+pub(super) type Before = u64;
 
 /// A way to choose backends: a line of the table.
 #[derive(Clone, Copy)]
@@ -62,11 +68,13 @@ impl Line {
 }
 
 /// Every algorithm there is, in the order in which they are listed to users.
-pub const ALGORITHMS: [Algorithm; 4] = [
+pub const ALGORITHMS: [Algorithm; 6] = [
     Algorithm(&const { Line::of::<rr::RoundRobin>() }),
     Algorithm::WRR,
     Algorithm(&const { Line::of::<random::Random>() }),
     Algorithm(&const { Line::of::<wrandom::WeightedRandom>() }),
+    Algorithm(&const { Line::of::<lc::LeastConnections>() }),
+    Algorithm(&const { Line::of::<p2c::PowerOfTwoChoices>() }),
 ];
 
 impl Algorithm {

@@ -14,8 +14,8 @@ impl Pick for Random {
     const FORESIGHT: Foresight = Foresight::None;
 
     fn pick(pool: &mut Pool) -> Slot {
-        let eligible = pool.order.total().count;
+        let eligible = pool.lane.order.total().count;
         let k = pool.chance().below(u64::from(eligible)) as u32;
-        pool.order.by_count(&pool.backends, k)
+        pool.lane.order.by_count(&pool.backends, k)
     }
 }

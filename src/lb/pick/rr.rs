@@ -20,22 +20,23 @@ impl Pick for RoundRobin {
     const NAME: &'static str = "rr";
     const CODE: u8 = 1;
     const FORESIGHT: Foresight = Foresight::TakeBack {
-        pick: |pool| Some(RoundRobin::pick(pool)),
-        // This cursor is one number: who looks ahead keeps it aside whole.
-        take_back: |_, _| {},
+        pick: |pool| {
+            let before = pool.rr.next as u64;
+            Some((RoundRobin::pick(pool), before))
+        },
+        take_back: |pool, _, before| pool.rr.next = before as Slot,
     };
 
     fn pick(pool: &mut Pool) -> Slot {
         let next = pool.rr.next;
+        let lane = &pool.lane;
         let slot = match pool.backends.get(next) {
-            Some(backend) if backend.live > 0 => next,
-            Some(_) => match pool.order.rank(&pool.backends, next) {
-                rank if rank < pool.order.total().count => {
-                    pool.order.by_count(&pool.backends, rank)
-                }
-                _ => pool.order.by_count(&pool.backends, 0),
+            Some(backend) if backend.live_in(lane.tier) > 0 => next,
+            Some(_) => match lane.order.rank(&pool.backends, next) {
+                rank if rank < lane.eligible() => lane.order.by_count(&pool.backends, rank),
+                _ => lane.order.by_count(&pool.backends, 0),
             },
-            None => pool.order.by_count(&pool.backends, 0),
+            None => lane.order.by_count(&pool.backends, 0),
         };
         pool.rr.next = slot + 1;
         slot

@@ -14,8 +14,8 @@ impl Pick for WeightedRandom {
     const FORESIGHT: Foresight = Foresight::None;
 
     fn pick(pool: &mut Pool) -> Slot {
-        let total = pool.order.total().weight;
+        let total = pool.lane.order.total().weight;
         let w = pool.chance().below(total);
-        pool.order.by_weight(&pool.backends, w)
+        pool.lane.order.by_weight(&pool.backends, w)
     }
 }

@@ -36,16 +36,21 @@ impl Pick for WeightedRoundRobin {
     const NAME: &'static str = "wrr";
     const CODE: u8 = 2;
     const FORESIGHT: Foresight = Foresight::TakeBack {
-        pick: |pool| pool.race.pick(&mut pool.backends, total(&pool.order)),
-        take_back: |pool, slot| {
-            pool.race
-                .take_back(&mut pool.backends, slot, total(&pool.order))
+        pick: |pool| {
+            let lane = &mut pool.lane;
+            let picked = lane.race.pick(&mut pool.backends, total(&lane.order));
+            picked.map(|slot| (slot, 0))
+        },
+        take_back: |pool, slot, _| {
+            let lane = &mut pool.lane;
+            let total = total(&lane.order);
+            lane.race.take_back(&mut pool.backends, slot, total);
         },
     };
 
     fn pick(pool: &mut Pool) -> Slot {
-        let total = total(&pool.order);
-        let (race, backends) = (&mut pool.race, &mut pool.backends);
+        let total = total(&pool.lane.order);
+        let (race, backends) = (&mut pool.lane.race, &mut pool.backends);
         race.pick(backends, total)
             .unwrap_or_else(|| race.pick_at_the_bounds(backends, total))
     }
@@ -55,9 +60,10 @@ fn total(order: &Order) -> i64 {
     order.total().weight as i64
 }
 
-/// The tournament of the eligible backends.
+/// The tournament of the eligible backends of a tier.
 #[derive(Clone, Debug, Default)]
 pub struct Race {
+    tier: u8,
     /// How many picks were made since the lines started.
     turns: i64,
     /// The nodes over eights of backends, over eights of those nodes, and so on until at most eight are left. Up
@@ -98,14 +104,10 @@ const UNPLAYED: Node = Node {
     ..EMPTY
 };
 
-/// A credit over the turns: `start + weight × turns`. With weight 0 nobody is there.
+/// A credit over the turns: `start + weight × turns`. With weight 0 nobody is there, or one of another tier.
 trait Line {
     fn start(&self) -> i64;
-    fn weight(&self) -> i64;
-
-    fn at(&self, turn: i64) -> i64 {
-        self.start() + self.weight() * turn
-    }
+    fn weight(&self, tier: u8) -> i64;
 }
 
 impl Line for Backend {
@@ -113,8 +115,8 @@ impl Line for Backend {
         self.credit
     }
 
-    fn weight(&self) -> i64 {
-        i64::from(self.live)
+    fn weight(&self, tier: u8) -> i64 {
+        i64::from(self.live_in(tier))
     }
 }
 
@@ -123,15 +125,18 @@ impl Line for Node {
         self.start
     }
 
-    fn weight(&self) -> i64 {
+    fn weight(&self, _: u8) -> i64 {
         i64::from(self.weight)
     }
 }
 
 impl Race {
-    /// The race of these slots, whose credits are plain numbers, also of the eligible ones.
-    pub fn of(backends: &[Backend]) -> Race {
-        let mut race = Race::default();
+    /// The race of those of these slots that are of that tier. The credits are plain numbers, also of the eligible ones.
+    pub fn of(backends: &[Backend], tier: u8) -> Race {
+        let mut race = Race {
+            tier,
+            ..Race::default()
+        };
         let mut entries = backends.len();
         while entries > FAN {
             entries = entries.div_ceil(FAN);
@@ -156,7 +161,7 @@ impl Race {
 
     /// The backend's credit as a plain number.
     pub fn credit(&self, backend: &Backend) -> i64 {
-        backend.at(self.turns)
+        backend.credit + i64::from(backend.live) * self.turns
     }
 
     /// The backend takes part with another weight from now on, 0 = not at all, and with this credit.
@@ -187,7 +192,7 @@ impl Race {
     fn pick(&mut self, backends: &mut [Backend], total: i64) -> Option<Slot> {
         let turn = self.turns + 1;
         let (slot, credit) = match self.levels.is_empty() {
-            true => leading(backends, turn),
+            true => leading(backends, turn, self.tier),
             false => self.winner(backends, turn),
         };
         if credit > CREDIT_MAX || credit - total < -CREDIT_MAX || turn > TURNS_MAX {
@@ -209,10 +214,10 @@ impl Race {
     #[cold]
     fn pick_at_the_bounds(&mut self, backends: &mut [Backend], total: i64) -> Slot {
         let turn = self.turns + 1;
-        for b in backends.iter_mut().filter(|b| b.live > 0) {
-            b.credit = b.at(turn).min(CREDIT_MAX);
+        for b in backends.iter_mut().filter(|b| b.live_in(self.tier) > 0) {
+            b.credit = (b.credit + i64::from(b.live) * turn).min(CREDIT_MAX);
         }
-        let (slot, credit) = leading(backends, 0);
+        let (slot, credit) = leading(backends, 0, self.tier);
         backends[slot].credit = (credit - total).max(-CREDIT_MAX);
         self.turns = 0;
         for node in self.levels.iter_mut().flatten() {
@@ -236,8 +241,9 @@ impl Race {
     /// Who leads the tournament at that turn, and with how much credit.
     #[inline(never)]
     fn winner(&mut self, backends: &[Backend], turn: i64) -> (Slot, i64) {
-        let finalists = play(&mut self.levels, 0, backends, turn);
-        let (at, credit) = leading(finalists, turn);
+        let tier = self.tier;
+        let finalists = play(&mut self.levels, 0, backends, turn, tier);
+        let (at, credit) = leading(finalists, turn, tier);
         (finalists[at].slot as Slot, credit)
     }
 
@@ -255,9 +261,11 @@ impl Race {
             for (level, nodes) in self.levels.iter().enumerate() {
                 let width = FAN.pow(level as u32 + 1);
                 for (node, group) in nodes.iter().zip(backends.chunks(width)) {
-                    if node.holds(turn) && group.iter().any(|b| b.live > 0) {
-                        let (at, credit) = leading(group, turn);
-                        assert_eq!(node.at(turn), credit, "level {level}, turn {turn}");
+                    let tier = self.tier;
+                    if node.holds(turn) && group.iter().any(|b| b.live_in(tier) > 0) {
+                        let (at, credit) = leading(group, turn, tier);
+                        let own = node.start + i64::from(node.weight) * turn;
+                        assert_eq!(own, credit, "level {level}, turn {turn}");
                         assert!(std::ptr::eq(&backends[node.slot as Slot], &group[at]));
                     } else if node.holds(turn) {
                         assert_eq!(node.weight, 0);
@@ -280,6 +288,7 @@ fn play<'a>(
     group: usize,
     backends: &[Backend],
     turn: i64,
+    tier: u8,
 ) -> &'a [Node] {
     let Some((top, below)) = levels.split_last_mut() else {
         return &[];
@@ -293,21 +302,21 @@ fn play<'a>(
         *node = if below.is_empty() {
             let first = at * FAN;
             let group = &backends[first..backends.len().min(first + FAN)];
-            let (leader, _) = leading(group, turn);
+            let (leader, _) = leading(group, turn, tier);
             Node {
                 start: group[leader].credit,
-                weight: u32::from(group[leader].live),
+                weight: u32::from(group[leader].live_in(tier)),
                 slot: (first + leader) as u32,
                 played: turn,
-                expires: overtaken(group, leader, NEVER),
+                expires: overtaken(group, leader, NEVER, tier),
             }
         } else {
-            let group = play(below, at, backends, turn);
-            let (leader, _) = leading(group, turn);
+            let group = play(below, at, backends, turn, tier);
+            let (leader, _) = leading(group, turn, tier);
             let expires = group.iter().fold(NEVER, |first, n| first.min(n.expires));
             Node {
                 played: turn,
-                expires: overtaken(group, leader, expires),
+                expires: overtaken(group, leader, expires, tier),
                 ..group[leader]
             }
         };
@@ -317,13 +326,14 @@ fn play<'a>(
 
 /// Which of these lines, in order of addition, is the highest at that turn, and what its credit is then.
 #[inline(always)]
-fn leading<L: Line>(lines: &[L], turn: i64) -> (usize, i64) {
+fn leading<L: Line>(lines: &[L], turn: i64, tier: u8) -> (usize, i64) {
     let (mut leader, mut highest) = (0, i64::MIN);
     for (at, line) in lines.iter().enumerate() {
-        if line.weight() == 0 {
+        let weight = line.weight(tier);
+        if weight == 0 {
             continue;
         }
-        let credit = line.at(turn);
+        let credit = line.start() + weight * turn;
         if credit > highest {
             (leader, highest) = (at, credit);
         }
@@ -333,11 +343,11 @@ fn leading<L: Line>(lines: &[L], turn: i64) -> (usize, i64) {
 
 /// The first turn at which another of these lines leads than the one that leads now; `end` where that is none before.
 #[inline(always)]
-fn overtaken<L: Line>(lines: &[L], leader: usize, end: i64) -> i64 {
+fn overtaken<L: Line>(lines: &[L], leader: usize, end: i64, tier: u8) -> i64 {
     let mut end = end;
-    let (start, weight) = (lines[leader].start(), lines[leader].weight());
+    let (start, weight) = (lines[leader].start(), lines[leader].weight(tier));
     for (at, line) in lines.iter().enumerate() {
-        let gain = line.weight() - weight;
+        let gain = line.weight(tier) - weight;
         if gain <= 0 {
             continue;
         }

@@ -1,0 +1,76 @@
+//! LB.DONE: what was in flight has come to its end.
+
+use super::arguments::{Options, lease};
+use super::{Arg, Command, Error, Kind, Spec};
+use crate::lb::Report;
+use crate::server::Call;
+
+/// LB.DONE
+pub struct Done;
+
+impl Command for Done {
+    const SPEC: Spec = Spec {
+        name: "LB.DONE",
+        summary: "Ends a lease, and tells how it went.",
+        complexity: "O(log N + log L), with N the number of backends in the pool and L the number of open leases",
+        since: "0.2.0",
+        arity: -3,
+        flags: "write fast",
+        key: "RW access update",
+        args: &[
+            Arg::KEY,
+            Arg::LEASE_ID,
+            Arg::new(
+                "outcome",
+                Kind::OneOf(&[Arg::token_alone("OK"), Arg::token_alone("FAIL")]),
+            )
+            .optional(),
+            Arg::new("microseconds", Kind::Integer)
+                .token("LATENCY")
+                .optional(),
+        ],
+    };
+
+    fn run(call: &Call) -> Result<(), Error> {
+        let id = lease(call.arg(2));
+        let report = report(call)?;
+        let mut key = call.key()?;
+        key.tick();
+        let done = match (key.pool_mut(), id) {
+            (Some(pool), Some(id)) => pool.done(id, &report),
+            _ => false,
+        };
+        call.reply().integer(usize::from(done));
+        if done {
+            call.picked();
+        }
+        Ok(())
+    }
+}
+
+fn report(call: &Call) -> Result<Report, Error> {
+    let (mut failed, mut latency) = (None, None);
+    let mut options = Options::of(call.args(3));
+    while let Some(word) = options.keyword() {
+        let is_repeated = if word.eq_ignore_ascii_case(b"OK") {
+            failed.replace(false).is_some()
+        } else if word.eq_ignore_ascii_case(b"FAIL") {
+            failed.replace(true).is_some()
+        } else if word.eq_ignore_ascii_case(b"LATENCY") {
+            let micros = options.number("LATENCY", 0..=LATENCY_MAX)?;
+            latency.replace(micros).is_some()
+        } else {
+            return Err(Error::not_one_of("keyword", word, "OK, FAIL or LATENCY us"));
+        };
+        if is_repeated {
+            return Err(Error::repeated(word));
+        }
+    }
+    Ok(Report {
+        failed: failed.unwrap_or(false),
+        latency,
+    })
+}
+
+/// The longest latency, in microseconds: 34 years are 2^50.
+const LATENCY_MAX: u64 = 1 << 50;

@@ -1,0 +1,34 @@
+//! LB.EPOCH: the primary's own command, by which no two leases ever have the same id.
+
+use super::arguments::integer;
+use super::{Arg, Command, Error, Kind, Spec};
+use crate::server::Call;
+
+/// LB.EPOCH
+pub struct Epoch;
+
+impl Command for Epoch {
+    const SPEC: Spec = Spec {
+        name: "LB.EPOCH",
+        summary: "Opens a new epoch for the ids of leases. A primary writes it into the stream before its first lease.",
+        complexity: "O(1)",
+        since: "0.2.0",
+        arity: 3,
+        flags: "write fast",
+        key: "RW update",
+        args: &[Arg::KEY, Arg::new("epoch", Kind::Integer)],
+    };
+
+    fn run(call: &Call) -> Result<(), Error> {
+        let epoch = integer(call.arg(2)).ok_or_else(|| {
+            Error::new(format!("ERR an epoch is an integer from 0 to {}", u64::MAX))
+        })?;
+        let mut key = call.key()?;
+        let found = key.pool_mut().map(|pool| pool.open_epoch(epoch)).is_some();
+        call.reply().ok();
+        if found {
+            call.picked();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! LB.LEASES: what is in flight.
+
+use super::arguments::{self, Options, name};
+use super::{Arg, Command, Error, Spec};
+use crate::server::Call;
+
+/// LB.LEASES
+pub struct Leases;
+
+impl Command for Leases {
+    const SPEC: Spec = Spec {
+        name: "LB.LEASES",
+        summary: "Lists open leases, the oldest first: id, backend, owner, age and remaining milliseconds.",
+        complexity: "O(N + L log N), with N the number of backends in the pool and L the number of leases listed; those of a backend or an owner: O(L)",
+        since: "0.2.0",
+        arity: -2,
+        flags: "readonly",
+        key: "RO access",
+        args: &[
+            Arg::KEY,
+            Arg::BACKEND.token("BACKEND").optional(),
+            Arg::OWNER.optional(),
+            Arg::COUNT,
+        ],
+    };
+
+    fn run(call: &Call) -> Result<(), Error> {
+        let (mut backend, mut owner, mut count) = (None, None, None);
+        let mut options = Options::of(call.args(2));
+        while let Some(word) = options.keyword() {
+            let is_repeated = if word.eq_ignore_ascii_case(b"BACKEND") {
+                let wanted = name(options.value("BACKEND")?)?;
+                backend.replace(wanted).is_some()
+            } else if word.eq_ignore_ascii_case(b"OWNER") {
+                let wanted = arguments::owner(options.value("OWNER")?)?;
+                owner.replace(wanted).is_some()
+            } else if word.eq_ignore_ascii_case(b"COUNT") {
+                let most = options.number("COUNT", 1..=i64::MAX as u64)?;
+                count.replace(most).is_some()
+            } else {
+                let words = "BACKEND backend, OWNER name or COUNT n";
+                return Err(Error::not_one_of("keyword", word, words));
+            };
+            if is_repeated {
+                return Err(Error::repeated(word));
+            }
+        }
+        let key = call.key_to_read()?;
+        let reply = call.reply();
+        let Some(pool) = key.pool() else {
+            reply.array(0);
+            return Ok(());
+        };
+        let slot = backend.map(|backend| pool.slot(backend));
+        let most = count.map_or(usize::MAX, |count| count as usize);
+        let leases = match slot {
+            Some(None) => Vec::new(),
+            slot => pool.list_leases(slot.flatten(), owner, most),
+        };
+        reply.array(leases.len());
+        for lease in leases {
+            reply.map(5);
+            reply.bulk(b"lease");
+            reply.bulk(lease.id.to_string().as_bytes());
+            reply.bulk(b"backend");
+            reply.bulk(pool.name(lease.slot));
+            reply.bulk(b"owner");
+            match lease.owner {
+                Some(owner) => reply.bulk(owner),
+                None => reply.nil(),
+            }
+            reply.bulk(b"age");
+            reply.integer((pool.clock() - lease.granted) as usize);
+            reply.bulk(b"remaining");
+            reply.integer((lease.deadline - pool.clock()) as usize);
+        }
+        Ok(())
+    }
+}

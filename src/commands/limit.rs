@@ -1,0 +1,150 @@
+//! LB.LIMIT: how much a backend, or the pool, may be given.
+
+use super::arguments::{Options, name};
+use super::{Arg, Command, Error, Kind, Spec};
+use crate::lb::{LEASES_MAX, Limits, RATE_MAX, Rate, SPAN_MAX};
+use crate::server::Call;
+
+/// LB.LIMIT
+pub struct Limit;
+
+impl Command for Limit {
+    const SPEC: Spec = Spec {
+        name: "LB.LIMIT",
+        summary: "Limits a backend, or the pool as a whole: leases at once, picks in a time; or answers what is set.",
+        complexity: "O(log N), with N the number of backends in the pool",
+        since: "0.2.0",
+        arity: -2,
+        flags: "write deny-oom",
+        key: "RW access update",
+        args: &[
+            Arg::KEY,
+            Arg::BACKEND.token("BACKEND").optional(),
+            Arg::new("max", Kind::Integer).token("MAX").optional(),
+            Arg::new(
+                "rate",
+                Kind::Block(&[
+                    Arg::new("picks", Kind::Integer).token("RATE"),
+                    Arg::MILLISECONDS,
+                    Arg::new("burst", Kind::Integer).token("BURST").optional(),
+                ]),
+            )
+            .optional(),
+            Arg::new("tier", Kind::Integer).token("TIER").optional(),
+        ],
+    };
+
+    fn run(call: &Call) -> Result<(), Error> {
+        let Wanted { backend, limits } = wanted(call)?;
+        if limits == Limits::default() {
+            return answer(call, backend);
+        }
+        let mut key = call.key()?;
+        if let Some(backend) = backend
+            && key.pool().and_then(|pool| pool.slot(backend)).is_none()
+        {
+            return Err(Error::no_backend(backend));
+        }
+        key.pool_or_new();
+        match limits.rate {
+            // A bucket begins to fill now.
+            Some(Some(_)) => key.tick_for_time(),
+            _ => key.tick(),
+        }
+        key.pool_or_new().set_limits(backend, &limits);
+        key.delete_if_void();
+        call.reply().ok();
+        call.changed(&[(c"lb.limit", 1)]);
+        Ok(())
+    }
+}
+
+struct Wanted<'a> {
+    backend: Option<&'a [u8]>,
+    limits: Limits,
+}
+
+fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
+    let (mut backend, mut limits, mut burst) = (None, Limits::default(), None);
+    let mut options = Options::of(call.args(2));
+    while let Some(word) = options.keyword() {
+        let is_repeated = if word.eq_ignore_ascii_case(b"BACKEND") {
+            let named = name(options.value("BACKEND")?)?;
+            backend.replace(named).is_some()
+        } else if word.eq_ignore_ascii_case(b"MAX") {
+            let max = options.number("MAX", 0..=u64::from(LEASES_MAX))?;
+            limits.max.replace(max as u32).is_some()
+        } else if word.eq_ignore_ascii_case(b"RATE") {
+            let picks = options.number("RATE", 0..=RATE_MAX)?;
+            let millis = options.number("the time of RATE", u64::from(picks > 0)..=SPAN_MAX)?;
+            let burst = 1;
+            let rate = Rate {
+                picks,
+                millis,
+                burst,
+            };
+            limits
+                .rate
+                .replace(Some(rate).filter(|r| r.picks > 0))
+                .is_some()
+        } else if word.eq_ignore_ascii_case(b"BURST") {
+            burst
+                .replace(options.number("BURST", 1..=RATE_MAX)?)
+                .is_some()
+        } else if word.eq_ignore_ascii_case(b"TIER") {
+            let tier = options.number("TIER", 0..=u64::from(u8::MAX))?;
+            limits.tier.replace(tier as u8).is_some()
+        } else {
+            let words = "BACKEND backend, MAX n, RATE n ms, BURST b or TIER t";
+            return Err(Error::not_one_of("keyword", word, words));
+        };
+        if is_repeated {
+            return Err(Error::repeated(word));
+        }
+    }
+    match (burst, &mut limits.rate) {
+        (Some(burst), Some(Some(rate))) => rate.burst = burst,
+        (Some(_), _) => {
+            return Err(Error::new(
+                "ERR BURST needs RATE: it is how many of its picks can come at once".into(),
+            ));
+        }
+        (None, _) => {}
+    }
+    if limits.tier.is_some() && backend.is_none() {
+        return Err(Error::new(
+            "ERR TIER needs BACKEND: the pool as a whole is of no tier".into(),
+        ));
+    }
+    Ok(Wanted { backend, limits })
+}
+
+/// A map of what is set.
+fn answer(call: &Call, backend: Option<&[u8]>) -> Result<(), Error> {
+    let key = call.key_to_read()?;
+    let reply = call.reply();
+    let limits = match key.pool() {
+        Some(pool) => pool.limits(backend),
+        None => backend.is_none().then(Limits::default),
+    };
+    let Some(limits) = limits else {
+        reply.nil();
+        return Ok(());
+    };
+    let rate = limits.rate.flatten();
+    let fields = [
+        ("max", limits.max.map(u64::from)),
+        ("rate", rate.map(|rate| rate.picks)),
+        ("rate-ms", rate.map(|rate| rate.millis)),
+        ("burst", rate.map(|rate| rate.burst)),
+        ("tier", limits.tier.map(u64::from)),
+    ];
+    let set = fields
+        .into_iter()
+        .filter_map(|(field, value)| Some((field, value?)));
+    reply.map(set.clone().count());
+    for (field, value) in set {
+        reply.field(field, value as usize);
+    }
+    Ok(())
+}

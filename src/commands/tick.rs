@@ -1,0 +1,43 @@
+//! LB.TICK: the primary's own command, by which all know what time it is in a pool.
+
+use super::arguments::integer;
+use super::{Arg, Command, Error, Spec};
+use crate::lb::CLOCK_MAX;
+use crate::server::Call;
+
+/// LB.TICK
+pub struct Tick;
+
+impl Command for Tick {
+    const SPEC: Spec = Spec {
+        name: "LB.TICK",
+        summary: "Moves the clock of a pool forward, to milliseconds since 1970. A primary writes it into the stream before what depends on time.",
+        complexity: "O(log N + log L) for each lease that ends, with N the number of backends in the pool and L the number of open leases",
+        since: "0.2.0",
+        arity: 3,
+        flags: "write fast",
+        key: "RW update",
+        args: &[Arg::KEY, Arg::MILLISECONDS],
+    };
+
+    fn run(call: &Call) -> Result<(), Error> {
+        let clock = integer(call.arg(2)).filter(|clock| *clock <= CLOCK_MAX);
+        let clock = clock.ok_or_else(|| {
+            Error::new(format!(
+                "ERR a clock is an integer from 0 to {CLOCK_MAX}, milliseconds since 1970"
+            ))
+        })?;
+        let mut key = call.key()?;
+        if key.is_ahead_of_time(clock) {
+            return Err(Error::new(
+                "ERR the server's own clock is not there yet".into(),
+            ));
+        }
+        let moved = key.pool_mut().is_some_and(|pool| pool.tick(clock));
+        call.reply().ok();
+        if moved {
+            call.picked();
+        }
+        Ok(())
+    }
+}

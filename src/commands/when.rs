@@ -1,0 +1,42 @@
+//! LB.WHEN: why nothing can be picked, and for how long.
+
+use super::{Arg, Command, Error, Spec};
+use crate::lb;
+use crate::server::Call;
+
+/// LB.WHEN
+pub struct When;
+
+impl Command for When {
+    const SPEC: Spec = Spec {
+        name: "LB.WHEN",
+        summary: "Says whether a backend can be picked now; if not, why, and in how many milliseconds the first one is back.",
+        complexity: "O(1) where one can be picked; else O(N + L log L), with N the number of backends in the pool and L the number of leases that end before",
+        since: "0.2.0",
+        arity: 2,
+        flags: "readonly",
+        key: "RO access",
+        args: &[Arg::KEY],
+    };
+
+    fn run(call: &Call) -> Result<(), Error> {
+        let key = call.key_to_read()?;
+        let when = key.pool().map_or(lb::When::Empty, |pool| pool.when());
+        let (reason, millis) = match when {
+            lb::When::Available => ("available", Some(0)),
+            lb::When::Limited(millis) => ("limited", Some(millis)),
+            lb::When::Drained => ("drained", None),
+            lb::When::Down => ("down", None),
+            lb::When::Quiesced => ("quiesced", None),
+            lb::When::Empty => ("empty", None),
+        };
+        let reply = call.reply();
+        reply.array(2);
+        reply.bulk(reason.as_bytes());
+        match millis {
+            Some(millis) => reply.integer(millis as usize),
+            None => reply.never(),
+        }
+        Ok(())
+    }
+}

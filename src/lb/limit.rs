@@ -1,0 +1,225 @@
+//! Limits: how many leases at once, how many picks in a time.
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::{Millis, SPAN_MAX};
+
+/// The most leases that can be allowed at once; more than a pool can hold.
+pub const LEASES_MAX: u32 = i32::MAX as u32;
+/// The largest number of picks in RATE and BURST.
+pub const RATE_MAX: u64 = 1 << 40;
+
+/// So many picks in so many milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// How many.
+    pub picks: u64,
+    /// In how long.
+    pub millis: Millis,
+    /// How many of them can come at once.
+    pub burst: u64,
+}
+
+/// A token bucket: in any window of T ms it gives at most `burst + ⌊T × picks / millis⌋` tokens.
+///
+/// Its level is counted in parts of a token, of which a token has `millis` and each millisecond brings `picks`: so all
+/// is exact in whole numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bucket {
+    pub rate: Rate,
+    /// How full it was at `at`. It is brought up to date only when a token is taken: so the clock may pass in one
+    /// step or in many.
+    level: u128,
+    at: Millis,
+}
+
+impl Rate {
+    /// Whether every number is in its range.
+    pub fn is_sound(&self) -> bool {
+        let picks = 1..=RATE_MAX;
+        picks.contains(&self.picks)
+            && picks.contains(&self.burst)
+            && (1..=SPAN_MAX).contains(&self.millis)
+    }
+
+    fn full(&self) -> u128 {
+        u128::from(self.burst) * u128::from(self.millis)
+    }
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub fn full(rate: Rate, clock: Millis) -> Bucket {
+        Bucket {
+            rate,
+            level: rate.full(),
+            at: clock,
+        }
+    }
+
+    /// The bucket with another rate and the tokens that it holds, as far as they find room.
+    pub fn with_rate(&self, rate: Rate, clock: Millis) -> Bucket {
+        // At most 2^80 times 2^40.
+        let scaled = self.level_at(clock) * u128::from(rate.millis) / u128::from(self.rate.millis);
+        Bucket {
+            rate,
+            level: scaled.min(rate.full()),
+            at: clock,
+        }
+    }
+
+    /// Takes a token, of which there is one.
+    pub fn take(&mut self, clock: Millis) {
+        self.level = self.level_at(clock) - u128::from(self.rate.millis);
+        self.at = clock;
+    }
+
+    /// When there is a token: now, or later.
+    pub fn next(&self, clock: Millis) -> Millis {
+        let lacks = u128::from(self.rate.millis).saturating_sub(self.level);
+        let wait = lacks.div_ceil(u128::from(self.rate.picks));
+        // A token's parts are at most 2^40, and each millisecond brings one at least.
+        (self.at + wait as u64).max(clock)
+    }
+
+    /// Whether a bucket can be like that, at this clock.
+    pub fn is_sound(&self, clock: Millis) -> bool {
+        self.rate.is_sound() && self.level <= self.rate.full() && self.at <= clock
+    }
+
+    fn level_at(&self, clock: Millis) -> u128 {
+        let brought = u128::from(clock - self.at) * u128::from(self.rate.picks);
+        (self.level + brought).min(self.rate.full())
+    }
+}
+
+/// What LB.LIMIT sets, of which each may be left as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Leases at once; 0 = any number.
+    pub max: Option<u32>,
+    /// Picks in a time; `Some(None)` = any number.
+    pub rate: Option<Option<Rate>>,
+    /// Which backends serve first: those of the lowest tier that has an eligible one.
+    pub tier: Option<u8>,
+}
+
+/// A limit of a backend or of the pool.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Limit {
+    pub max: u32,
+    pub bucket: Option<Box<Bucket>>,
+    /// When its bucket has a token again, where it has none: as it stands among the pool's refills.
+    pub refill: Option<Millis>,
+}
+
+impl Limit {
+    /// Whether it limits anything.
+    pub fn is_set(&self) -> bool {
+        self.max > 0 || self.bucket.is_some()
+    }
+
+    /// Sets what is given.
+    pub fn set(&mut self, limits: &Limits, clock: Millis) {
+        self.max = limits.max.unwrap_or(self.max);
+        if let Some(rate) = limits.rate {
+            let bucket = rate.map(|rate| match &self.bucket {
+                Some(bucket) => bucket.with_rate(rate, clock),
+                None => Bucket::full(rate, clock),
+            });
+            self.bucket = bucket.map(Box::new);
+        }
+    }
+
+    /// Whether so many leases are as many as there may be.
+    pub fn is_reached_by(&self, leases: u32) -> bool {
+        self.max > 0 && leases >= self.max
+    }
+
+    /// When the bucket has a token: now, or later.
+    pub fn next(&self, clock: Millis) -> Millis {
+        (self.bucket.as_ref()).map_or(clock, |bucket| bucket.next(clock))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every window of a greedy user's log, over rates whose tokens do not come at whole milliseconds.
+    #[test]
+    fn no_window_holds_more_than_the_bucket_allows() {
+        for (picks, millis, burst) in [
+            (1, 1, 1),
+            (3, 7, 1),
+            (7, 3, 2),
+            (5, 1000, 4),
+            (999, 1000, 10),
+        ] {
+            let rate = Rate {
+                picks,
+                millis,
+                burst,
+            };
+            let mut bucket = Bucket::full(rate, 5);
+            let mut log = Vec::new();
+            let step = if picks == 5 { 10 } else { 1 };
+            for clock in (5..3000).step_by(step) {
+                while bucket.next(clock) == clock {
+                    bucket.take(clock);
+                    log.push(clock);
+                }
+            }
+            for (i, from) in log.iter().enumerate() {
+                for (n, to) in log[i..].iter().enumerate() {
+                    assert!((n as u64) < burst + (to - from) * picks / millis);
+                }
+            }
+            // And where it never runs over, it gives all that it may.
+            if (step as u64) * picks <= (burst - 1) * millis {
+                let all = burst + (log[log.len() - 1] - 5) * picks / millis;
+                assert!(log.len() as u64 + 1 >= all, "{rate:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_numbers_fit() {
+        let rate = Rate {
+            picks: RATE_MAX,
+            millis: SPAN_MAX,
+            burst: RATE_MAX,
+        };
+        let mut bucket = Bucket::full(rate, 0);
+        bucket.take(super::super::clock::CLOCK_MAX);
+        let slow = Rate { picks: 1, ..rate };
+        let mut slow = Bucket::full(Rate { burst: 1, ..slow }, 0);
+        slow.take(0);
+        assert_eq!(slow.next(0), SPAN_MAX);
+        assert_eq!(
+            bucket.with_rate(rate, super::super::clock::CLOCK_MAX).rate,
+            rate
+        );
+    }
+
+    #[test]
+    fn another_rate_gives_no_tokens_away() {
+        let rate = Rate {
+            picks: 1,
+            millis: 10,
+            burst: 5,
+        };
+        let mut bucket = Bucket::full(rate, 0);
+        for _ in 0..4 {
+            bucket.take(0);
+        }
+        let wider = Rate {
+            picks: 1,
+            millis: 1000,
+            burst: 100,
+        };
+        let mut bucket = bucket.with_rate(wider, 0);
+        bucket.take(0);
+        assert_eq!(bucket.next(0), 1000);
+    }
+}

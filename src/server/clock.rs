@@ -1,0 +1,215 @@
+//! The server's time, and the list of the pools in which something is due.
+//!
+//! A value does not know its key, so the list holds hints: look at that key at that time. A hint is checked when its time has come; it may be wrong,
+//! but there is one for each pool in which something is due, on replicas too, for the day on which they are primaries.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::os::raw::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use redis_module::raw;
+
+use super::guard::guarded;
+use super::key::{Due, Key};
+use super::place::{Place, has_flag};
+use super::waiting;
+use crate::lb::Millis;
+
+/// Whether nobody ticks but LB.TICK, with any time: the load argument `clock manual`, for tests.
+static IS_MANUAL: AtomicBool = AtomicBool::new(false);
+
+/// How often this process has become a primary: a mark by which a pool knows whether its epoch is of now.
+static TERM: AtomicU64 = AtomicU64::new(1);
+
+/// Between two looks at the list. With the step of the clocks what is due is done within 100 ms.
+const PERIOD_MS: i64 = 50;
+/// So many keys are looked at in one go,
+const KEYS_A_GO: usize = 200;
+/// and so many leases of each are ended.
+const LEASES_A_GO: usize = 1000;
+/// A replica looks again after so long.
+const REPLICA_MS: Millis = 1000;
+
+type Hint = (Millis, c_int, Box<[u8]>);
+
+thread_local! {
+    // Only the main thread has any.
+    static HINTS: RefCell<BinaryHeap<Reverse<Hint>>> = const { RefCell::new(BinaryHeap::new()) };
+}
+
+/// Nobody ticks from now on but LB.TICK.
+pub fn be_manual() {
+    IS_MANUAL.store(true, Ordering::Relaxed);
+}
+
+/// Whether nobody ticks but LB.TICK.
+pub fn is_manual() -> bool {
+    IS_MANUAL.load(Ordering::Relaxed)
+}
+
+/// The mark of the present time as a primary.
+pub fn term() -> u64 {
+    TERM.load(Ordering::Relaxed)
+}
+
+/// The server's time. Where the server has one that stands still while a transaction or a script runs, that one.
+pub fn now() -> Millis {
+    // SAFETY: as every call of the API.
+    let now = match unsafe { raw::RedisModule_CachedMicroseconds } {
+        Some(cached) => unsafe { cached() / 1000 },
+        None => api!(RedisModule_Milliseconds()),
+    };
+    now as Millis
+}
+
+/// Something will be due at that key.
+pub fn remember(time: Millis, db: c_int, key: &[u8]) {
+    HINTS.with_borrow_mut(|hints| hints.push(Reverse((time, db, key.into()))));
+}
+
+/// Something will be due at the key that is being loaded, in whichever database that is.
+pub fn remember_loaded(time: Millis, io: *mut raw::RedisModuleIO) {
+    let name = api!(RedisModule_GetKeyNameFromIO(io));
+    if name.is_null() {
+        return;
+    }
+    // SAFETY: as every call of the API. 6.2 does not tell the database: there it may be any of those that servers have unless
+    // they are told otherwise.
+    let dbs = match unsafe { raw::RedisModule_GetDbIdFromIO } {
+        Some(db) => unsafe { db(io)..db(io) + 1 },
+        None => 0..16,
+    };
+    for db in dbs {
+        remember(time, db, super::place::bytes(name));
+    }
+}
+
+/// Starts the timer, and hears of what moves pools behind their backs.
+pub fn start(ctx: *mut raw::RedisModuleCtx) {
+    arm(ctx);
+    let generic = raw::REDISMODULE_NOTIFY_GENERIC;
+    api!(RedisModule_SubscribeToKeyspaceEvents(
+        ctx,
+        generic,
+        Some(event)
+    ));
+    for (id, heard) in [
+        (
+            raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED,
+            role_changed as EventCallback,
+        ),
+        (raw::REDISMODULE_EVENT_SWAPDB, databases_swapped),
+    ] {
+        let event = raw::RedisModuleEvent { id, dataver: 1 };
+        api!(RedisModule_SubscribeToServerEvent(ctx, event, Some(heard)));
+    }
+}
+
+type EventCallback =
+    unsafe extern "C" fn(*mut raw::RedisModuleCtx, raw::RedisModuleEvent, u64, *mut c_void);
+
+fn arm(ctx: *mut raw::RedisModuleCtx) {
+    api!(RedisModule_CreateTimer(
+        ctx,
+        PERIOD_MS,
+        Some(fire),
+        ptr::null_mut()
+    ));
+}
+
+unsafe extern "C" fn fire(ctx: *mut raw::RedisModuleCtx, _: *mut c_void) {
+    guarded("the timer", || {
+        // During a pause, as before a failover, nothing may go to the replicas: a server ends by an assertion.
+        if api!(RedisModule_AvoidReplicaTraffic()) == 0 {
+            waiting::look(ctx);
+            look(ctx);
+        }
+    });
+    arm(ctx);
+}
+
+/// Looks at the keys whose time has come.
+fn look(ctx: *mut raw::RedisModuleCtx) {
+    if is_manual() || HINTS.with_borrow(|hints| hints.is_empty()) {
+        return;
+    }
+    let now = now();
+    let is_primary = has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER);
+    for _ in 0..KEYS_A_GO {
+        let first = HINTS.with_borrow_mut(|hints| match hints.peek() {
+            Some(Reverse((time, _, _))) if *time <= now => hints.pop(),
+            _ => None,
+        });
+        let Some(Reverse((_, db, name))) = first else {
+            return;
+        };
+        Place::with(ctx, db, &name, |place| {
+            let due = Key::open_to_read(place).ok();
+            match due.and_then(|mut key| key.due(now, is_primary, LEASES_A_GO)) {
+                // The server refuses where the slot is another node's.
+                Some(Due::Now(time))
+                    if is_primary && place.command(c"LB.TICK", &time.to_string()) => {}
+                Some(Due::Now(_)) => remember(now + REPLICA_MS, db, &name),
+                Some(Due::At(time)) => remember(time, db, &name),
+                None => {}
+            }
+        });
+    }
+}
+
+unsafe extern "C" fn event(
+    ctx: *mut raw::RedisModuleCtx,
+    _: c_int,
+    event: *const std::os::raw::c_char,
+    name: *mut raw::RedisModuleString,
+) -> c_int {
+    guarded("an event", || {
+        // SAFETY: the server hands a text.
+        let event = unsafe { std::ffi::CStr::from_ptr(event) }.to_bytes();
+        if [&b"rename_to"[..], b"move_to", b"copy_to", b"restore"].contains(&event) {
+            let place = Place { ctx, name };
+            if let Ok(mut key) = Key::open_to_read(place) {
+                key.arrived();
+            }
+            waiting::look_later(place.db(), place.bytes());
+        }
+    });
+    raw::REDISMODULE_OK as c_int
+}
+
+unsafe extern "C" fn role_changed(
+    _: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    role: u64,
+    _: *mut c_void,
+) {
+    if role == raw::REDISMODULE_EVENT_REPLROLECHANGED_NOW_MASTER {
+        TERM.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+unsafe extern "C" fn databases_swapped(
+    _: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    _: u64,
+    data: *mut c_void,
+) {
+    guarded("SWAPDB", || {
+        // SAFETY: this event comes with that.
+        let swapped = unsafe { &*data.cast::<raw::RedisModuleSwapDbInfo>() };
+        let (a, b) = (swapped.dbnum_first, swapped.dbnum_second);
+        HINTS.with_borrow_mut(|hints| {
+            let moved = hints.drain().map(|Reverse((time, db, key))| match db {
+                db if db == a => Reverse((time, b, key)),
+                db if db == b => Reverse((time, a, key)),
+                _ => Reverse((time, db, key)),
+            });
+            *hints = moved.collect();
+        });
+        waiting::look_at_database(a);
+        waiting::look_at_database(b);
+    });
+}

@@ -1,0 +1,150 @@
+//! A key by its name, and what can be said of it to replicas, watchers and subscribers.
+
+use std::ffi::CStr;
+use std::os::raw::c_int;
+
+use redis_module::raw;
+
+/// A key of the database that the context has selected. It lives as long as the context and the name do, which is
+/// as long as the server is in one callback.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub(super) ctx: *mut raw::RedisModuleCtx,
+    pub(super) name: *mut raw::RedisModuleString,
+}
+
+impl Place {
+    /// Runs with the place of that name in that database; not at all where there is no such database.
+    pub(super) fn with<T>(
+        ctx: *mut raw::RedisModuleCtx,
+        db: c_int,
+        name: &[u8],
+        run: impl FnOnce(Place) -> T,
+    ) -> Option<T> {
+        if api!(RedisModule_SelectDb(ctx, db)) != raw::REDISMODULE_OK as c_int {
+            return None;
+        }
+        let name = Text::of(ctx, name);
+        Some(run(Place { ctx, name: name.0 }))
+    }
+
+    /// The database.
+    pub(super) fn db(self) -> c_int {
+        api!(RedisModule_GetSelectedDb(self.ctx))
+    }
+
+    /// The name.
+    pub(super) fn bytes<'a>(self) -> &'a [u8] {
+        bytes(self.name)
+    }
+
+    /// The pool was changed by the command that runs, of which no event is made: the command goes into the stream as it
+    /// came, and clients that watch the key hear of it.
+    #[inline(always)]
+    pub(super) fn changed(self) {
+        api!(RedisModule_ReplicateVerbatim(self.ctx));
+        self.touched();
+    }
+
+    /// Clients that watch the key hear that it was changed.
+    #[inline(always)]
+    pub(super) fn touched(self) {
+        api!(RedisModule_SignalModifiedKey(self.ctx, self.name));
+    }
+
+    /// Announces an event at the key.
+    pub(super) fn notify(self, kind: c_int, event: &CStr) {
+        api!(RedisModule_NotifyKeyspaceEvent(
+            self.ctx,
+            kind,
+            event.as_ptr(),
+            self.name
+        ));
+    }
+
+    /// Puts a command on the key into the stream, behind what is there already.
+    pub(super) fn replicate(self, command: &CStr, arguments: &[&[u8]]) {
+        let texts: Vec<Text> = (arguments.iter())
+            .map(|argument| Text::of(self.ctx, argument))
+            .collect();
+        let mut pointers: Vec<_> = texts.iter().map(|text| text.0).collect();
+        api!(RedisModule_Replicate(
+            self.ctx,
+            command.as_ptr(),
+            c"sv".as_ptr(),
+            self.name,
+            pointers.as_mut_ptr(),
+            pointers.len(),
+        ));
+    }
+
+    /// Runs a command on the key, as a client would, and puts it into the stream; false where the server refuses it.
+    pub(super) fn command(self, command: &CStr, argument: &str) -> bool {
+        let reply = api!(RedisModule_Call(
+            self.ctx,
+            command.as_ptr(),
+            c"!sb".as_ptr(),
+            self.name,
+            argument.as_ptr(),
+            argument.len(),
+        ));
+        if reply.is_null() {
+            return false;
+        }
+        let kind = api!(RedisModule_CallReplyType(reply));
+        api!(RedisModule_FreeCallReply(reply));
+        kind != raw::REDISMODULE_REPLY_ERROR as c_int
+    }
+
+    /// Whether the running command comes from the stream (from a primary, or out of an AOF) and must do what the stream says.
+    pub(super) fn must_obey(self) -> bool {
+        let is_from_aof = api!(RedisModule_GetClientId(self.ctx)) == u64::MAX;
+        is_from_aof || self.has_flag(raw::REDISMODULE_CTX_FLAGS_REPLICATED)
+    }
+
+    /// Whether the context has any of these flags.
+    pub(super) fn has_flag(self, flags: u32) -> bool {
+        has_flag(self.ctx, flags)
+    }
+}
+
+/// Whether the context has any of these flags.
+pub(super) fn has_flag(ctx: *mut raw::RedisModuleCtx, flags: u32) -> bool {
+    api!(RedisModule_GetContextFlags(ctx)) as u32 & flags != 0
+}
+
+/// The bytes of a string of the server's, which outlives them.
+pub(super) fn bytes<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
+    let mut len = 0;
+    let bytes = api!(RedisModule_StringPtrLen(string, &mut len));
+    // SAFETY: the server keeps the string until the callback is done.
+    unsafe { std::slice::from_raw_parts(bytes.cast(), len) }
+}
+
+/// A string of the server's that we made.
+struct Text(*mut raw::RedisModuleString);
+
+impl Text {
+    fn of(_: *mut raw::RedisModuleCtx, bytes: &[u8]) -> Text {
+        // Without the context: it belongs to nobody but us.
+        let none = std::ptr::null_mut();
+        Text(api!(RedisModule_CreateString(
+            none,
+            bytes.as_ptr().cast(),
+            bytes.len()
+        )))
+    }
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        api!(RedisModule_FreeString(std::ptr::null_mut(), self.0));
+    }
+}
+
+/// A random number.
+pub(super) fn entropy() -> u64 {
+    let mut bytes = [0; 8];
+    api!(RedisModule_GetRandomBytes(bytes.as_mut_ptr(), bytes.len()));
+    u64::from_ne_bytes(bytes)
+}
