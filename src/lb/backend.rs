@@ -42,13 +42,29 @@ pub struct Backend {
     pub(super) credit: i64,
     pub(super) picks: u64,
     pub(super) weight: u16,
-    /// Its weight while it is eligible, else 0: the one thing that the algorithms look at.
-    pub(super) live: u16,
+    /// Its part in the running: the one thing that the algorithms look at.
+    pub(super) part: Part,
     pub(super) state: State,
-    /// The tier that it serves in.
-    pub(super) tier: u8,
     /// Whether a limit of its own keeps it out; what the limit is, `capacity.rs` knows.
     pub(super) is_limited: bool,
+}
+
+/// A tier in the upper half, and the weight while eligible in the lower one, else 0: so that one look tells whether a backend takes
+/// part in the running of a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part(u32);
+
+impl Part {
+    pub fn of(weight: u16, tier: u8) -> Part {
+        Part(u32::from(tier) << 16 | u32::from(weight))
+    }
+
+    /// The weight, if it takes part in the running of that tier.
+    #[inline(always)]
+    pub fn weight_in(self, tier: u8) -> Option<u16> {
+        let weight = self.0 ^ u32::from(tier) << 16;
+        (weight.wrapping_sub(1) < u32::from(u16::MAX)).then_some(weight as u16)
+    }
 }
 
 impl Backend {
@@ -59,9 +75,8 @@ impl Backend {
             credit: 0,
             picks: 0,
             weight,
-            live: 0,
+            part: Part::of(0, 0),
             state: State::Up,
-            tier: 0,
             is_limited: false,
         }
     }
@@ -74,10 +89,15 @@ impl Backend {
         }
     }
 
-    /// Its weight while it is eligible and of that tier, else 0.
+    /// Its weight while it is eligible, else 0.
     #[inline(always)]
+    pub(super) fn live(&self) -> u16 {
+        self.part.0 as u16
+    }
+
+    /// Its weight while it is eligible and of that tier, else 0.
     pub(super) fn live_in(&self, tier: u8) -> u16 {
-        if self.tier == tier { self.live } else { 0 }
+        self.part.weight_in(tier).unwrap_or(0)
     }
 
     /// Whether the slot's backend was removed.
@@ -97,7 +117,7 @@ impl Backend {
 
     /// Its tier: those of the lowest one that has an eligible backend serve.
     pub fn tier(&self) -> u8 {
-        self.tier
+        (self.part.0 >> 16) as u8
     }
 
     /// What the operator set.

@@ -427,7 +427,7 @@ impl Pool {
         };
         if let Some(tier) = limits.tier
             && at != POOL
-            && self.backends[at].tier != tier
+            && self.backends[at].tier() != tier
         {
             // What a pool is saved with goes by this.
             self.capacity();
@@ -455,7 +455,7 @@ impl Pool {
             max: limit.map(|l| l.max).filter(|max| *max > 0),
             rate: (limit.and_then(|l| l.bucket.as_ref())).map(|bucket| Some(bucket.rate)),
             tier: slot
-                .map(|slot| self.backends[slot].tier)
+                .map(|slot| self.backends[slot].tier())
                 .filter(|tier| *tier > 0),
         })
     }
@@ -538,7 +538,7 @@ impl Pool {
     /// What least connections looks at has changed in that slot.
     pub(super) fn reload(&mut self, slot: Slot) {
         if let Some(capacity) = &self.capacity {
-            let tier = self.backends[slot].tier;
+            let tier = self.backends[slot].tier();
             let lane = super::pool::lane(&mut self.lane, &mut self.parked, tier);
             lane.reload(&self.backends, capacity, slot);
         }

@@ -15,7 +15,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::backend::{Backend, State};
+use super::backend::{Backend, Part, State};
 use super::capacity::Capacity;
 use super::chance::Chance;
 use super::clock::{self, CLOCK_MAX, SPAN_MAX};
@@ -393,9 +393,8 @@ fn decode_member(pool: &Pool, member: Member) -> Result<Backend, Malformed> {
             member.picks <= i64::MAX as u64,
         )?,
         weight: member.weight,
-        live: 0,
+        part: Part::of(0, 0),
         state,
-        tier: 0,
         is_limited: false,
     })
 }

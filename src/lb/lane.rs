@@ -43,7 +43,7 @@ impl Lane {
 
     /// A backend of this tier takes part with another weight from now on, 0 = not at all, and with this credit.
     pub fn enter(&mut self, backends: &mut [Backend], slot: Slot, live: u16, credit: i64) {
-        self.order.change(slot, backends[slot].live, live);
+        self.order.change(slot, backends[slot].live(), live);
         self.race.enter(backends, slot, live, credit);
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::backend::{Backend, State};
+use super::backend::{Backend, Part, State};
 use super::capacity::{Capacity, Terms, Untaken};
 use super::chance::Chance;
 use super::index::Index;
@@ -358,7 +358,7 @@ impl Pool {
     pub fn has_eligible(&self, exclude: &[&[u8]]) -> bool {
         let excluded = exclude.iter().filter_map(|name| self.find(name));
         let excluded: HashSet<Slot> = excluded
-            .filter(|slot| self.backends[*slot].live > 0)
+            .filter(|slot| self.backends[*slot].live() > 0)
             .collect();
         excluded.len() < self.available()
     }
@@ -440,7 +440,7 @@ impl Pool {
     /// Adds a backend whose name the pool lacks, with its credit as a plain number.
     pub(super) fn push(&mut self, backend: Backend) {
         let slot = self.backends.len();
-        self.open_lane(backend.tier);
+        self.open_lane(backend.tier());
         self.name_bytes += backend.name.heap_bytes();
         self.members += 1;
         self.backends.push(backend);
@@ -482,7 +482,7 @@ impl Pool {
 
     /// Takes a backend out of the running; false where it is not in it.
     fn suspend(&mut self, slot: Slot) -> bool {
-        let eligible = self.backends[slot].live > 0;
+        let eligible = self.backends[slot].live() > 0;
         if eligible {
             let credit = self.credit(slot);
             self.take_part(slot, 0, credit);
@@ -494,7 +494,7 @@ impl Pool {
     pub(super) fn resume(&mut self, slot: Slot) {
         let backend = &self.backends[slot];
         let live = backend.available_weight();
-        if live != backend.live {
+        if live != backend.live() {
             let credit = self.credit(slot);
             self.take_part(slot, live, credit);
         }
@@ -502,7 +502,7 @@ impl Pool {
 
     /// The one place where a backend's part in the running changes.
     fn take_part(&mut self, slot: Slot, live: u16, credit: i64) {
-        let lane = lane(&mut self.lane, &mut self.parked, self.backends[slot].tier);
+        let lane = lane(&mut self.lane, &mut self.parked, self.backends[slot].tier());
         lane.enter(&mut self.backends, slot, live, credit);
         if let Some(capacity) = &self.capacity {
             lane.reload(&self.backends, capacity, slot);
@@ -541,7 +541,7 @@ impl Pool {
     pub(super) fn set_tier(&mut self, slot: Slot, tier: u8, credit: i64) {
         self.suspend(slot);
         self.open_lane(tier);
-        self.backends[slot].tier = tier;
+        self.backends[slot].part = Part::of(0, tier);
         self.backends[slot].credit = credit;
         self.resume(slot);
     }
@@ -573,7 +573,7 @@ impl Pool {
         let backends = &self.backends;
         self.lane = Lane::of(backends, self.lane.tier);
         self.parked
-            .retain(|lane| backends.iter().any(|b| b.tier == lane.tier));
+            .retain(|lane| backends.iter().any(|b| b.tier() == lane.tier));
         self.parked
             .iter_mut()
             .for_each(|lane| *lane = Lane::of(backends, lane.tier));
@@ -592,7 +592,7 @@ impl Pool {
     pub fn credit(&self, slot: Slot) -> i64 {
         let backend = &self.backends[slot];
         let mut lanes = self.lanes();
-        let lane = lanes.find(|lane| lane.tier == backend.tier);
+        let lane = lanes.find(|lane| lane.tier == backend.tier());
         lane.map_or(backend.credit, |lane| lane.race.credit(backend))
     }
 
@@ -600,7 +600,7 @@ impl Pool {
     #[doc(hidden)]
     pub fn set_credit(&mut self, name: &[u8], credit: i64) {
         let slot = self.find(name).expect("the backend is there");
-        let live = self.backends[slot].live;
+        let live = self.backends[slot].live();
         self.take_part(slot, live, credit);
     }
 
@@ -612,7 +612,7 @@ impl Pool {
         assert!(self.backends.len() <= 2 * self.members + self.leases() || self.capacity.is_some());
         assert!(self.rr.next <= self.backends.len());
         for (slot, b) in self.backends.iter().enumerate() {
-            assert_eq!(b.live, b.available_weight(), "{b:?}");
+            assert_eq!(b.live(), b.available_weight(), "{b:?}");
             assert!(self.credit(slot).abs() <= CREDIT_MAX, "{b:?}");
             assert!(b.is_vacant() || self.find(b.name()) == Some(slot), "{b:?}");
         }
@@ -624,7 +624,7 @@ impl Pool {
             assert!(lane.eligible() == 0 || lane.tier == self.lane.tier || !is_lower);
         }
         let lanes: usize = self.lanes().map(|lane| lane.eligible() as usize).sum();
-        assert_eq!(lanes, self.backends.iter().filter(|b| b.live > 0).count());
+        assert_eq!(lanes, self.backends.iter().filter(|b| b.live() > 0).count());
         let mut again = self.clone();
         again.relimit_all();
         assert_eq!(again.is_closed, self.is_closed);

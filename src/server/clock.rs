@@ -21,6 +21,8 @@ use crate::lb::Millis;
 /// Whether nobody ticks but LB.TICK, with any time: the load argument `clock manual`, for tests.
 static IS_MANUAL: AtomicBool = AtomicBool::new(false);
 
+static IS_LISTENING: AtomicBool = AtomicBool::new(false);
+
 /// How often this process has become a primary: a mark by which a pool knows whether its epoch is of now.
 static TERM: AtomicU64 = AtomicU64::new(1);
 
@@ -65,6 +67,19 @@ pub fn now() -> Millis {
     now as Millis
 }
 
+/// Hears from now on of what brings pools to other keys. Not before anything is due or anybody waits: each event of the server
+/// costs 40 instructions more when a module listens.
+pub fn listen(ctx: *mut raw::RedisModuleCtx) {
+    if !IS_LISTENING.swap(true, Ordering::Relaxed) {
+        let generic = raw::REDISMODULE_NOTIFY_GENERIC;
+        api!(RedisModule_SubscribeToKeyspaceEvents(
+            ctx,
+            generic,
+            Some(event)
+        ));
+    }
+}
+
 /// Something will be due at that key.
 pub fn remember(time: Millis, db: c_int, key: &[u8]) {
     HINTS.with_borrow_mut(|hints| hints.push(Reverse((time, db, key.into()))));
@@ -76,6 +91,7 @@ pub fn remember_loaded(time: Millis, io: *mut raw::RedisModuleIO) {
     if name.is_null() {
         return;
     }
+    listen(api!(RedisModule_GetContextFromIO(io)));
     // SAFETY: as every call of the API. 6.2 does not tell the database: there it may be any of those that servers have unless
     // they are told otherwise.
     let dbs = match unsafe { raw::RedisModule_GetDbIdFromIO } {
@@ -87,15 +103,9 @@ pub fn remember_loaded(time: Millis, io: *mut raw::RedisModuleIO) {
     }
 }
 
-/// Starts the timer, and hears of what moves pools behind their backs.
+/// Starts the timer, and hears of what concerns all pools.
 pub fn start(ctx: *mut raw::RedisModuleCtx) {
     arm(ctx);
-    let generic = raw::REDISMODULE_NOTIFY_GENERIC;
-    api!(RedisModule_SubscribeToKeyspaceEvents(
-        ctx,
-        generic,
-        Some(event)
-    ));
     for (id, heard) in [
         (
             raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED,

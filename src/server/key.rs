@@ -65,7 +65,7 @@ pub(super) enum Due {
 pub struct Key<'a> {
     place: Place,
     raw: *mut raw::RedisModuleKey,
-    /// Null where the key is missing.
+    /// Null where the key is missing. Never one that is poisoned: of such a key there is no `Key`.
     value: *mut Value,
     /// Whether a panic from now on can leave the pool half-changed.
     is_lent: bool,
@@ -105,10 +105,11 @@ impl Key<'_> {
     /// The pool, to look at it.
     pub fn pool(&self) -> Option<&Pool> {
         // SAFETY: the value lives as long as the key is open, and is lent as `&mut` only through `&mut self`.
-        match unsafe { self.value.as_ref() } {
-            Some(Value::Pool(pool, _)) => Some(pool),
-            _ => None,
-        }
+        unsafe { self.value.as_ref() }.map(|value| match value {
+            Value::Pool(pool, _) => pool,
+            // SAFETY: so says the field.
+            Value::Poisoned => unsafe { std::hint::unreachable_unchecked() },
+        })
     }
 
     /// The pool, to change it.
@@ -119,10 +120,11 @@ impl Key<'_> {
     fn parts(&mut self) -> Option<(&mut Pool, &mut Option<Box<Local>>)> {
         self.is_lent = true;
         // SAFETY: as above.
-        match unsafe { self.value.as_mut() } {
-            Some(Value::Pool(pool, local)) => Some((pool, local)),
-            _ => None,
-        }
+        unsafe { self.value.as_mut() }.map(|value| match value {
+            Value::Pool(pool, local) => (pool, local),
+            // SAFETY: so says the field.
+            Value::Poisoned => unsafe { std::hint::unreachable_unchecked() },
+        })
     }
 
     /// The pool, to change it; a new one where the key is missing.
@@ -227,6 +229,7 @@ impl Key<'_> {
         let local = local.get_or_insert_default();
         if local.hint.is_none_or(|hint| due < hint) {
             local.hint = Some(due);
+            clock::listen(place.ctx);
             clock::remember(due.saturating_sub(local.ahead), place.db(), place.bytes());
         }
     }
@@ -296,8 +299,11 @@ impl Key<'_> {
         if !is_missing && !replace {
             return Err(Error::busy_key());
         }
+        key.is_lent = matches!(value, Value::Pool(..));
         key.set(value);
-        key.parts();
+        if !key.is_lent {
+            key.value = ptr::null_mut();
+        }
         Ok(())
     }
 

@@ -47,11 +47,10 @@ impl Reply {
         } else if names.len() == 0 {
             self.nil();
         }
+        let Some(first) = lease else {
+            return names.for_each(|name| self.bulk(name));
+        };
         for (place, name) in names.enumerate() {
-            let Some(first) = lease else {
-                self.bulk(name);
-                continue;
-            };
             let number = first.number + place as u64;
             let id = LeaseId { number, ..first };
             self.array(2);

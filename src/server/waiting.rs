@@ -6,12 +6,14 @@
 //! Rejected: the server's own `BlockClientOnKeys`, which asks all waiters of a key at each signal: with 10,000 of them
 //! that takes 656 µs.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::raw::{c_int, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use redis_module::raw;
 
+use super::clock;
 use super::guard::guarded;
 use super::info::PICKS;
 use super::key::Key;
@@ -54,14 +56,15 @@ struct Queues {
 thread_local! {
     // Only the main thread has any.
     static QUEUES: RefCell<Queues> = RefCell::default();
-    /// How many wait, so that it costs next to nothing where nobody does.
-    static WAITING: Cell<usize> = const { Cell::new(0) };
 }
+
+/// How many wait. Beside the queues, because a static costs a command next to nothing, and a thread's own a call.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether anybody waits, anywhere.
 #[inline(always)]
 pub fn is_any() -> bool {
-    WAITING.get() > 0
+    WAITING.load(Ordering::Relaxed) > 0
 }
 
 /// What a waiter was given, on its way to it.
@@ -82,12 +85,12 @@ impl Queues {
         let kind = queue.kinds.entry(waiter.excluded.clone()).or_default();
         kind.insert(arrival);
         queue.waiters.insert(arrival, waiter);
-        WAITING.set(self.clients.len());
+        WAITING.store(self.clients.len(), Ordering::Relaxed);
     }
 
     fn remove(&mut self, client: Client) -> Option<Waiter> {
         let (at, arrival) = self.clients.remove(&client)?;
-        WAITING.set(self.clients.len());
+        WAITING.store(self.clients.len(), Ordering::Relaxed);
         let queue = self.queues.get_mut(&at)?;
         let waiter = queue.waiters.remove(&arrival)?;
         if let Some(kind) = queue.kinds.get_mut(&waiter.excluded) {
@@ -132,6 +135,7 @@ pub fn wait(place: Place, wanted: &Wanted, millis: Millis) {
         client,
         Some(disconnected)
     ));
+    clock::listen(place.ctx);
     let mut excluded: Vec<Box<[u8]>> = wanted.request.exclude.iter().map(|n| (*n).into()).collect();
     excluded.sort_unstable();
     excluded.dedup();

@@ -169,6 +169,6 @@ pub(super) fn by_load(
     b: Slot,
 ) -> Ordering {
     let busy = |slot: Slot| 1 + capacity.map_or(0, |c| u64::from(c.leases.on(slot)));
-    let weight = |slot: Slot| u64::from(backends[slot].live);
+    let weight = |slot: Slot| u64::from(backends[slot].live());
     (busy(a) * weight(b)).cmp(&(busy(b) * weight(a)))
 }

@@ -20,7 +20,7 @@
 
 use super::{Foresight, Pick};
 use crate::lb::Slot;
-use crate::lb::backend::Backend;
+use crate::lb::backend::{Backend, Part};
 use crate::lb::order::{FAN, Order};
 use crate::lb::pool::Pool;
 use crate::lb::{Mover, allocated};
@@ -107,7 +107,8 @@ const UNPLAYED: Node = Node {
 /// A credit over the turns: `start + weight × turns`. With weight 0 nobody is there, or one of another tier.
 trait Line {
     fn start(&self) -> i64;
-    fn weight(&self, tier: u8) -> i64;
+    /// The weight, if it takes part in the running of that tier.
+    fn weight(&self, tier: u8) -> Option<i64>;
 }
 
 impl Line for Backend {
@@ -115,8 +116,9 @@ impl Line for Backend {
         self.credit
     }
 
-    fn weight(&self, tier: u8) -> i64 {
-        i64::from(self.live_in(tier))
+    #[inline(always)]
+    fn weight(&self, tier: u8) -> Option<i64> {
+        self.part.weight_in(tier).map(i64::from)
     }
 }
 
@@ -125,8 +127,9 @@ impl Line for Node {
         self.start
     }
 
-    fn weight(&self, _: u8) -> i64 {
-        i64::from(self.weight)
+    #[inline(always)]
+    fn weight(&self, _: u8) -> Option<i64> {
+        Some(i64::from(self.weight)).filter(|weight| *weight > 0)
     }
 }
 
@@ -161,13 +164,13 @@ impl Race {
 
     /// The backend's credit as a plain number.
     pub fn credit(&self, backend: &Backend) -> i64 {
-        backend.credit + i64::from(backend.live) * self.turns
+        backend.credit + i64::from(backend.live()) * self.turns
     }
 
     /// The backend takes part with another weight from now on, 0 = not at all, and with this credit.
     pub fn enter(&mut self, backends: &mut [Backend], slot: Slot, live: u16, credit: i64) {
         let backend = &mut backends[slot];
-        backend.live = live;
+        backend.part = Part::of(live, self.tier);
         backend.credit = credit - i64::from(live) * self.turns;
         self.expire(slot);
     }
@@ -215,7 +218,7 @@ impl Race {
     fn pick_at_the_bounds(&mut self, backends: &mut [Backend], total: i64) -> Slot {
         let turn = self.turns + 1;
         for b in backends.iter_mut().filter(|b| b.live_in(self.tier) > 0) {
-            b.credit = (b.credit + i64::from(b.live) * turn).min(CREDIT_MAX);
+            b.credit = (b.credit + i64::from(b.live()) * turn).min(CREDIT_MAX);
         }
         let (slot, credit) = leading(backends, 0, self.tier);
         backends[slot].credit = (credit - total).max(-CREDIT_MAX);
@@ -329,10 +332,9 @@ fn play<'a>(
 fn leading<L: Line>(lines: &[L], turn: i64, tier: u8) -> (usize, i64) {
     let (mut leader, mut highest) = (0, i64::MIN);
     for (at, line) in lines.iter().enumerate() {
-        let weight = line.weight(tier);
-        if weight == 0 {
+        let Some(weight) = line.weight(tier) else {
             continue;
-        }
+        };
         let credit = line.start() + weight * turn;
         if credit > highest {
             (leader, highest) = (at, credit);
@@ -345,9 +347,12 @@ fn leading<L: Line>(lines: &[L], turn: i64, tier: u8) -> (usize, i64) {
 #[inline(always)]
 fn overtaken<L: Line>(lines: &[L], leader: usize, end: i64, tier: u8) -> i64 {
     let mut end = end;
-    let (start, weight) = (lines[leader].start(), lines[leader].weight(tier));
+    let (start, weight) = (
+        lines[leader].start(),
+        lines[leader].weight(tier).unwrap_or(0),
+    );
     for (at, line) in lines.iter().enumerate() {
-        let gain = line.weight(tier) - weight;
+        let gain = line.weight(tier).map_or(0, |own| own - weight);
         if gain <= 0 {
             continue;
         }
