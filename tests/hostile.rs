@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rand::rngs::Xoshiro256PlusPlus as Random;
 use rand::{RngExt, SeedableRng};
-use redis_lb::lb::{ALGORITHMS, Pool, Request, State, codec};
+use redis_lb::lb::{ALGORITHMS, Limits, Pool, Rate, Request, State, Terms, codec};
 
 /// Numbers at which something may end, as the codec writes them.
 const EXTREMES: [u64; 14] = [
@@ -95,8 +95,50 @@ fn pool(random: &mut Random) -> Pool {
             });
         }
     }
+    if random.random_bool(0.5) {
+        limit(random, &mut pool);
+    }
     pool.remove(b"gone");
     pool
+}
+
+/// Leases and limits.
+fn limit(random: &mut Random, pool: &mut Pool) {
+    pool.tick(random.random_range(1..1 << 41));
+    for _ in 0..random.random_range(1..4) {
+        let names: Vec<Vec<u8>> = pool.backends().map(|b| b.name().to_vec()).collect();
+        let rate = Rate {
+            picks: random.random_range(1..5),
+            millis: *any(random, &[1, 1000, 1 << 40]),
+            burst: *any(random, &[1, 3, 1 << 40]),
+        };
+        let limits = Limits {
+            max: Some(random.random_range(0..4)),
+            rate: random.random_bool(0.5).then_some(Some(rate)),
+            tier: Some(*any(random, &[0, 0, 1, 255])),
+        };
+        let name = any(random, &names).clone();
+        pool.set_limits(Some(&name), &limits);
+        pool.set_limits(
+            None,
+            &Limits {
+                tier: None,
+                ..limits
+            },
+        );
+        pool.open_epoch(random.random());
+        pool.picks(&Request {
+            algorithm: Some(*any(random, &ALGORITHMS)),
+            count: random.random_range(1..20),
+            distinct: false,
+            exclude: vec![],
+            terms: Some(Terms {
+                span: *any(random, &[1, 100, 1 << 40]),
+                owner: *any(random, &[None, Some(&b"gateway"[..]), Some(b"g")]),
+            }),
+        });
+        pool.tick(pool.clock() + random.random_range(1..200));
+    }
 }
 
 fn damage(random: &mut Random, payload: &mut Vec<u8>, sound: &[Vec<u8>]) {

@@ -418,7 +418,7 @@ fn write<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lb::Request;
+    use crate::lb::{Limits, Rate, Request, Terms};
 
     fn pool() -> Pool {
         let mut pool = Pool::new();
@@ -428,7 +428,9 @@ mod tests {
         pool.add(b"\0\r\n", Some(65535));
         pool.set_state(b"a", State::Drain).unwrap();
         pool.seed(7);
-        for algorithm in crate::lb::ALGORITHMS {
+        // Least connections keeps account.
+        let algorithms = crate::lb::ALGORITHMS.into_iter();
+        for algorithm in algorithms.filter(|a| a.name() != "lc") {
             let request = Request {
                 algorithm: Some(algorithm),
                 count: 9,
@@ -442,6 +444,45 @@ mod tests {
         pool
     }
 
+    /// The same with leases, limits, tiers and a clock.
+    fn accounted() -> Pool {
+        let mut pool = pool();
+        let (picks, millis, burst) = (1, 1000, 3);
+        let rate = Some(Some(Rate {
+            picks,
+            millis,
+            burst,
+        }));
+        pool.add(b"b", Some(2));
+        pool.set_state(b"a", State::Up).unwrap();
+        for (name, max, tier) in [(&b"a"[..], 3, 0), (b"b", 0, 7)] {
+            let (max, tier) = (Some(max), Some(tier));
+            pool.set_limits(Some(name), &Limits { max, rate, tier });
+        }
+        pool.set_limits(
+            None,
+            &Limits {
+                max: Some(100),
+                rate,
+                tier: None,
+            },
+        );
+        for (epoch, owner) in [(5, None), (u64::MAX, Some(&b"gateway"[..]))] {
+            pool.tick(pool.clock() + 2000);
+            pool.open_epoch(epoch);
+            let request = Request {
+                algorithm: Algorithm::by_name(b"lc"),
+                count: 2,
+                distinct: false,
+                exclude: vec![b"\0\r\n"],
+                terms: Some(Terms { span: 3000, owner }),
+            };
+            pool.picks(&request);
+        }
+        assert_eq!(pool.leases(), 4);
+        pool
+    }
+
     fn decoded(bytes: &[u8]) -> Pool {
         match decode(bytes) {
             Ok(Stored::Pool(pool)) => pool,
@@ -451,21 +492,50 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let bytes = encode(&pool());
-        let pool = decoded(&bytes);
-        pool.check();
-        assert_eq!(encode(&pool), bytes);
+        for (pool, format) in [(pool(), POOL), (accounted(), ACCOUNTED)] {
+            let bytes = encode(&pool);
+            assert_eq!(bytes[0], format);
+            let pool = decoded(&bytes);
+            pool.check();
+            assert_eq!(encode(&pool), bytes);
+        }
         assert!(matches!(decode(&encode_poisoned()), Ok(Stored::Poisoned)));
+    }
+
+    /// What a pool without account was written as by the first release stays its bytes, and its digest.
+    #[test]
+    fn a_pool_whose_account_is_over_is_written_as_one_that_never_had_any() {
+        let mut pool = pool();
+        let bytes = encode(&pool);
+        pool.set_limits(
+            Some(b"a"),
+            &Limits {
+                max: Some(1),
+                rate: None,
+                tier: Some(3),
+            },
+        );
+        assert_ne!(encode(&pool), bytes);
+        pool.set_limits(
+            Some(b"a"),
+            &Limits {
+                max: Some(0),
+                rate: None,
+                tier: Some(0),
+            },
+        );
+        assert_eq!(encode(&pool), bytes);
     }
 
     #[test]
     fn no_part_of_a_pool_is_a_pool() {
-        let bytes = encode(&pool());
-        for end in 0..bytes.len() {
-            assert!(decode(&bytes[..end]).is_err(), "{end} bytes");
+        for bytes in [encode(&pool()), encode(&accounted())] {
+            for end in 0..bytes.len() {
+                assert!(decode(&bytes[..end]).is_err(), "{end} bytes");
+            }
+            let longer = [&bytes[..], &[0]].concat();
+            assert_eq!(decode(&longer).unwrap_err(), Malformed::Syntax);
         }
-        let longer = [&bytes[..], &[0]].concat();
-        assert_eq!(decode(&longer).unwrap_err(), Malformed::Syntax);
     }
 
     #[test]

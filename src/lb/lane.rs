@@ -15,7 +15,7 @@ pub(super) struct Lane {
     pub order: Order,
     pub race: Race,
     /// Made when least connections picks here for the first time.
-    pub least: Option<Least>,
+    pub least: Option<Box<Least>>,
 }
 
 impl Lane {
@@ -24,7 +24,7 @@ impl Lane {
         Lane {
             tier,
             order: Order::of(backends, tier),
-            race: Race::of(backends, tier),
+            race: Race::of(backends),
             least: None,
         }
     }
@@ -38,7 +38,9 @@ impl Lane {
     pub fn added(&mut self, slots: usize) {
         self.order.added(slots);
         self.race.added(slots);
-        self.least = self.least.take().and_then(|least| least.added(slots));
+        if !(self.least.as_mut()).is_none_or(|least| least.added(slots)) {
+            self.least = None;
+        }
     }
 
     /// A backend of this tier takes part with another weight from now on, 0 = not at all, and with this credit.
@@ -65,14 +67,14 @@ impl Lane {
 
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let least = self.least.as_ref().map_or(0, Least::heap_bytes);
+        let least = self.least.as_ref().map_or(0, |least| least.heap_bytes());
         self.order.heap_bytes() + self.race.heap_bytes() + least
     }
 
     /// Panics where its parts do not agree with what they were made of. For the tests.
     pub fn check(&self, backends: &[Backend], capacity: Option<&Capacity>) {
         assert_eq!(self.order.sums(), Order::of(backends, self.tier).sums());
-        self.race.check(backends);
+        self.race.check(backends, self.tier);
         if let (Some(least), Some(capacity)) = (&self.least, capacity) {
             assert!(least.is_of(backends, capacity, self.tier));
         }

@@ -22,16 +22,12 @@ pub(super) struct Sum {
 pub(super) struct Order {
     levels: Vec<Vec<Sum>>,
     total: Sum,
-    tier: u8,
 }
 
 impl Order {
     /// The order of those of these slots that are of that tier.
     pub fn of(backends: &[Backend], tier: u8) -> Order {
-        let mut order = Order {
-            tier,
-            ..Order::default()
-        };
+        let mut order = Order::default();
         let mut below: Vec<Sum> = (backends.iter())
             .map(|b| Sum::of(b.live_in(tier)))
             .collect();
@@ -75,10 +71,10 @@ impl Order {
     }
 
     /// How many eligible ones stand before this slot.
-    pub fn rank(&self, backends: &[Backend], slot: Slot) -> u32 {
+    pub fn rank(&self, backends: &[Backend], tier: u8, slot: Slot) -> u32 {
         let mut at = slot;
         let before = |at: usize| at - at % FAN..at;
-        let eligible = |b: &&Backend| b.live_in(self.tier) > 0;
+        let eligible = |b: &&Backend| b.live_in(tier) > 0;
         let mut rank = backends[before(at)].iter().filter(eligible).count() as u32;
         for level in &self.levels {
             at /= FAN;
@@ -88,14 +84,14 @@ impl Order {
     }
 
     /// The k-th eligible one, from 0. `k` is below their number.
-    pub fn by_count(&self, backends: &[Backend], k: u32) -> Slot {
-        self.descend(backends, u64::from(k), |sum| u64::from(sum.count))
+    pub fn by_count(&self, backends: &[Backend], tier: u8, k: u32) -> Slot {
+        self.descend(backends, tier, u64::from(k), |sum| u64::from(sum.count))
     }
 
     /// The one in whose stretch `w` falls when the eligible ones lie end to end, each as long as its weight.
     /// `w` is below the sum of weights.
-    pub fn by_weight(&self, backends: &[Backend], w: u64) -> Slot {
-        self.descend(backends, w, |sum| sum.weight)
+    pub fn by_weight(&self, backends: &[Backend], tier: u8, w: u64) -> Slot {
+        self.descend(backends, tier, w, |sum| sum.weight)
     }
 
     /// Lets the mover at all that is on the heap.
@@ -121,7 +117,13 @@ impl Order {
         (&self.levels, self.total)
     }
 
-    fn descend(&self, backends: &[Backend], mut left: u64, measure: impl Fn(Sum) -> u64) -> Slot {
+    fn descend(
+        &self,
+        backends: &[Backend],
+        tier: u8,
+        mut left: u64,
+        measure: impl Fn(Sum) -> u64,
+    ) -> Slot {
         let mut at = 0;
         for level in self.levels.iter().rev() {
             while measure(level[at]) <= left {
@@ -131,7 +133,7 @@ impl Order {
             at *= FAN;
         }
         loop {
-            let own = measure(Sum::of(backends[at].live_in(self.tier)));
+            let own = measure(Sum::of(backends[at].live_in(tier)));
             if own > left {
                 return at;
             }

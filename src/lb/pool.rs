@@ -20,8 +20,12 @@ pub struct Pool {
     pub(super) backends: Vec<Backend>,
     /// The tier that serves: the lowest one that has an eligible backend, or any where none has.
     pub(super) lane: Lane,
-    /// The other tiers.
-    pub(super) parked: Vec<Lane>,
+    /// The other tiers. In a box, for nearly all pools have none.
+    #[expect(
+        clippy::box_collection,
+        reason = "a pool without tiers pays 8 bytes for this, not 24"
+    )]
+    pub(super) parked: Option<Box<Vec<Lane>>>,
     /// Whether a limit of the pool as a whole is reached.
     pub(super) is_closed: bool,
     pub(super) capacity: Option<Box<Capacity>>,
@@ -104,7 +108,7 @@ impl Pool {
         Pool {
             backends: Vec::new(),
             lane: Lane::default(),
-            parked: Vec::new(),
+            parked: None,
             is_closed: false,
             capacity: None,
             rr: Cursor::default(),
@@ -408,7 +412,10 @@ impl Pool {
             + self.name_bytes
             + self.index.heap_bytes()
             + self.lanes().map(Lane::heap_bytes).sum::<usize>()
-            + allocated(self.parked.capacity() * size_of::<Lane>())
+            + self
+                .parked
+                .as_ref()
+                .map_or(0, |p| allocated(p.capacity() * size_of::<Lane>()))
             + self.capacity.as_ref().map_or(0, |c| c.heap_bytes())
     }
 
@@ -416,9 +423,10 @@ impl Pool {
     /// belongs to a library, and is 7 % of a pool at most.
     pub fn relocate(&mut self, by: &mut impl Mover) {
         by.vec(&mut self.backends);
-        by.vec(&mut self.parked);
-        self.lane.relocate(by);
-        self.parked.iter_mut().for_each(|lane| lane.relocate(by));
+        if let Some(parked) = &mut self.parked {
+            by.vec(parked);
+        }
+        self.lanes_mut().for_each(|lane| lane.relocate(by));
         if let Some(capacity) = &mut self.capacity {
             capacity.relocate(by);
         }
@@ -513,23 +521,28 @@ impl Pool {
     // Tiers
 
     fn lanes(&self) -> impl Iterator<Item = &Lane> {
-        std::iter::once(&self.lane).chain(&self.parked)
+        std::iter::once(&self.lane).chain(self.parked.iter().flat_map(|parked| parked.iter()))
     }
 
     fn lanes_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
-        std::iter::once(&mut self.lane).chain(&mut self.parked)
+        let parked = self.parked.iter_mut().flat_map(|parked| parked.iter_mut());
+        std::iter::once(&mut self.lane).chain(parked)
     }
 
     /// Sees to it that there is a lane of that tier.
     fn open_lane(&mut self, tier: u8) {
         if self.lanes().all(|lane| lane.tier != tier) {
-            self.parked.push(Lane::of(&self.backends, tier));
+            let lane = Lane::of(&self.backends, tier);
+            self.parked.get_or_insert_default().push(lane);
         }
     }
 
     /// Lets the lowest tier serve that has an eligible backend. All lanes swap their places, so nothing else moves.
     fn let_the_lowest_serve(&mut self) {
-        let eligible = self.parked.iter_mut().filter(|lane| lane.eligible() > 0);
+        let Some(parked) = &mut self.parked else {
+            return;
+        };
+        let eligible = parked.iter_mut().filter(|lane| lane.eligible() > 0);
         if let Some(lowest) = eligible.min_by_key(|lane| lane.tier)
             && (self.lane.eligible() == 0 || lowest.tier < self.lane.tier)
         {
@@ -572,11 +585,12 @@ impl Pool {
         self.index = Index::of(&self.backends);
         let backends = &self.backends;
         self.lane = Lane::of(backends, self.lane.tier);
-        self.parked
-            .retain(|lane| backends.iter().any(|b| b.tier() == lane.tier));
-        self.parked
-            .iter_mut()
-            .for_each(|lane| *lane = Lane::of(backends, lane.tier));
+        if let Some(parked) = &mut self.parked {
+            parked.retain(|lane| backends.iter().any(|b| b.tier() == lane.tier));
+            parked
+                .iter_mut()
+                .for_each(|lane| *lane = Lane::of(backends, lane.tier));
+        }
         self.let_the_lowest_serve();
     }
 
@@ -638,10 +652,14 @@ impl Pool {
 }
 
 /// The lane of that tier, which is there.
-pub(super) fn lane<'a>(serving: &'a mut Lane, parked: &'a mut [Lane], tier: u8) -> &'a mut Lane {
+pub(super) fn lane<'a>(
+    serving: &'a mut Lane,
+    parked: &'a mut Option<Box<Vec<Lane>>>,
+    tier: u8,
+) -> &'a mut Lane {
     match serving.tier == tier {
         true => serving,
-        false => (parked.iter_mut())
+        false => (parked.iter_mut().flat_map(|parked| parked.iter_mut()))
             .find(|lane| lane.tier == tier)
             .expect("each backend's tier has a lane"),
     }

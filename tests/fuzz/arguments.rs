@@ -33,6 +33,11 @@ fn is_understood(wanted: &Wanted, words: &[&[u8]]) {
         pool.add(backend, None);
     }
     let picked = pool.picks(request);
+    assert_eq!(
+        picked.lease.is_some(),
+        request.terms.is_some() && !picked.slots.is_empty()
+    );
+    let picked = picked.slots;
     let different: HashSet<&[u8]> = picked.iter().map(|slot| pool.name(*slot)).collect();
     assert!(picked.len() <= request.count);
     assert!(!request.distinct || different.len() == picked.len());
@@ -41,18 +46,9 @@ fn is_understood(wanted: &Wanted, words: &[&[u8]]) {
 
 /// The words that say what was understood.
 fn written(wanted: &Wanted) -> Vec<Vec<u8>> {
-    let request = &wanted.request;
-    let mut words: Vec<Vec<u8>> = vec![];
-    words.extend(request.algorithm.map(|algorithm| algorithm.name().into()));
-    if wanted.is_array {
-        words.extend(["COUNT".into(), request.count.to_string().into()]);
-    }
-    if request.distinct {
-        words.push("DISTINCT".into());
-    }
-    if !request.exclude.is_empty() {
-        words.extend(["EXCLUDE".into(), request.exclude.len().to_string().into()]);
-        words.extend(request.exclude.iter().map(|name| name.to_vec()));
+    let mut words = wanted.words();
+    if let Some(millis) = wanted.block {
+        words.extend(["BLOCK".into(), millis.to_string().into()]);
     }
     words
 }

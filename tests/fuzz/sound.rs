@@ -1,7 +1,7 @@
 //! What must hold of any payload, whoever made it. The fuzzer and tests/hostile.rs share it.
 
 use redis_lb::lb::codec::{self, Stored};
-use redis_lb::lb::{ALGORITHMS, Pool, Request, State};
+use redis_lb::lb::{ALGORITHMS, CLOCK_MAX, Limits, Pool, Rate, Report, Request, State, Terms};
 
 /// The most memory that a byte of a payload costs. Measured: 21, where names have one byte, so that a backend takes 6
 /// bytes there and 48 here beside its part in the indexes, and the room for backends has just doubled.
@@ -13,7 +13,7 @@ pub fn holds_a_pool(payload: &[u8]) -> bool {
         return false;
     };
     pool.check();
-    let most = 512 + BYTES_A_BYTE * payload.len();
+    let most = 2048 + BYTES_A_BYTE * payload.len();
     assert!(pool.bytes() <= most, "{} bytes", pool.bytes());
 
     let mut copy = written_and_read(&pool);
@@ -48,6 +48,44 @@ fn used(pool: &mut Pool) -> Vec<Vec<usize>> {
     });
     picked.extend(picks(pool, &names));
     pool.check();
+    picked.extend(over_time(pool, &names));
+    picked
+}
+
+/// What it picks as time goes by, with leases and limits.
+fn over_time(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
+    let mut picked = vec![];
+    let (picks, millis, burst) = (1, 1000, 2);
+    let rate = Rate {
+        picks,
+        millis,
+        burst,
+    };
+    for (at, name) in names.iter().enumerate() {
+        let limits = Limits {
+            max: Some(2),
+            rate: Some(Some(rate).filter(|_| at % 2 == 1)),
+            tier: Some(at as u8 % 3),
+        };
+        pool.set_limits(Some(name), &limits);
+    }
+    for step in [1, 999, 60_000, 1 << 41] {
+        let before = pool.leases();
+        pool.tick((pool.clock() + step).min(CLOCK_MAX));
+        assert!(pool.leases() <= before);
+        picked.extend(self::picks(pool, names));
+        if let Some(lease) = pool
+            .list_leases(None, None, 1)
+            .first()
+            .map(|lease| lease.id)
+        {
+            assert!(pool.renew(lease, 5));
+            assert!(pool.done(lease, &Report::default()) && !pool.done(lease, &Report::default()));
+        }
+        pool.check();
+    }
+    pool.when();
+    pool.release(b"o");
     picked
 }
 
@@ -58,12 +96,18 @@ fn picks(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
             algorithm: Some(algorithm),
             count: 5,
             distinct: at % 2 == 1,
-            terms: None,
+            terms: (at > 2).then_some(Terms {
+                span: 50_000,
+                owner: Some(b"o"),
+            }),
             exclude: names.iter().skip(2).map(|name| &name[..]).collect(),
         };
-        let ahead = pool.peek(&request);
+        let ahead = pool.peek(&Request {
+            terms: None,
+            ..request.clone()
+        });
         let now = pool.picks(&request).slots;
-        assert!(ahead.is_none_or(|ahead| ahead == now));
+        assert!(request.terms.is_some() || ahead.is_none_or(|ahead| ahead == now));
         picked.push(now);
     }
     picked

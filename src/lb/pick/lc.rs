@@ -50,7 +50,8 @@ fn leader(pool: &mut Pool) -> Slot {
     pool.capacity();
     let (backends, lane) = (&pool.backends, &mut pool.lane);
     let capacity = pool.capacity.as_ref().expect("it was just made");
-    let least = (lane.least).get_or_insert_with(|| Least::of(backends, capacity, lane.tier));
+    let least =
+        (lane.least).get_or_insert_with(|| Box::new(Least::of(backends, capacity, lane.tier)));
     least.leader(backends, capacity, lane.tier)
 }
 
@@ -86,9 +87,9 @@ impl Least {
         least
     }
 
-    /// With room for the slot that was added last, which is not eligible yet; nothing where another level is needed, and all
-    /// must be played.
-    pub fn added(mut self, slots: usize) -> Option<Least> {
+    /// Makes room for the slot that was added last, which is not eligible yet; false where another level is needed, and
+    /// all must be played.
+    pub fn added(&mut self, slots: usize) -> bool {
         let mut entries = slots;
         for level in &mut self.levels {
             entries = entries.div_ceil(FAN);
@@ -96,7 +97,7 @@ impl Least {
                 level.push(NOBODY);
             }
         }
-        (entries <= FAN).then_some(self)
+        entries <= FAN
     }
 
     /// What the backend of that slot is measured by has changed.
@@ -152,7 +153,7 @@ impl Least {
     pub fn heap_bytes(&self) -> usize {
         let levels = (self.levels.iter()).map(|level| level.capacity() * size_of::<u32>());
         let own = self.levels.capacity() * size_of::<Vec<u32>>();
-        levels.chain([own]).map(allocated).sum()
+        allocated(size_of::<Least>()) + levels.chain([own]).map(allocated).sum::<usize>()
     }
 
     /// Whether it is what these slots make it, for [`Pool::check`].

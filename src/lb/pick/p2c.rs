@@ -21,7 +21,7 @@ impl Pick for PowerOfTwoChoices {
     fn pick(pool: &mut Pool) -> Slot {
         let eligible = pool.lane.order.total().count;
         let first = pool.chance().below(u64::from(eligible)) as u32;
-        let slot = |pool: &Pool, k| pool.lane.order.by_count(&pool.backends, k);
+        let slot = |pool: &Pool, k| pool.lane.order.by_count(&pool.backends, pool.lane.tier, k);
         if eligible == 1 {
             return slot(pool, first);
         }

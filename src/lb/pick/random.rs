@@ -16,6 +16,6 @@ impl Pick for Random {
     fn pick(pool: &mut Pool) -> Slot {
         let eligible = pool.lane.order.total().count;
         let k = pool.chance().below(u64::from(eligible)) as u32;
-        pool.lane.order.by_count(&pool.backends, k)
+        pool.lane.order.by_count(&pool.backends, pool.lane.tier, k)
     }
 }

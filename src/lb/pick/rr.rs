@@ -32,11 +32,13 @@ impl Pick for RoundRobin {
         let lane = &pool.lane;
         let slot = match pool.backends.get(next) {
             Some(backend) if backend.live_in(lane.tier) > 0 => next,
-            Some(_) => match lane.order.rank(&pool.backends, next) {
-                rank if rank < lane.eligible() => lane.order.by_count(&pool.backends, rank),
-                _ => lane.order.by_count(&pool.backends, 0),
+            Some(_) => match lane.order.rank(&pool.backends, lane.tier, next) {
+                rank if rank < lane.eligible() => {
+                    lane.order.by_count(&pool.backends, lane.tier, rank)
+                }
+                _ => lane.order.by_count(&pool.backends, lane.tier, 0),
             },
-            None => lane.order.by_count(&pool.backends, 0),
+            None => lane.order.by_count(&pool.backends, lane.tier, 0),
         };
         pool.rr.next = slot + 1;
         slot

@@ -16,6 +16,6 @@ impl Pick for WeightedRandom {
     fn pick(pool: &mut Pool) -> Slot {
         let total = pool.lane.order.total().weight;
         let w = pool.chance().below(total);
-        pool.lane.order.by_weight(&pool.backends, w)
+        pool.lane.order.by_weight(&pool.backends, pool.lane.tier, w)
     }
 }

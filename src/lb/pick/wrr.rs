@@ -38,7 +38,9 @@ impl Pick for WeightedRoundRobin {
     const FORESIGHT: Foresight = Foresight::TakeBack {
         pick: |pool| {
             let lane = &mut pool.lane;
-            let picked = lane.race.pick(&mut pool.backends, total(&lane.order));
+            let picked = lane
+                .race
+                .pick(&mut pool.backends, lane.tier, total(&lane.order));
             picked.map(|slot| (slot, 0))
         },
         take_back: |pool, slot, _| {
@@ -49,10 +51,10 @@ impl Pick for WeightedRoundRobin {
     };
 
     fn pick(pool: &mut Pool) -> Slot {
-        let total = total(&pool.lane.order);
-        let (race, backends) = (&mut pool.lane.race, &mut pool.backends);
-        race.pick(backends, total)
-            .unwrap_or_else(|| race.pick_at_the_bounds(backends, total))
+        let (lane, backends) = (&mut pool.lane, &mut pool.backends);
+        let (race, tier, total) = (&mut lane.race, lane.tier, total(&lane.order));
+        race.pick(backends, tier, total)
+            .unwrap_or_else(|| race.pick_at_the_bounds(backends, tier, total))
     }
 }
 
@@ -63,7 +65,6 @@ fn total(order: &Order) -> i64 {
 /// The tournament of the eligible backends of a tier.
 #[derive(Clone, Debug, Default)]
 pub struct Race {
-    tier: u8,
     /// How many picks were made since the lines started.
     turns: i64,
     /// The nodes over eights of backends, over eights of those nodes, and so on until at most eight are left. Up
@@ -134,12 +135,9 @@ impl Line for Node {
 }
 
 impl Race {
-    /// The race of those of these slots that are of that tier. The credits are plain numbers, also of the eligible ones.
-    pub fn of(backends: &[Backend], tier: u8) -> Race {
-        let mut race = Race {
-            tier,
-            ..Race::default()
-        };
+    /// The race of those of these slots that are of a tier. The credits are plain numbers, also of the eligible ones.
+    pub fn of(backends: &[Backend]) -> Race {
+        let mut race = Race::default();
         let mut entries = backends.len();
         while entries > FAN {
             entries = entries.div_ceil(FAN);
@@ -170,7 +168,7 @@ impl Race {
     /// The backend takes part with another weight from now on, 0 = not at all, and with this credit.
     pub fn enter(&mut self, backends: &mut [Backend], slot: Slot, live: u16, credit: i64) {
         let backend = &mut backends[slot];
-        backend.part = Part::of(live, self.tier);
+        backend.part = Part::of(live, backend.tier());
         backend.credit = credit - i64::from(live) * self.turns;
         self.expire(slot);
     }
@@ -192,11 +190,11 @@ impl Race {
 
     /// The pick, unless a sum would go beyond its bounds.
     #[inline(always)]
-    fn pick(&mut self, backends: &mut [Backend], total: i64) -> Option<Slot> {
+    fn pick(&mut self, backends: &mut [Backend], tier: u8, total: i64) -> Option<Slot> {
         let turn = self.turns + 1;
         let (slot, credit) = match self.levels.is_empty() {
-            true => leading(backends, turn, self.tier),
-            false => self.winner(backends, turn),
+            true => leading(backends, turn, tier),
+            false => self.winner(backends, tier, turn),
         };
         if credit > CREDIT_MAX || credit - total < -CREDIT_MAX || turn > TURNS_MAX {
             return None;
@@ -215,12 +213,12 @@ impl Race {
 
     /// The same pick with every sum saturating; the lines start anew. O(n).
     #[cold]
-    fn pick_at_the_bounds(&mut self, backends: &mut [Backend], total: i64) -> Slot {
+    fn pick_at_the_bounds(&mut self, backends: &mut [Backend], tier: u8, total: i64) -> Slot {
         let turn = self.turns + 1;
-        for b in backends.iter_mut().filter(|b| b.live_in(self.tier) > 0) {
+        for b in backends.iter_mut().filter(|b| b.live_in(tier) > 0) {
             b.credit = (b.credit + i64::from(b.live()) * turn).min(CREDIT_MAX);
         }
-        let (slot, credit) = leading(backends, 0, self.tier);
+        let (slot, credit) = leading(backends, 0, tier);
         backends[slot].credit = (credit - total).max(-CREDIT_MAX);
         self.turns = 0;
         for node in self.levels.iter_mut().flatten() {
@@ -243,8 +241,7 @@ impl Race {
 
     /// Who leads the tournament at that turn, and with how much credit.
     #[inline(never)]
-    fn winner(&mut self, backends: &[Backend], turn: i64) -> (Slot, i64) {
-        let tier = self.tier;
+    fn winner(&mut self, backends: &[Backend], tier: u8, turn: i64) -> (Slot, i64) {
         let finalists = play(&mut self.levels, 0, backends, turn, tier);
         let (at, credit) = leading(finalists, turn, tier);
         (finalists[at].slot as Slot, credit)
@@ -252,7 +249,7 @@ impl Race {
 
     /// Panics where a node is out of order with those below it, or one that holds names another leader than its
     /// backends have. For the tests.
-    pub fn check(&self, backends: &[Backend]) {
+    pub fn check(&self, backends: &[Backend], tier: u8) {
         for (below, above) in self.levels.iter().zip(self.levels.iter().skip(1)) {
             for (at, node) in below.iter().enumerate() {
                 let above = above[at / FAN];
@@ -264,7 +261,6 @@ impl Race {
             for (level, nodes) in self.levels.iter().enumerate() {
                 let width = FAN.pow(level as u32 + 1);
                 for (node, group) in nodes.iter().zip(backends.chunks(width)) {
-                    let tier = self.tier;
                     if node.holds(turn) && group.iter().any(|b| b.live_in(tier) > 0) {
                         let (at, credit) = leading(group, turn, tier);
                         let own = node.start + i64::from(node.weight) * turn;
