@@ -31,7 +31,7 @@ const EXTREMES: [u64; 14] = [
 fn no_damaged_payload_does_harm() {
     let mutations = match std::env::var_os("REDIS_LB_LONG") {
         Some(_) => 4_000_000,
-        None => 200_000,
+        None => 60_000,
     };
     let random = &mut Random::seed_from_u64(5);
     let mut sound: Vec<Vec<u8>> = vec![];

@@ -8,7 +8,7 @@ use super::backend::{Backend, State};
 use super::clock::{self, Millis};
 use super::lease::{Lease, LeaseId, Leases};
 use super::limit::{Bucket, Limit, Limits};
-use super::pool::{Pool, counted};
+use super::pool::{COUNTER_MAX, Pool, counted};
 use super::{Mover, Slot, allocated};
 
 /// The part of a pool that knows of time and of work in flight.
@@ -101,8 +101,11 @@ impl Record {
 impl Capacity {
     /// That of a pool with these slots which had none.
     pub fn of(backends: &[Backend]) -> Capacity {
-        let mut capacity = Capacity::default();
-        capacity.added(backends.len());
+        let mut capacity = Capacity {
+            records: vec![Record::default(); backends.len()],
+            ..Capacity::default()
+        };
+        capacity.leases.added(backends.len());
         capacity
     }
 
@@ -289,6 +292,12 @@ impl Pool {
     /// From now on leases are of that epoch.
     pub fn open_epoch(&mut self, epoch: u64) {
         self.capacity().leases.open_epoch(epoch);
+    }
+
+    /// Whether there are numbers for so many leases. There are, save in a pool from a crafted payload.
+    pub(super) fn has_numbers_for(&self, leases: usize) -> bool {
+        let next = self.capacity.as_ref().map_or(0, |c| c.leases.next);
+        next + leases as u64 <= COUNTER_MAX
     }
 
     /// How many leases are open.

@@ -22,7 +22,7 @@ use super::clock::{self, CLOCK_MAX, SPAN_MAX};
 use super::limit::{Bucket, LEASES_MAX};
 use super::name::Name;
 use super::pick::{Algorithm, CREDIT_MAX};
-use super::pool::Pool;
+use super::pool::{COUNTER_MAX, Pool};
 use super::{BACKENDS_MAX, NAME_MAX};
 
 /// The first byte of a pool that keeps no account of time, leases and limits.
@@ -31,9 +31,6 @@ const POOL: u8 = 1;
 const ACCOUNTED: u8 = 2;
 /// The only byte of a pool that was poisoned: of that one nothing may be kept but the fact.
 const POISONED: u8 = 0;
-
-/// The largest number that a reply can show; all counters stop there.
-const COUNTER_MAX: u64 = i64::MAX as u64;
 
 #[derive(Serialize, Deserialize)]
 struct Head {

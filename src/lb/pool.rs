@@ -21,11 +21,7 @@ pub struct Pool {
     /// The tier that serves: the lowest one that has an eligible backend, or any where none has.
     pub(super) lane: Lane,
     /// The other tiers. In a box, for nearly all pools have none.
-    #[expect(
-        clippy::box_collection,
-        reason = "a pool without tiers pays 8 bytes for this, not 24"
-    )]
-    pub(super) parked: Option<Box<Vec<Lane>>>,
+    pub(super) parked: Parked,
     /// Whether a limit of the pool as a whole is reached.
     pub(super) is_closed: bool,
     pub(super) capacity: Option<Box<Capacity>>,
@@ -39,6 +35,12 @@ pub struct Pool {
     /// What the names take on the heap.
     name_bytes: usize,
 }
+
+#[expect(
+    clippy::box_collection,
+    reason = "a pool without tiers pays 8 bytes for this, not 24"
+)]
+pub(super) type Parked = Option<Box<Vec<Lane>>>;
 
 /// What LB.ADD did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,6 +283,9 @@ impl Pool {
 
     /// Picks as often as the request says, or until none is eligible.
     pub fn picks(&mut self, request: &Request) -> Picked {
+        if request.terms.is_some() && !self.has_numbers_for(request.count) {
+            return Picked::default();
+        }
         let mut suspended = Vec::new();
         for name in &request.exclude {
             if let Some(slot) = self.find(name).filter(|slot| self.suspend(*slot)) {
@@ -652,11 +657,7 @@ impl Pool {
 }
 
 /// The lane of that tier, which is there.
-pub(super) fn lane<'a>(
-    serving: &'a mut Lane,
-    parked: &'a mut Option<Box<Vec<Lane>>>,
-    tier: u8,
-) -> &'a mut Lane {
+pub(super) fn lane<'a>(serving: &'a mut Lane, parked: &'a mut Parked, tier: u8) -> &'a mut Lane {
     match serving.tier == tier {
         true => serving,
         false => (parked.iter_mut().flat_map(|parked| parked.iter_mut()))
@@ -665,9 +666,12 @@ pub(super) fn lane<'a>(
     }
 }
 
+/// The largest number that a reply can show.
+pub(super) const COUNTER_MAX: u64 = i64::MAX as u64;
+
 /// A counter goes on to the largest number that a reply can show, and stays there.
 pub(super) fn counted(n: u64) -> u64 {
-    (n + 1).min(i64::MAX as u64)
+    (n + 1).min(COUNTER_MAX)
 }
 
 /// A credit times new / old, toward zero.

@@ -2,7 +2,9 @@
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
-use redis_lb::lb::{Added, Algorithm, LeaseId, Limits, Millis, Rate, Replaced, Report, State};
+use redis_lb::lb::{
+    Added, Algorithm, LeaseId, Limits, Millis, Rate, Replaced, Report, State, When,
+};
 
 /// Where credits saturate.
 pub const CREDIT_MAX: i128 = 1 << 60;
@@ -242,6 +244,29 @@ impl Naive {
         m.weight > 0 && m.state == State::Up && here && pool
     }
 
+    /// By looking at each time at which anything changes by itself.
+    pub fn when(&self) -> When {
+        if self.members.iter().any(|m| self.is_available(m)) {
+            return When::Available;
+        }
+        let mut times: Vec<Millis> = self.leases.iter().map(|lease| lease.deadline).collect();
+        let limits = self.members.iter().map(|m| &m.limit).chain([&self.limit]);
+        times.extend(limits.filter_map(Limit::refill));
+        times.sort_unstable();
+        for time in times {
+            let mut then = self.clone();
+            if then.tick(time) && then.members.iter().any(|m| then.is_available(m)) {
+                return When::Limited(time - self.clock);
+            }
+        }
+        match &self.members[..] {
+            [] => When::Empty,
+            all if all.iter().any(|m| m.state == State::Drain) => When::Drained,
+            all if all.iter().any(|m| m.state == State::Down) => When::Down,
+            _ => When::Quiesced,
+        }
+    }
+
     /// The picked members, and the id of the first one's lease.
     pub fn picks(&mut self, wanted: &Wanted) -> (Vec<Vec<u8>>, Option<LeaseId>) {
         let mut first = None;
@@ -401,6 +426,13 @@ impl Limit {
     fn allows(&self, leases: u32, clock: Millis) -> bool {
         let has_token = |rate: Rate| self.level_at(clock) >= u128::from(rate.millis);
         (self.max == 0 || leases < self.max) && self.rate.is_none_or(has_token)
+    }
+
+    /// When the bucket has a token, if it has none now.
+    fn refill(&self) -> Option<Millis> {
+        let rate = self.rate?;
+        let lacks = u128::from(rate.millis).checked_sub(self.level)?;
+        Some(self.at + lacks.div_ceil(u128::from(rate.picks)) as u64)
     }
 
     fn take(&mut self, clock: Millis) {

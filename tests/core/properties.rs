@@ -308,7 +308,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
         .map(|l| (l.id, &l.name[..], l.owner.as_deref(), l.granted, l.deadline))
         .collect();
     assert_eq!(listed, leases);
-    assert_eq!(pool.clock(), naive.clock);
+    assert_eq!((pool.clock(), pool.when()), (naive.clock, naive.when()));
     let available = naive.members.iter().filter(|m| naive.is_available(m));
     let available: Vec<_> = available.collect();
     let weights: u64 = available.iter().map(|m| u64::from(m.weight)).sum();

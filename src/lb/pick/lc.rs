@@ -15,7 +15,7 @@ use crate::lb::Slot;
 use crate::lb::backend::Backend;
 use crate::lb::capacity::Capacity;
 use crate::lb::order::FAN;
-use crate::lb::pool::Pool;
+use crate::lb::pool::{COUNTER_MAX, Pool, counted};
 use crate::lb::{Mover, allocated};
 
 pub(super) struct LeastConnections;
@@ -27,7 +27,10 @@ impl Pick for LeastConnections {
         pick: |pool| {
             let slot = leader(pool);
             let capacity = pool.capacity.as_ref().expect("the leader needs it");
-            let (before, turn) = (capacity.records[slot].last, capacity.turns + 1);
+            let (before, turn) = (capacity.records[slot].last, counted(capacity.turns));
+            if turn == COUNTER_MAX {
+                return None;
+            }
             picked(pool, slot, turn, turn);
             Some((slot, before))
         },
@@ -40,7 +43,7 @@ impl Pick for LeastConnections {
 
     fn pick(pool: &mut Pool) -> Slot {
         let slot = leader(pool);
-        let turn = pool.capacity().turns + 1;
+        let turn = counted(pool.capacity().turns);
         picked(pool, slot, turn, turn);
         slot
     }
