@@ -130,8 +130,8 @@ def picture(data: dict) -> str:
             f'<text x="{LABELS + 18 + width:.1f}" y="{y + 15}">{wait:.1f}</text>',
         ]
     note = (
-        f"{data['requests']:,} requests, heavy-tailed, 10 gateways, 10 backends at 80 % load; "
-        "lower is better. Repeat it: scripts/bench queues"
+        f"{data['requests']:,} heavy-tailed requests, 10 gateways, 10 backends at 80 % load. "
+        "Repeat it: scripts/bench queues"
     )
     lines += [f'<text class="note" x="20" y="{height - 18}">{note}</text>', "</svg>"]
     return "\n".join(lines) + "\n"
