@@ -392,6 +392,15 @@ impl Pool {
         }
     }
 
+    /// The names of all that can be picked. Each costs O(log n).
+    pub fn eligible(&self) -> impl Iterator<Item = &[u8]> {
+        let lanes = self.lanes().filter(|_| !self.is_closed);
+        lanes.flat_map(|lane| {
+            let ranks = 0..lane.eligible();
+            ranks.map(|k| self.name(lane.order.by_count(&self.backends, lane.tier, k)))
+        })
+    }
+
     /// The sum of the weights of all that can be picked.
     pub fn total_weight(&self) -> u64 {
         match self.is_closed {

@@ -104,9 +104,11 @@ impl Call {
         place.has_flag(raw::REDISMODULE_CTX_FLAGS_OOM) && !place.must_obey()
     }
 
-    /// Whether the client can be let wait: not in a transaction or a script, and not where the stream is obeyed.
+    /// Whether the client can be let wait: not in a transaction or a script, and not where the stream is obeyed. A replica that
+    /// takes writes has nobody who would serve it.
     pub fn can_wait(&self) -> bool {
         let never = raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING
+            | raw::REDISMODULE_CTX_FLAGS_SLAVE
             | raw::REDISMODULE_CTX_FLAGS_MULTI
             | raw::REDISMODULE_CTX_FLAGS_LUA;
         let place = self.place();

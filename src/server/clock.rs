@@ -1,19 +1,20 @@
 //! The server's time, and the list of the pools in which something is due.
 //!
-//! A value does not know its key, so the list holds hints: look at that key at that time. A hint is checked when its time has come; it may be wrong,
-//! but there is one for each pool in which something is due, on replicas too, for the day on which they are primaries.
+//! A value does not know its key, so the list holds hints: look at that key at that time. A hint is checked when its time has come; it may be
+//! wrong, but there is one for each pool in which something is due, on replicas too, for the day on which they are primaries.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::os::raw::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use redis_module::raw;
 
 use super::guard::guarded;
-use super::key::{Due, Key};
+use super::key::Key;
 use super::place::{Place, has_flag};
 use super::waiting;
 use crate::lb::Millis;
@@ -28,14 +29,26 @@ static TERM: AtomicU64 = AtomicU64::new(1);
 
 /// Between two looks at the list. With the step of the clocks what is due is done within 100 ms.
 const PERIOD_MS: i64 = 50;
-/// So many keys are looked at in one go,
-const KEYS_A_GO: usize = 200;
-/// and so many leases of each are ended.
-const LEASES_A_GO: usize = 1000;
-/// A replica looks again after so long.
-const REPLICA_MS: Millis = 1000;
+/// So long it works in one go, or for a single tick,
+const GO: Duration = Duration::from_millis(2);
+/// which ends so many leases at most, unless more have one deadline;
+const LEASES_A_TICK: usize = 1000;
+/// where there is more to do, it goes on after so long.
+const REST_MS: i64 = 1;
+/// No hint is for a time farther away: so those of pools that are gone do not pile up.
+pub const HORIZON: Millis = 60_000;
+/// Where the server refuses a tick, as where the slot is another node's, it is tried again after so long.
+const RETRY: Millis = 1000;
+/// The time of a hint that is of use in any case.
+pub const AT_ONCE: Millis = 0;
+/// Whichever databases there are.
+const ANY: c_int = -1;
 
 type Hint = (Millis, c_int, Box<[u8]>);
+
+/// When the timer fired last, and which it is.
+static FIRED: AtomicU64 = AtomicU64::new(0);
+static TIMER: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     // Only the main thread has any.
@@ -85,33 +98,29 @@ pub fn remember(time: Millis, db: c_int, key: &[u8]) {
     HINTS.with_borrow_mut(|hints| hints.push(Reverse((time, db, key.into()))));
 }
 
-/// Something will be due at the key that is being loaded, in whichever database that is.
-pub fn remember_loaded(time: Millis, io: *mut raw::RedisModuleIO) {
+/// Something may be due at the key that is being loaded. What time it is there is seen later: by now it may be a replica's.
+pub fn remember_loaded(io: *mut raw::RedisModuleIO) {
     let name = api!(RedisModule_GetKeyNameFromIO(io));
-    if name.is_null() {
+    if name.is_null() || is_manual() {
         return;
     }
     listen(api!(RedisModule_GetContextFromIO(io)));
-    // SAFETY: as every call of the API. 6.2 does not tell the database: there it may be any of those that servers have unless
-    // they are told otherwise.
-    let dbs = match unsafe { raw::RedisModule_GetDbIdFromIO } {
-        Some(db) => unsafe { db(io)..db(io) + 1 },
-        None => 0..16,
-    };
-    for db in dbs {
-        remember(time, db, super::place::bytes(name));
-    }
+    // SAFETY: as every call of the API. 6.2 does not tell the database.
+    let db = unsafe { raw::RedisModule_GetDbIdFromIO }.map_or(ANY, |db| unsafe { db(io) });
+    remember(AT_ONCE, db, super::place::bytes(name));
 }
 
 /// Starts the timer, and hears of what concerns all pools.
 pub fn start(ctx: *mut raw::RedisModuleCtx) {
-    arm(ctx);
+    arm(ctx, PERIOD_MS);
     for (id, heard) in [
         (
             raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED,
             role_changed as EventCallback,
         ),
         (raw::REDISMODULE_EVENT_SWAPDB, databases_swapped),
+        (raw::REDISMODULE_EVENT_CRON_LOOP, cron),
+        (raw::REDISMODULE_EVENT_LOADING, loaded),
     ] {
         let event = raw::RedisModuleEvent { id, dataver: 1 };
         api!(RedisModule_SubscribeToServerEvent(ctx, event, Some(heard)));
@@ -121,52 +130,106 @@ pub fn start(ctx: *mut raw::RedisModuleCtx) {
 type EventCallback =
     unsafe extern "C" fn(*mut raw::RedisModuleCtx, raw::RedisModuleEvent, u64, *mut c_void);
 
-fn arm(ctx: *mut raw::RedisModuleCtx) {
-    api!(RedisModule_CreateTimer(
+fn arm(ctx: *mut raw::RedisModuleCtx, millis: i64) {
+    let timer = api!(RedisModule_CreateTimer(
         ctx,
-        PERIOD_MS,
+        millis,
         Some(fire),
         ptr::null_mut()
     ));
+    TIMER.store(timer, Ordering::Relaxed);
+    FIRED.store(now(), Ordering::Relaxed);
 }
 
 unsafe extern "C" fn fire(ctx: *mut raw::RedisModuleCtx, _: *mut c_void) {
-    guarded("the timer", || {
+    let is_all = guarded("the timer", || {
         // During a pause, as before a failover, nothing may go to the replicas: a server ends by an assertion.
-        if api!(RedisModule_AvoidReplicaTraffic()) == 0 {
-            waiting::look(ctx);
-            look(ctx);
+        if api!(RedisModule_AvoidReplicaTraffic()) != 0 {
+            return true;
         }
+        waiting::look(ctx);
+        look(ctx)
     });
-    arm(ctx);
+    let is_all = is_all.unwrap_or(true);
+    arm(ctx, if is_all { PERIOD_MS } else { REST_MS });
 }
 
-/// Looks at the keys whose time has come.
-fn look(ctx: *mut raw::RedisModuleCtx) {
+/// Looks at the keys whose time has come; says whether it got to the end.
+fn look(ctx: *mut raw::RedisModuleCtx) -> bool {
     if is_manual() || HINTS.with_borrow(|hints| hints.is_empty()) {
-        return;
+        return true;
     }
     let now = now();
+    let begun = Instant::now();
     let is_primary = has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER);
-    for _ in 0..KEYS_A_GO {
+    while begun.elapsed() < GO {
         let first = HINTS.with_borrow_mut(|hints| match hints.peek() {
             Some(Reverse((time, _, _))) if *time <= now => hints.pop(),
             _ => None,
         });
-        let Some(Reverse((_, db, name))) = first else {
-            return;
+        let Some(Reverse((hint, db, name))) = first else {
+            return true;
         };
+        if db == ANY {
+            let dbs = (0..).take_while(|db| Place::with(ctx, *db, &name, |_| ()).is_some());
+            dbs.for_each(|db| remember(hint, db, &name));
+            continue;
+        }
         Place::with(ctx, db, &name, |place| {
-            let due = Key::open_to_read(place).ok();
-            match due.and_then(|mut key| key.due(now, is_primary, LEASES_A_GO)) {
-                // The server refuses where the slot is another node's.
-                Some(Due::Now(time))
-                    if is_primary && place.command(c"LB.TICK", &time.to_string()) => {}
-                Some(Due::Now(_)) => remember(now + REPLICA_MS, db, &name),
-                Some(Due::At(time)) => remember(time, db, &name),
-                None => {}
+            let key = Key::open_to_read(place).ok();
+            let time = key.and_then(|mut key| key.look(hint, is_primary, LEASES_A_TICK));
+            // The server refuses where the slot is another node's.
+            if let Some(time) = time
+                && !place.command(c"LB.TICK", &time.to_string())
+            {
+                remember(now + RETRY, db, &name);
             }
         });
+    }
+    false
+}
+
+/// All pools are to be looked at, because it may be another time for them.
+fn look_at_all() {
+    HINTS.with_borrow_mut(|hints| {
+        let keys = hints.drain().map(|Reverse((_, db, key))| (db, key));
+        let keys: BTreeSet<_> = keys.collect();
+        let keys = keys
+            .into_iter()
+            .map(|(db, key)| Reverse((AT_ONCE, db, key)));
+        *hints = keys.collect();
+    });
+}
+
+/// The server's own timers go by the clock on the wall: where that was put back by an hour they stand still for an hour.
+unsafe extern "C" fn cron(
+    ctx: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    _: u64,
+    _: *mut c_void,
+) {
+    guarded("the clock on the wall", || {
+        if now() < FIRED.load(Ordering::Relaxed) {
+            api!(RedisModule_StopTimer(
+                ctx,
+                TIMER.load(Ordering::Relaxed),
+                ptr::null_mut()
+            ));
+            look_at_all();
+            arm(ctx, REST_MS);
+        }
+    });
+}
+
+/// What was loaded may be what clients wait for.
+unsafe extern "C" fn loaded(
+    _: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    stage: u64,
+    _: *mut c_void,
+) {
+    if stage == raw::REDISMODULE_SUBEVENT_LOADING_ENDED {
+        guarded("the end of loading", waiting::look_at_all);
     }
 }
 
@@ -198,6 +261,7 @@ unsafe extern "C" fn role_changed(
 ) {
     if role == raw::REDISMODULE_EVENT_REPLROLECHANGED_NOW_MASTER {
         TERM.fetch_add(1, Ordering::Relaxed);
+        guarded("a promotion", look_at_all);
     }
 }
 
@@ -219,7 +283,6 @@ unsafe extern "C" fn databases_swapped(
             });
             *hints = moved.collect();
         });
-        waiting::look_at_database(a);
-        waiting::look_at_database(b);
+        waiting::look_at_all();
     });
 }

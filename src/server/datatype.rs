@@ -99,7 +99,7 @@ unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut 
     // The buffer is ours to free.
     api!(RedisModule_Free(buffer.cast()));
     let value = match decoded {
-        Some(Ok(mut value)) => {
+        Some(Ok(value)) => {
             value.loaded(io);
             value
         }

@@ -32,8 +32,15 @@ pub struct Local {
     ahead: Millis,
     /// The term as a primary in which this process opened the pool's epoch; 0 = in none.
     term: u64,
-    /// When, by the pool's clock, the list of what is due has a hint for it.
+    /// For when, by the server's clock, the list of what is due has a hint for it. Other hints are of no use any more.
     hint: Option<Millis>,
+}
+
+impl Local {
+    /// Whether a hint for that time is the one, or there is no other.
+    fn is_hinted(&self, time: Millis) -> bool {
+        self.hint.is_none_or(|hint| hint == time)
+    }
 }
 
 impl Value {
@@ -43,22 +50,13 @@ impl Value {
     }
 
     /// It is being loaded: something may be due in it.
-    pub(super) fn loaded(&mut self, io: *mut raw::RedisModuleIO) {
-        if let Value::Pool(pool, local) = self
-            && let Some(due) = pool.due().filter(|_| !clock::is_manual())
+    pub(super) fn loaded(&self, io: *mut raw::RedisModuleIO) {
+        if let Value::Pool(pool, _) = self
+            && pool.due().is_some()
         {
-            local.get_or_insert_default().hint = Some(due);
-            clock::remember_loaded(due, io);
+            clock::remember_loaded(io);
         }
     }
-}
-
-/// When something is due in a pool.
-pub(super) enum Due {
-    /// By now, and to be done by moving the pool's clock to this.
-    Now(Millis),
-    /// At this time of the server's.
-    At(Millis),
 }
 
 /// An open key. Nothing else opens the same key meanwhile: a command has one key and runs alone.
@@ -189,24 +187,26 @@ impl Key<'_> {
             && time(pool, local, place).is_none_or(|time| clock > time)
     }
 
-    /// When to look at this pool again, or to what its clock is to be moved now, because something is due by then: not so far
-    /// that more than so many leases end at once, if that can be helped. The hint that led here is used up.
-    pub(super) fn due(&mut self, now: Millis, is_primary: bool, most: usize) -> Option<Due> {
+    /// A hint led here, for that time: to what the pool's clock is to be moved because something is due. Not so far that more than so
+    /// many leases end at once, if that can be helped.
+    pub(super) fn look(&mut self, hint: Millis, is_primary: bool, most: usize) -> Option<Millis> {
+        let place = self.place;
         let (pool, local) = self.parts()?;
-        let local = local.get_or_insert_default();
-        let next = pool.due();
-        // A primary's next command notes the next one; on a replica this one goes on.
-        local.hint = next.filter(|_| !is_primary);
-        let time = (now + local.ahead).max(pool.clock());
-        let due = next.map(|next| match pool.due_by(time, most) {
-            Some(time) => Due::Now(time),
-            None => {
-                local.hint = Some(next);
-                Due::At(next.saturating_sub(local.ahead))
-            }
-        });
-        self.is_lent = false;
-        due
+        let is_of_use = pool.due().is_some()
+            && (hint == clock::AT_ONCE || local.as_ref().is_none_or(|l| l.is_hinted(hint)));
+        let time = match is_of_use && is_primary {
+            true => time(pool, local, place).and_then(|time| pool.due_by(time, most)),
+            false => None,
+        };
+        if is_of_use {
+            local.get_or_insert_default().hint = None;
+        }
+        // Where nothing is to be done now, the next hint is noted when the key is closed.
+        self.is_lent = is_of_use && is_primary && time.is_none();
+        if is_of_use && !is_primary {
+            self.hint_at(clock::now() + clock::HORIZON);
+        }
+        time
     }
 
     /// The pool has come to this key in another way than by a command of ours.
@@ -219,18 +219,25 @@ impl Key<'_> {
     /// Sees to it that there is a hint for what is due next.
     #[cold]
     fn hint(&mut self) {
-        let place = self.place;
         let Some((pool, local)) = self.parts() else {
             return;
         };
         let Some(due) = pool.due() else {
             return;
         };
-        let local = local.get_or_insert_default();
-        if local.hint.is_none_or(|hint| due < hint) {
-            local.hint = Some(due);
+        let (ahead, hint) = local.as_ref().map_or((0, None), |l| (l.ahead, l.hint));
+        let at = due.saturating_sub(ahead);
+        if hint.is_none_or(|hint| at < hint) {
+            self.hint_at(at.min(clock::now() + clock::HORIZON));
+        }
+    }
+
+    fn hint_at(&mut self, time: Millis) {
+        let place = self.place;
+        if let Some((_, local)) = self.parts() {
+            local.get_or_insert_default().hint = Some(time);
             clock::listen(place.ctx);
-            clock::remember(due.saturating_sub(local.ahead), place.db(), place.bytes());
+            clock::remember(time, place.db(), place.bytes());
         }
     }
 

@@ -80,20 +80,49 @@ impl Place {
 
     /// Runs a command on the key, as a client would, and puts it into the stream; false where the server refuses it.
     pub(super) fn command(self, command: &CStr, argument: &str) -> bool {
-        let reply = api!(RedisModule_Call(
+        let answer = Answer(api!(RedisModule_Call(
             self.ctx,
             command.as_ptr(),
             c"!sb".as_ptr(),
             self.name,
             argument.as_ptr(),
             argument.len(),
-        ));
-        if reply.is_null() {
-            return false;
+        )));
+        let error = raw::REDISMODULE_REPLY_ERROR as c_int;
+        !answer.0.is_null() && api!(RedisModule_CallReplyType(answer.0)) != error
+    }
+
+    /// Where the key's slot is another node's: what the server tells a client that asks for the key.
+    pub(super) fn moved(self) -> Option<String> {
+        let exists = Answer(api!(RedisModule_Call(
+            self.ctx,
+            c"EXISTS".as_ptr(),
+            c"s".as_ptr(),
+            self.name
+        )));
+        if !exists.0.is_null() {
+            return None;
         }
-        let kind = api!(RedisModule_CallReplyType(reply));
-        api!(RedisModule_FreeCallReply(reply));
-        kind != raw::REDISMODULE_REPLY_ERROR as c_int
+        // It was refused: the slot is another node's, or on its way to one. In that case one waits on, as with BLPOP.
+        let slot = Answer(api!(RedisModule_Call(
+            self.ctx,
+            c"CLUSTER".as_ptr(),
+            c"cs".as_ptr(),
+            c"KEYSLOT".as_ptr(),
+            self.name
+        )));
+        let nodes = Answer(api!(RedisModule_Call(
+            self.ctx,
+            c"CLUSTER".as_ptr(),
+            c"c".as_ptr(),
+            c"NODES".as_ptr()
+        )));
+        if slot.0.is_null() || nodes.0.is_null() {
+            return None;
+        }
+        let slot = api!(RedisModule_CallReplyInteger(slot.0)) as u64;
+        let (address, is_here) = owner(nodes.text()?, slot)?;
+        (!is_here).then(|| format!("MOVED {slot} {address}"))
     }
 
     /// Whether the running command comes from the stream (from a primary, or out of an AOF) and must do what the stream says.
@@ -119,6 +148,47 @@ pub(super) fn bytes<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
     let bytes = api!(RedisModule_StringPtrLen(string, &mut len));
     // SAFETY: the server keeps the string until the callback is done.
     unsafe { std::slice::from_raw_parts(bytes.cast(), len) }
+}
+
+/// Who serves that slot, by what CLUSTER NODES answers: the address, and whether that is this node.
+fn owner(nodes: &str, slot: u64) -> Option<(&str, bool)> {
+    // <id> <address>@<port>[,<name>] <flags> <primary> <ping> <pong> <epoch> <link> <slot or range> …
+    nodes.lines().find_map(|node| {
+        let fields: Vec<&str> = node.split(' ').collect();
+        let serves = fields.get(8..)?.iter().any(|range| {
+            let (from, to) = range.split_once('-').unwrap_or((range, range));
+            match (from.parse(), to.parse()) {
+                (Ok(from), Ok(to)) => (from..=to).contains(&slot),
+                // `[slot->-node]`, which is on its way.
+                _ => false,
+            }
+        });
+        let (address, _) = fields[1].split_once('@')?;
+        serves.then_some((address, fields[2].contains("myself")))
+    })
+}
+
+/// What the server answered to a command of ours; null where it refused to run it.
+struct Answer(*mut raw::RedisModuleCallReply);
+
+impl Answer {
+    fn text(&self) -> Option<&str> {
+        let mut len = 0;
+        let text = api!(RedisModule_CallReplyStringPtr(self.0, &mut len));
+        if text.is_null() {
+            return None;
+        }
+        // SAFETY: the reply keeps its text until it is freed.
+        std::str::from_utf8(unsafe { std::slice::from_raw_parts(text.cast(), len) }).ok()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            api!(RedisModule_FreeCallReply(self.0));
+        }
+    }
 }
 
 /// A string of the server's that we made.

@@ -44,6 +44,9 @@ unsafe extern "C" fn dispatch<C: Command>(
             info::REFUSED.count();
             return;
         }
+        if waiting::is_any() && !C::SPEC.is_readonly() {
+            waiting::catch_up(call.place());
+        }
         match C::run(&call) {
             Ok(()) if waiting::is_any() && !C::SPEC.is_readonly() => serve(&call),
             Ok(()) => {}
