@@ -26,12 +26,12 @@ pub struct Pool {
     pub(super) is_closed: bool,
     pub(super) capacity: Option<Box<Capacity>>,
     pub(super) rr: Cursor,
-    pub(super) chance: Option<Chance>,
+    pub(super) chance: Option<Box<Chance>>,
     pub(super) policy: Algorithm,
     pub(super) picks: u64,
     pub(super) rules: u8,
     index: Index,
-    members: usize,
+    members: u32,
     /// What the names take on the heap.
     name_bytes: usize,
 }
@@ -128,7 +128,7 @@ impl Pool {
 
     /// How many backends there are.
     pub fn len(&self) -> usize {
-        self.members
+        self.members as usize
     }
 
     /// Whether there are none.
@@ -374,12 +374,13 @@ impl Pool {
 
     /// Starts the pool's generator from that seed.
     pub fn seed(&mut self, seed: u64) {
-        self.chance = Some(Chance::seeded(seed));
+        self.chance = Some(Box::new(Chance::seeded(seed)));
     }
 
     /// The generator. A pool whose stream has no seed draws from seed 0, on every machine alike.
     pub(super) fn chance(&mut self) -> &mut Chance {
-        self.chance.get_or_insert_with(|| Chance::seeded(0))
+        self.chance
+            .get_or_insert_with(|| Box::new(Chance::seeded(0)))
     }
 
     // Looking
@@ -419,9 +420,13 @@ impl Pool {
         self.rules
     }
 
-    /// How many bytes of memory the pool takes.
-    pub fn bytes(&self) -> usize {
-        allocated(size_of::<Pool>())
+    /// How many bytes of memory the pool takes, in one block with so many bytes beside it.
+    pub fn bytes(&self, beside: usize) -> usize {
+        allocated(size_of::<Pool>() + beside)
+            + self
+                .chance
+                .as_ref()
+                .map_or(0, |_| allocated(size_of::<Chance>()))
             + allocated(self.backends.capacity() * size_of::<Backend>())
             + self.name_bytes
             + self.index.heap_bytes()
@@ -591,7 +596,7 @@ impl Pool {
     /// moved along, so there must be fewer of them than gaps.
     fn compact(&mut self) {
         let slots = self.backends.len();
-        if slots <= 2 * self.members + self.leases() {
+        if slots <= 2 * self.len() + self.leases() {
             return;
         }
         self.rr.next = self.members_before(self.rr.next);
@@ -606,7 +611,7 @@ impl Pool {
             });
             let numbers: Vec<Slot> = numbers.collect();
             let vacant = |slot: Slot| self.backends[slot].is_vacant();
-            capacity.renumber(&numbers, vacant, self.members);
+            capacity.renumber(&numbers, vacant, self.members as usize);
         }
         self.backends.retain(|b| !b.is_vacant());
         self.backends.shrink_to_fit();
@@ -650,8 +655,8 @@ impl Pool {
     #[doc(hidden)]
     pub fn check(&self) {
         let members: Vec<_> = self.backends().collect();
-        assert_eq!(members.len(), self.members);
-        assert!(self.backends.len() <= 2 * self.members + self.leases() || self.capacity.is_some());
+        assert_eq!(members.len(), self.len());
+        assert!(self.backends.len() <= 2 * self.len() + self.leases() || self.capacity.is_some());
         assert!(self.rr.next <= self.backends.len());
         for (slot, b) in self.backends.iter().enumerate() {
             assert_eq!(b.live(), b.available_weight(), "{b:?}");

@@ -155,7 +155,7 @@ const AROUND_VALUE: usize = 16;
 
 unsafe extern "C" fn bytes(pool: *const c_void) -> usize {
     let bytes = guarded("measuring a pool", || match unsafe { value(pool) } {
-        Value::Pool(pool, _) => pool.bytes() + size_of::<Value>() - size_of::<Pool>(),
+        Value::Pool(pool, _) => pool.bytes(size_of::<Value>() - size_of::<Pool>()),
         Value::Poisoned => size_of::<Value>(),
     });
     AROUND_VALUE + bytes.unwrap_or(0)
