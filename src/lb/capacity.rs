@@ -222,8 +222,10 @@ impl Capacity {
 
     /// How many bytes it takes.
     pub fn heap_bytes(&self) -> usize {
-        // A node of a B-tree has room for eleven and is about two thirds full.
-        let refills = self.refills.len() * size_of::<(Millis, Slot)>() * 3 / 2;
+        // A leaf of a B-tree has room for eleven, of which about eight are used, and so has a node above leaves.
+        let leaves = self.refills.len().div_ceil(8);
+        let leaf = allocated(11 * size_of::<(Millis, Slot)>() + 16);
+        let refills = leaves * leaf + leaves / 8 * (leaf + 96);
         allocated(size_of::<Capacity>())
             + allocated(self.records.capacity() * size_of::<Record>())
             + self.leases.heap_bytes()
