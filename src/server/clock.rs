@@ -24,6 +24,9 @@ static IS_MANUAL: AtomicBool = AtomicBool::new(false);
 
 static IS_LISTENING: AtomicBool = AtomicBool::new(false);
 
+/// Whether the server is one that must not be listened to.
+static IS_DEAF: AtomicBool = AtomicBool::new(false);
+
 /// How often this process has become a primary: a mark by which a pool knows whether its epoch is of now.
 static TERM: AtomicU64 = AtomicU64::new(1);
 
@@ -84,6 +87,10 @@ pub fn now() -> Millis {
 /// costs 40 instructions more when a module listens.
 pub fn listen(ctx: *mut raw::RedisModuleCtx) {
     if !IS_LISTENING.swap(true, Ordering::Relaxed) {
+        if lets_clients_go_astray(ctx) {
+            IS_DEAF.store(true, Ordering::Relaxed);
+            return;
+        }
         let generic = raw::REDISMODULE_NOTIFY_GENERIC;
         api!(RedisModule_SubscribeToKeyspaceEvents(
             ctx,
@@ -91,6 +98,29 @@ pub fn listen(ctx: *mut raw::RedisModuleCtx) {
             Some(event)
         ));
     }
+}
+
+/// Whether nothing is heard of pools that come to other keys. What is due there is noted at the next command that writes to them.
+pub fn is_deaf() -> bool {
+    IS_DEAF.load(Ordering::Relaxed)
+}
+
+/// Whether the server is one that, where any module listens, leaves a client behind MOVE and COPY in the database that these
+/// wrote to: Valkey 8.1 and 9.0 (its issue 4024; 9.1.2 does not).
+fn lets_clients_go_astray(ctx: *mut raw::RedisModuleCtx) -> bool {
+    let info = api!(RedisModule_GetServerInfo(ctx, c"server".as_ptr()));
+    let version = api!(RedisModule_ServerInfoGetFieldC(
+        info,
+        c"valkey_version".as_ptr()
+    ));
+    let is_astray = !version.is_null() && {
+        // SAFETY: the server hands a text, which lives as long as the information.
+        let version = unsafe { std::ffi::CStr::from_ptr(version) }.to_string_lossy();
+        let numbers: Vec<u32> = (version.split('.')).map_while(|n| n.parse().ok()).collect();
+        (vec![8, 1]..vec![9, 1, 2]).contains(&numbers)
+    };
+    api!(RedisModule_FreeServerInfo(ctx, info));
+    is_astray
 }
 
 /// Something will be due at that key.

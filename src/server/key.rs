@@ -171,6 +171,11 @@ impl Key<'_> {
             return false;
         };
         pool.tick(time);
+        if clock::is_deaf()
+            && let Some(local) = local
+        {
+            local.hint = None;
+        }
         place.replicate(c"LB.TICK", &[time.to_string().as_bytes()]);
         place.touched();
         true

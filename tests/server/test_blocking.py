@@ -211,6 +211,18 @@ def test_keys_do_not_mix(server, web):
     assert other.read() == b"x"
 
 
+def test_a_client_stays_in_its_database(server, web):
+    """Valkey 8.1 and 9.0 leave it in the other one, if a module listens to what happens to keys."""
+    waiter = Waiter(server)
+    web.ask("LB.PICK other LEASE 100")
+    for name in "some", "web":
+        web.ask("SET some x")
+        assert web.ask(f"COPY {name} there DB 3 REPLACE") == 1
+        assert web.ask(f"MOVE {name} 2") == 1
+        assert b" db=0 " in next(line for line in web.ask("CLIENT LIST").splitlines() if b"client" in line)
+    assert waiter.waits()
+
+
 # What is answered
 
 
