@@ -2,6 +2,7 @@
 
 use super::arguments::{self, Options, name};
 use super::{Arg, Command, Error, Spec};
+use crate::lb::COUNT_MAX;
 use crate::server::Call;
 
 /// LB.LEASES
@@ -35,7 +36,7 @@ impl Command for Leases {
                 let wanted = arguments::owner(options.value("OWNER")?)?;
                 owner.replace(wanted).is_some()
             } else if word.eq_ignore_ascii_case(b"COUNT") {
-                let most = options.number("COUNT", 1..=i64::MAX as u64)?;
+                let most = options.number("COUNT", 1..=COUNT_MAX as u64)?;
                 count.replace(most).is_some()
             } else {
                 let words = "BACKEND backend, OWNER name or COUNT n";

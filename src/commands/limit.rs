@@ -2,7 +2,7 @@
 
 use super::arguments::{Options, name};
 use super::{Arg, Command, Error, Kind, Spec};
-use crate::lb::{LEASES_MAX, Limits, RATE_MAX, Rate, SPAN_MAX};
+use crate::lb::{LEASES_MAX, Limits, RATE_MAX, Rate, SPAN_MAX, TIERS_MAX};
 use crate::server::Call;
 
 /// LB.LIMIT
@@ -45,16 +45,25 @@ impl Command for Limit {
         {
             return Err(Error::no_backend(backend));
         }
-        key.pool_or_new();
+        if let (Some(pool), Some(tier)) = (key.pool(), limits.tier)
+            && !pool.has_room_for_tier(tier)
+        {
+            return Err(Error::new(format!(
+                "ERR a pool has at most {TIERS_MAX} different tiers"
+            )));
+        }
+        // A key that is missing here is missing on replicas too, where LB.TICK would find nothing: a new pool's clock begins
+        // with the next command.
         match limits.rate {
             // A bucket begins to fill now.
             Some(Some(_)) => key.tick_for_time(),
             _ => key.tick(),
         }
-        key.pool_or_new().set_limits(backend, &limits);
-        key.delete_if_void();
+        let is_nothing = key.pool().is_none() && !limits.is_any();
+        let changed = !is_nothing && key.pool_or_new().set_limits(backend, &limits);
         call.reply().ok();
-        call.changed(&[(c"lb.limit", 1)]);
+        call.changed(&[(c"lb.limit", usize::from(changed))]);
+        key.delete_if_void();
         Ok(())
     }
 }
@@ -76,7 +85,12 @@ fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
             limits.max.replace(max as u32).is_some()
         } else if word.eq_ignore_ascii_case(b"RATE") {
             let picks = options.number("RATE", 0..=RATE_MAX)?;
-            let millis = options.number("the time of RATE", u64::from(picks > 0)..=SPAN_MAX)?;
+            // No limit is `RATE 0 0`.
+            let millis = match picks {
+                0 => 0..=0,
+                _ => 1..=SPAN_MAX,
+            };
+            let millis = options.number("the time of RATE", millis)?;
             let burst = 1;
             let rate = Rate {
                 picks,

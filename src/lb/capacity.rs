@@ -176,16 +176,17 @@ impl Capacity {
         }
     }
 
-    /// Sets the limit there, of a backend or of the pool.
-    fn set_limit(&mut self, at: Slot, limits: &Limits) {
+    /// Sets the limit there, of a backend or of the pool; says whether that changed anything.
+    fn set_limit(&mut self, at: Slot, limits: &Limits) -> bool {
         let clock = self.clock;
         let limit = self.limit_at(at);
         let before = usize::from(limit.bucket.is_some());
-        limit.set(limits, clock);
+        let changed = limit.set(limits, clock);
         let after = usize::from(limit.bucket.is_some());
         if at != POOL {
             self.buckets = self.buckets - before + after;
         }
+        changed
     }
 
     /// A limit out of a saved pool.
@@ -226,6 +227,8 @@ impl Capacity {
         allocated(size_of::<Capacity>())
             + allocated(self.records.capacity() * size_of::<Record>())
             + self.leases.heap_bytes()
+            + (self.buckets + usize::from(self.limit.bucket.is_some()))
+                * allocated(size_of::<Bucket>())
             + refills
     }
 }
@@ -427,27 +430,29 @@ impl Pool {
 
     // Limits
 
-    /// Limits a backend, or the pool as a whole; false where the backend is not there.
+    /// Limits a backend, or the pool as a whole; says whether that changed anything. A backend that is not there has no limits.
     pub fn set_limits(&mut self, backend: Option<&[u8]>, limits: &Limits) -> bool {
         let at = match backend.map(|name| self.find(name)) {
             None => POOL,
             Some(Some(slot)) => slot,
             Some(None) => return false,
         };
+        let mut changed = false;
         if let Some(tier) = limits.tier
             && at != POOL
             && self.backends[at].tier() != tier
         {
+            changed = true;
             // What a pool is saved with goes by this.
             self.capacity();
             // There it is a newcomer: it starts neutral.
             self.set_tier(at, tier, 0);
         }
         if limits.max.is_some() || limits.rate.is_some() {
-            self.capacity().set_limit(at, limits);
+            changed |= self.capacity().set_limit(at, limits);
             self.relimit(at);
         }
-        true
+        changed
     }
 
     /// The limits that are set, of a backend or of the pool as a whole; nothing where the backend is not there.

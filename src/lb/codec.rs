@@ -294,6 +294,7 @@ fn decode_account<'a>(pool: &mut Pool, bytes: &'a [u8]) -> Result<&'a [u8], Malf
         record.expired = counter("leases", entry.expired)?;
         record.latency = counter("latency", entry.latency)?;
         record.latencies = checked("latency", entry.latencies, entry.latencies <= entry.done)?;
+        checked("tiers", (), pool.has_room_for_tier(entry.tier))?;
         let credit = pool.credit(slot);
         pool.set_tier(slot, entry.tier, credit);
     }

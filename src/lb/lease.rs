@@ -29,7 +29,9 @@ impl LeaseId {
     pub fn parse(bytes: &[u8]) -> Option<LeaseId> {
         let (epoch, number) = std::str::from_utf8(bytes).ok()?.split_once('-')?;
         let plain = |digits: &str| {
-            let is_plain = digits.bytes().all(|b| b.is_ascii_digit());
+            // As they are written, with no zeros before them: one lease has one id.
+            let is_plain = digits.bytes().all(|b| b.is_ascii_digit())
+                && (digits == "0" || !digits.starts_with('0'));
             is_plain.then(|| digits.parse().ok()).flatten()
         };
         Some(LeaseId {
@@ -711,6 +713,9 @@ mod tests {
             "+1-2",
             "1--2",
             "a-1",
+            "01-1",
+            "1-01",
+            "00-1",
             "1-99999999999999999999",
         ] {
             assert_eq!(LeaseId::parse(bad.as_bytes()), None, "{bad}");

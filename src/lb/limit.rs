@@ -104,6 +104,15 @@ pub struct Limits {
     pub tier: Option<u8>,
 }
 
+impl Limits {
+    /// Whether it would limit anything that is not limited yet.
+    pub fn is_any(&self) -> bool {
+        self.max.is_some_and(|max| max > 0)
+            || self.rate.flatten().is_some()
+            || self.tier.is_some_and(|tier| tier > 0)
+    }
+}
+
 /// A limit of a backend or of the pool.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Limit {
@@ -119,16 +128,21 @@ impl Limit {
         self.max > 0 || self.bucket.is_some()
     }
 
-    /// Sets what is given.
-    pub fn set(&mut self, limits: &Limits, clock: Millis) {
-        self.max = limits.max.unwrap_or(self.max);
-        if let Some(rate) = limits.rate {
+    /// Sets what is given; says whether that changed anything.
+    pub fn set(&mut self, limits: &Limits, clock: Millis) -> bool {
+        let max = limits.max.unwrap_or(self.max);
+        let mut changed = max != self.max;
+        self.max = max;
+        let present = self.bucket.as_ref().map(|bucket| bucket.rate);
+        if let Some(rate) = limits.rate.filter(|rate| *rate != present) {
+            changed = true;
             let bucket = rate.map(|rate| match &self.bucket {
                 Some(bucket) => bucket.with_rate(rate, clock),
                 None => Bucket::full(rate, clock),
             });
             self.bucket = bucket.map(Box::new);
         }
+        changed
     }
 
     /// Whether so many leases are as many as there may be.

@@ -46,6 +46,8 @@ pub const WEIGHT_MAX: u16 = u16::MAX;
 pub const NAME_MAX: usize = 512;
 /// The most backends that one pool holds. It keeps the sum of all weights below 2^40.
 pub const BACKENDS_MAX: usize = 1 << 24;
+/// The most different tiers that the backends of a pool are of. Each takes some bytes for every backend of the pool.
+pub const TIERS_MAX: usize = 16;
 /// The most picks that one command makes.
 pub const COUNT_MAX: usize = 10_000;
 /// The most backends that one command excludes.

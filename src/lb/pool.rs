@@ -9,7 +9,7 @@ use super::index::Index;
 use super::lane::Lane;
 use super::lease::LeaseId;
 use super::pick::{Algorithm, Before, CREDIT_MAX, Cursor, Foresight};
-use super::{Mover, Slot, allocated};
+use super::{Mover, Slot, TIERS_MAX, allocated};
 
 /// A pool of backends.
 ///
@@ -543,9 +543,23 @@ impl Pool {
         std::iter::once(&mut self.lane).chain(parked)
     }
 
-    /// Sees to it that there is a lane of that tier.
+    /// Whether a backend can be moved to that tier.
+    pub fn has_room_for_tier(&self, tier: u8) -> bool {
+        if self.lanes().any(|lane| lane.tier == tier) || self.lanes().count() < TIERS_MAX {
+            return true;
+        }
+        let used: HashSet<u8> = self.backends().map(Backend::tier).collect();
+        used.len() < TIERS_MAX
+    }
+
+    /// Sees to it that there is a lane of that tier, for which there is room.
     fn open_lane(&mut self, tier: u8) {
         if self.lanes().all(|lane| lane.tier != tier) {
+            if self.lanes().count() == TIERS_MAX {
+                let used: HashSet<u8> = self.backends().map(Backend::tier).collect();
+                let parked = self.parked.get_or_insert_default();
+                parked.retain(|lane| used.contains(&lane.tier));
+            }
             let lane = Lane::of(&self.backends, tier);
             self.parked.get_or_insert_default().push(lane);
         }

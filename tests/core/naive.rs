@@ -199,8 +199,10 @@ impl Naive {
         before - self.leases.len()
     }
 
+    /// Whether that changed anything.
     pub fn set_limits(&mut self, name: Option<&[u8]>, limits: &Limits) -> bool {
         let clock = self.clock;
+        let mut changed = false;
         let limit = match name {
             None => &mut self.limit,
             Some(name) => {
@@ -210,12 +212,17 @@ impl Naive {
                 if let Some(tier) = limits.tier.filter(|tier| *tier != member.tier) {
                     member.tier = tier;
                     member.credit = 0;
+                    changed = true;
                 }
                 &mut member.limit
             }
         };
-        limit.max = limits.max.unwrap_or(limit.max);
-        if let Some(rate) = limits.rate {
+        if let Some(max) = limits.max {
+            changed |= max != limit.max;
+            limit.max = max;
+        }
+        if let Some(rate) = limits.rate.filter(|rate| *rate != limit.rate) {
+            changed = true;
             limit.level = match (limit.rate, rate) {
                 (_, None) => 0,
                 (None, Some(rate)) => u128::from(rate.burst * rate.millis),
@@ -227,7 +234,7 @@ impl Naive {
             limit.at = clock;
             limit.rate = rate;
         }
-        true
+        changed
     }
 
     /// How many leases are open on that member.

@@ -330,7 +330,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
 fn cases() -> u32 {
     match std::env::var_os("REDIS_LB_LONG") {
         Some(_) => 60_000,
-        None => 1_500,
+        None => 800,
     }
 }
 
