@@ -171,11 +171,6 @@ impl Key<'_> {
             return false;
         };
         pool.tick(time);
-        if clock::is_deaf()
-            && let Some(local) = local
-        {
-            local.hint = None;
-        }
         place.replicate(c"LB.TICK", &[time.to_string().as_bytes()]);
         place.touched();
         true
@@ -209,7 +204,7 @@ impl Key<'_> {
         // Where nothing is to be done now, the next hint is noted when the key is closed.
         self.is_lent = is_of_use && is_primary && time.is_none();
         if is_of_use && !is_primary {
-            self.hint_at(clock::now() + clock::HORIZON);
+            self.hint_at(clock::horizon());
         }
         time
     }
@@ -232,8 +227,8 @@ impl Key<'_> {
         };
         let (ahead, hint) = local.as_ref().map_or((0, None), |l| (l.ahead, l.hint));
         let at = due.saturating_sub(ahead);
-        if hint.is_none_or(|hint| at < hint) {
-            self.hint_at(at.min(clock::now() + clock::HORIZON));
+        if hint.is_none_or(|hint| at < hint) || clock::is_deaf() {
+            self.hint_at(at.min(clock::horizon()));
         }
     }
 

@@ -96,8 +96,8 @@ enum Outcome {
     Nothing {
         is_array: bool,
     },
-    /// The key is another node's now.
-    Moved(String),
+    /// With this error.
+    Refused(String),
 }
 
 impl Queue {
@@ -342,15 +342,25 @@ fn next_in_turn() -> Vec<At> {
     })
 }
 
-/// Tells all who wait for that key that it is another node's now, as the server does at its own commands that wait.
-fn send_away(ctx: Ctx, at: &At, moved: &str) {
+/// Ends all waits for that key with an error, as where the key is another node's now. So does the server with its own commands
+/// that wait.
+fn send_away(ctx: Ctx, at: &At, error: &str) {
     let waiters: Vec<Client> = QUEUES.with_borrow(|queues| {
         let queue = queues.queues.get(at);
         queue.map_or(vec![], |q| q.waiters.values().map(|w| w.client).collect())
     });
     for client in waiters {
         remove(ctx, client);
-        end(client, Outcome::Moved(moved.into()));
+        end(client, Outcome::Refused(error.into()));
+    }
+}
+
+/// This server is a replica from now on. Most servers send all away who wait; Valkey 9, in a cluster, leaves that to us.
+pub fn send_all_away(ctx: Ctx) {
+    let keys: Vec<At> = QUEUES.with_borrow(|queues| queues.queues.keys().cloned().collect());
+    for at in keys {
+        let error = "UNBLOCKED the server has become a replica, where nobody can wait";
+        send_away(ctx, &at, error);
     }
 }
 
@@ -384,7 +394,7 @@ unsafe extern "C" fn answer(ctx: Ctx, _: *mut *mut raw::RedisModuleString, _: c_
                 Reply::to(ctx).given(names, *lease, *is_array);
             }
             Some(Outcome::Nothing { is_array }) => nothing(ctx, *is_array),
-            Some(Outcome::Moved(moved)) => Reply::to(ctx).error(moved),
+            Some(Outcome::Refused(error)) => Reply::to(ctx).error(error),
             None => {}
         }
     });

@@ -10,6 +10,8 @@ from server import eventually
 from test_persistence import is_linked, replica_of, stream
 from wire import Refused, Wire, pack, words
 
+# Each command is in the file before its reply.
+AOF = {"appendonly": "yes", "appendfsync": "always", "aof_use_rdb_preamble": "no"}
 NEVER = "LB.PICK web LEASE 60000 BLOCK 0"
 
 
@@ -323,7 +325,7 @@ def test_nobody_waits_on_a_replica_that_takes_writes(new_server):
 
 
 def test_what_a_waiter_was_given_is_in_the_stream(new_server):
-    primary = new_server(appendonly="yes", aof_use_rdb_preamble="no")
+    primary = new_server(**AOF)
     replica = new_server(**replica_of(primary))
     eventually(lambda: is_linked(replica))
     with Wire(primary.port) as wire:
@@ -371,7 +373,7 @@ def leases(wire, key):
 
 
 def test_who_got_nothing_is_not_in_the_stream(new_server):
-    server = new_server(appendonly="yes", aof_use_rdb_preamble="no")
+    server = new_server(**AOF)
     with Wire(server.port) as wire:
         take(wire)
         before = stream(server)
@@ -414,7 +416,7 @@ def test_the_lease_of_who_was_killed_before_its_reply_is_given_back(server, web,
 
 
 def test_a_lease_given_back_wakes_the_next_one_and_is_in_the_stream(new_server):
-    server = new_server(appendonly="yes", aof_use_rdb_preamble="no")
+    server = new_server(**AOF)
     with Wire(server.port) as wire:
         take(wire)
         gone, second = Waiter(server), Waiter(server)
