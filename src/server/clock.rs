@@ -4,8 +4,7 @@
 //! wrong, but there is one for each pool in which something is due, on replicas too, for the day on which they are primaries.
 
 use std::cell::RefCell;
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use std::os::raw::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +23,9 @@ static IS_MANUAL: AtomicBool = AtomicBool::new(false);
 
 static IS_LISTENING: AtomicBool = AtomicBool::new(false);
 
+/// Whether the server is one that must not be listened to.
+static IS_DEAF: AtomicBool = AtomicBool::new(false);
+
 /// How often this process has become a primary: a mark by which a pool knows whether its epoch is of now.
 static TERM: AtomicU64 = AtomicU64::new(1);
 
@@ -35,8 +37,8 @@ const GO: Duration = Duration::from_millis(2);
 const LEASES_A_TICK: usize = 1000;
 /// where there is more to do, it goes on after so long.
 const REST_MS: i64 = 1;
-/// No hint is for a time farther away: so those of pools that are gone do not pile up.
-pub const HORIZON: Millis = 60_000;
+/// No hint is for a time farther away, so those of pools that are gone do not pile up.
+const HORIZON: Millis = 60_000;
 /// Where the server refuses a tick, as where the slot is another node's, it is tried again after so long.
 const RETRY: Millis = 1000;
 /// The time of a hint that is of use in any case.
@@ -52,7 +54,7 @@ static TIMER: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     // Only the main thread has any.
-    static HINTS: RefCell<BinaryHeap<Reverse<Hint>>> = const { RefCell::new(BinaryHeap::new()) };
+    static HINTS: RefCell<BTreeSet<Hint>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 /// Nobody ticks from now on but LB.TICK.
@@ -80,10 +82,19 @@ pub fn now() -> Millis {
     now as Millis
 }
 
+/// The latest time that a hint can be for. In whole seconds, so that a pool that comes and goes has 60 at most.
+pub fn horizon() -> Millis {
+    (now() + HORIZON).next_multiple_of(1000)
+}
+
 /// Hears from now on of what brings pools to other keys. Not before anything is due or anybody waits: each event of the server
 /// costs 40 instructions more when a module listens.
 pub fn listen(ctx: *mut raw::RedisModuleCtx) {
     if !IS_LISTENING.swap(true, Ordering::Relaxed) {
+        if lets_clients_go_astray(ctx) {
+            IS_DEAF.store(true, Ordering::Relaxed);
+            return;
+        }
         let generic = raw::REDISMODULE_NOTIFY_GENERIC;
         api!(RedisModule_SubscribeToKeyspaceEvents(
             ctx,
@@ -93,9 +104,32 @@ pub fn listen(ctx: *mut raw::RedisModuleCtx) {
     }
 }
 
+/// Whether nothing is heard of pools that come to other keys: then each command that writes to one notes what is due there.
+pub fn is_deaf() -> bool {
+    IS_DEAF.load(Ordering::Relaxed)
+}
+
+/// Whether the server is one that, where any module listens, leaves a client behind MOVE and COPY in the database that these
+/// wrote to: Valkey 8.1 and 9.0 (its issue 4024; 9.1.2 does not).
+fn lets_clients_go_astray(ctx: *mut raw::RedisModuleCtx) -> bool {
+    let info = api!(RedisModule_GetServerInfo(ctx, c"server".as_ptr()));
+    let version = api!(RedisModule_ServerInfoGetFieldC(
+        info,
+        c"valkey_version".as_ptr()
+    ));
+    let is_astray = !version.is_null() && {
+        // SAFETY: the server hands a text, which lives as long as the information.
+        let version = unsafe { std::ffi::CStr::from_ptr(version) }.to_string_lossy();
+        let numbers: Vec<u32> = (version.split('.')).map_while(|n| n.parse().ok()).collect();
+        (vec![8, 1]..vec![9, 1, 2]).contains(&numbers)
+    };
+    api!(RedisModule_FreeServerInfo(ctx, info));
+    is_astray
+}
+
 /// Something will be due at that key.
 pub fn remember(time: Millis, db: c_int, key: &[u8]) {
-    HINTS.with_borrow_mut(|hints| hints.push(Reverse((time, db, key.into()))));
+    HINTS.with_borrow_mut(|hints| hints.insert((time, db, key.into())));
 }
 
 /// Something may be due at the key that is being loaded. What time it is there is seen later: by now it may be a replica's.
@@ -163,11 +197,11 @@ fn look(ctx: *mut raw::RedisModuleCtx) -> bool {
     let begun = Instant::now();
     let is_primary = has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER);
     while begun.elapsed() < GO {
-        let first = HINTS.with_borrow_mut(|hints| match hints.peek() {
-            Some(Reverse((time, _, _))) if *time <= now => hints.pop(),
+        let first = HINTS.with_borrow_mut(|hints| match hints.first() {
+            Some((time, _, _)) if *time <= now => hints.pop_first(),
             _ => None,
         });
-        let Some(Reverse((hint, db, name))) = first else {
+        let Some((hint, db, name)) = first else {
             return true;
         };
         if db == ANY {
@@ -192,12 +226,8 @@ fn look(ctx: *mut raw::RedisModuleCtx) -> bool {
 /// All pools are to be looked at, because it may be another time for them.
 fn look_at_all() {
     HINTS.with_borrow_mut(|hints| {
-        let keys = hints.drain().map(|Reverse((_, db, key))| (db, key));
-        let keys: BTreeSet<_> = keys.collect();
-        let keys = keys
-            .into_iter()
-            .map(|(db, key)| Reverse((AT_ONCE, db, key)));
-        *hints = keys.collect();
+        let all = std::mem::take(hints).into_iter();
+        hints.extend(all.map(|(_, db, key)| (AT_ONCE, db, key)));
     });
 }
 
@@ -221,7 +251,7 @@ unsafe extern "C" fn cron(
     });
 }
 
-/// What was loaded may be what clients wait for.
+/// What was loaded may be what clients wait for, and of a host with another clock.
 unsafe extern "C" fn loaded(
     _: *mut raw::RedisModuleCtx,
     _: raw::RedisModuleEvent,
@@ -229,7 +259,10 @@ unsafe extern "C" fn loaded(
     _: *mut c_void,
 ) {
     if stage == raw::REDISMODULE_SUBEVENT_LOADING_ENDED {
-        guarded("the end of loading", waiting::look_at_all);
+        guarded("the end of loading", || {
+            look_at_all();
+            waiting::look_at_all();
+        });
     }
 }
 
@@ -254,14 +287,17 @@ unsafe extern "C" fn event(
 }
 
 unsafe extern "C" fn role_changed(
-    _: *mut raw::RedisModuleCtx,
+    ctx: *mut raw::RedisModuleCtx,
     _: raw::RedisModuleEvent,
     role: u64,
     _: *mut c_void,
 ) {
-    if role == raw::REDISMODULE_EVENT_REPLROLECHANGED_NOW_MASTER {
-        TERM.fetch_add(1, Ordering::Relaxed);
-        guarded("a promotion", look_at_all);
+    match role {
+        raw::REDISMODULE_EVENT_REPLROLECHANGED_NOW_MASTER => {
+            TERM.fetch_add(1, Ordering::Relaxed);
+            guarded("a promotion", look_at_all);
+        }
+        _ => _ = guarded("a demotion", || waiting::send_all_away(ctx)),
     }
 }
 
@@ -276,12 +312,12 @@ unsafe extern "C" fn databases_swapped(
         let swapped = unsafe { &*data.cast::<raw::RedisModuleSwapDbInfo>() };
         let (a, b) = (swapped.dbnum_first, swapped.dbnum_second);
         HINTS.with_borrow_mut(|hints| {
-            let moved = hints.drain().map(|Reverse((time, db, key))| match db {
-                db if db == a => Reverse((time, b, key)),
-                db if db == b => Reverse((time, a, key)),
-                _ => Reverse((time, db, key)),
-            });
-            *hints = moved.collect();
+            let all = std::mem::take(hints).into_iter();
+            hints.extend(all.map(|(time, db, key)| match db {
+                db if db == a => (time, b, key),
+                db if db == b => (time, a, key),
+                _ => (time, db, key),
+            }));
         });
         waiting::look_at_all();
     });

@@ -204,7 +204,7 @@ impl Key<'_> {
         // Where nothing is to be done now, the next hint is noted when the key is closed.
         self.is_lent = is_of_use && is_primary && time.is_none();
         if is_of_use && !is_primary {
-            self.hint_at(clock::now() + clock::HORIZON);
+            self.hint_at(clock::horizon());
         }
         time
     }
@@ -227,8 +227,8 @@ impl Key<'_> {
         };
         let (ahead, hint) = local.as_ref().map_or((0, None), |l| (l.ahead, l.hint));
         let at = due.saturating_sub(ahead);
-        if hint.is_none_or(|hint| at < hint) {
-            self.hint_at(at.min(clock::now() + clock::HORIZON));
+        if hint.is_none_or(|hint| at < hint) || clock::is_deaf() {
+            self.hint_at(at.min(clock::horizon()));
         }
     }
 

@@ -44,8 +44,9 @@ unsafe extern "C" fn dispatch<C: Command>(
             info::REFUSED.count();
             return;
         }
+        // What is there may have come without a command of ours.
         if waiting::is_any() && !C::SPEC.is_readonly() {
-            waiting::catch_up(call.place());
+            serve(&call);
         }
         match C::run(&call) {
             Ok(()) if waiting::is_any() && !C::SPEC.is_readonly() => serve(&call),
@@ -63,10 +64,12 @@ unsafe extern "C" fn dispatch<C: Command>(
     raw::REDISMODULE_OK as c_int
 }
 
-/// Serves whoever waits for what the command may have freed.
+/// Serves whoever waits for what is at the command's key.
 #[cold]
 fn serve(call: &Call) {
-    if let Ok(mut key) = call.key() {
+    if waiting::is_any_at(call.place())
+        && let Ok(mut key) = call.key()
+    {
         waiting::serve(&mut key);
     }
 }

@@ -30,7 +30,7 @@ type At = (c_int, Box<[u8]>);
 type Client = *mut raw::RedisModuleBlockedClient;
 type Ctx = *mut raw::RedisModuleCtx;
 
-/// So many queues are looked at in one go whether their keys have moved to another node.
+/// So many queues are looked at in one go, in turn.
 const QUEUES_A_GO: usize = 20;
 
 /// A client that waits.
@@ -66,7 +66,7 @@ struct Queues {
     to_look_at: BTreeSet<At>,
     /// Leases that were granted to clients who had gone.
     to_end: Vec<(At, LeaseId)>,
-    /// Up to where it was looked which keys have moved to another node.
+    /// Up to where it was looked in turn.
     looked: Option<At>,
 }
 
@@ -96,8 +96,8 @@ enum Outcome {
     Nothing {
         is_array: bool,
     },
-    /// The key is another node's now.
-    Moved(String),
+    /// With this error.
+    Refused(String),
 }
 
 impl Queue {
@@ -292,18 +292,14 @@ pub fn look_at_all() {
     QUEUES.with_borrow_mut(|queues| queues.to_look_at.extend(queues.queues.keys().cloned()));
 }
 
-/// Before a command of ours: serves whoever waits for what has come to its key in another way.
-pub fn catch_up(place: Place) {
-    let has_come = QUEUES.with_borrow_mut(|queues| {
-        let at = (place.db(), place.bytes().into());
-        !queues.to_look_at.is_empty() && queues.to_look_at.remove(&at)
-    });
-    if has_come && let Ok(mut key) = Key::open_to_write(place) {
-        serve(&mut key);
-    }
+/// Whether anybody waits for what is at that key, or for the key.
+pub fn is_any_at(place: Place) -> bool {
+    let at = (place.db(), place.bytes().into());
+    is_any() && QUEUES.with_borrow(|queues| queues.queues.contains_key(&at))
 }
 
-/// Looks at those keys, on a primary; ends the leases that reached nobody, and the waits for keys that are another node's.
+/// On a primary: serves who waits for what has come in another way than by a command of ours, ends the leases that reached
+/// nobody, and the waits for keys that are another node's.
 pub fn look(ctx: Ctx) {
     let (to_look_at, to_end) = QUEUES.with_borrow_mut(|queues| {
         let to_look_at = std::mem::take(&mut queues.to_look_at);
@@ -314,46 +310,57 @@ pub fn look(ctx: Ctx) {
     {
         return;
     }
-    for (db, name) in to_look_at {
-        // It changes nothing, and as behind every command whoever can be served is served. Not from here: what a timer puts into
-        // the stream stands, on 6.2, behind what commands do that it runs.
-        Place::with(ctx, db, &name, |place| place.command(c"LB.TICK", "0"));
-    }
     for ((db, name), id) in to_end {
         Place::with(ctx, db, &name, |place| {
             place.command(c"LB.DONE", &id.to_string())
         });
     }
-    if is_any() && has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_CLUSTER) {
-        look_for_moved(ctx);
+    for at in to_look_at.into_iter().chain(next_in_turn()) {
+        // It changes nothing, and as at every command whoever can be served is served. Not from here: what a timer puts into
+        // the stream stands, on 6.2, behind what commands do that it runs.
+        let look = |place: Place| match place.command(c"LB.TICK", "0") {
+            true => None,
+            false => place.moved(),
+        };
+        if let Some(moved) = Place::with(ctx, at.0, &at.1, look).flatten() {
+            send_away(ctx, &at, &moved);
+        }
     }
 }
 
-/// Sends away who waits for a key of which the slot is another node's now. The server does so for its own commands that wait.
-fn look_for_moved(ctx: Ctx) {
-    let keys: Vec<At> = QUEUES.with_borrow_mut(|queues| {
-        let from = queues
-            .looked
-            .take()
-            .map_or(Bound::Unbounded, Bound::Excluded);
+/// The keys at which somebody waits, some at a time: not of all that can happen to a key there is an event.
+fn next_in_turn() -> Vec<At> {
+    if !is_any() {
+        return vec![];
+    }
+    QUEUES.with_borrow_mut(|queues| {
+        let from = (queues.looked.take()).map_or(Bound::Unbounded, Bound::Excluded);
         let next = queues.queues.range((from, Bound::Unbounded));
         let keys: Vec<At> = next.map(|(at, _)| at.clone()).take(QUEUES_A_GO).collect();
         queues.looked = keys.last().cloned();
         keys
+    })
+}
+
+/// Ends all waits for that key with an error, as where the key is another node's now. So does the server with its own commands
+/// that wait.
+fn send_away(ctx: Ctx, at: &At, error: &str) {
+    let waiters: Vec<Client> = QUEUES.with_borrow(|queues| {
+        let queue = queues.queues.get(at);
+        queue.map_or(vec![], |q| q.waiters.values().map(|w| w.client).collect())
     });
+    for client in waiters {
+        remove(ctx, client);
+        end(client, Outcome::Refused(error.into()));
+    }
+}
+
+/// This server is a replica from now on. Most servers send all away who wait; Valkey 9, in a cluster, leaves that to us.
+pub fn send_all_away(ctx: Ctx) {
+    let keys: Vec<At> = QUEUES.with_borrow(|queues| queues.queues.keys().cloned().collect());
     for at in keys {
-        let moved = Place::with(ctx, at.0, &at.1, Place::moved).flatten();
-        let Some(moved) = moved else {
-            continue;
-        };
-        let waiters: Vec<Client> = QUEUES.with_borrow(|queues| {
-            let queue = queues.queues.get(&at);
-            queue.map_or(vec![], |q| q.waiters.values().map(|w| w.client).collect())
-        });
-        for client in waiters {
-            remove(ctx, client);
-            end(client, Outcome::Moved(moved.clone()));
-        }
+        let error = "UNBLOCKED the server has become a replica, where nobody can wait";
+        send_away(ctx, &at, error);
     }
 }
 
@@ -387,7 +394,7 @@ unsafe extern "C" fn answer(ctx: Ctx, _: *mut *mut raw::RedisModuleString, _: c_
                 Reply::to(ctx).given(names, *lease, *is_array);
             }
             Some(Outcome::Nothing { is_array }) => nothing(ctx, *is_array),
-            Some(Outcome::Moved(moved)) => Reply::to(ctx).error(moved),
+            Some(Outcome::Refused(error)) => Reply::to(ctx).error(error),
             None => {}
         }
     });

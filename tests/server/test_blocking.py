@@ -10,6 +10,8 @@ from server import eventually
 from test_persistence import is_linked, replica_of, stream
 from wire import Refused, Wire, pack, words
 
+# Each command is in the file before its reply.
+AOF = {"appendonly": "yes", "appendfsync": "always", "aof_use_rdb_preamble": "no"}
 NEVER = "LB.PICK web LEASE 60000 BLOCK 0"
 
 
@@ -211,6 +213,18 @@ def test_keys_do_not_mix(server, web):
     assert other.read() == b"x"
 
 
+def test_a_client_stays_in_its_database(server, web):
+    """Valkey 8.1 and 9.0 leave it in the other one, if a module listens to what happens to keys."""
+    waiter = Waiter(server)
+    web.ask("LB.PICK other LEASE 100")
+    for name in "some", "web":
+        web.ask("SET some x")
+        assert web.ask(f"COPY {name} there DB 3 REPLACE") == 1
+        assert web.ask(f"MOVE {name} 2") == 1
+        assert b" db=0 " in next(line for line in web.ask("CLIENT LIST").splitlines() if b"client" in line)
+    assert waiter.waits()
+
+
 # What is answered
 
 
@@ -311,7 +325,7 @@ def test_nobody_waits_on_a_replica_that_takes_writes(new_server):
 
 
 def test_what_a_waiter_was_given_is_in_the_stream(new_server):
-    primary = new_server(appendonly="yes", aof_use_rdb_preamble="no")
+    primary = new_server(**AOF)
     replica = new_server(**replica_of(primary))
     eventually(lambda: is_linked(replica))
     with Wire(primary.port) as wire:
@@ -359,7 +373,7 @@ def leases(wire, key):
 
 
 def test_who_got_nothing_is_not_in_the_stream(new_server):
-    server = new_server(appendonly="yes", aof_use_rdb_preamble="no")
+    server = new_server(**AOF)
     with Wire(server.port) as wire:
         take(wire)
         before = stream(server)
@@ -402,7 +416,7 @@ def test_the_lease_of_who_was_killed_before_its_reply_is_given_back(server, web,
 
 
 def test_a_lease_given_back_wakes_the_next_one_and_is_in_the_stream(new_server):
-    server = new_server(appendonly="yes", aof_use_rdb_preamble="no")
+    server = new_server(**AOF)
     with Wire(server.port) as wire:
         take(wire)
         gone, second = Waiter(server), Waiter(server)
