@@ -620,3 +620,36 @@ impl Pool {
         first.map(|first| first.max(pool_back))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lb::codec::{self, Stored};
+
+    /// A newcomer is of tier 0, so there must be room for that one whatever the others are of.
+    #[test]
+    fn a_pool_of_as_many_tiers_as_there_can_be_takes_newcomers_and_can_be_loaded() {
+        let mut pool = Pool::new();
+        let mut tiers = 0;
+        for backend in 1..=40u8 {
+            pool.add(&[backend], None);
+            for tier in [backend, 100 + backend] {
+                let tier = Some(tier).filter(|tier| pool.has_room_for_tier(*tier));
+                tiers += usize::from(tier.is_some_and(|tier| tier < 100));
+                let limits = Limits {
+                    tier: tier.or(Some(0)),
+                    ..Limits::default()
+                };
+                pool.set_limits(Some(&[backend]), &limits);
+            }
+        }
+        pool.add(b"newcomer", None);
+        pool.remove(&[1]);
+        pool.check();
+        assert_eq!(tiers, super::super::TIERS_MAX - 1);
+        assert!(matches!(
+            codec::decode(&codec::encode(&pool)),
+            Ok(Stored::Pool(_))
+        ));
+    }
+}

@@ -36,10 +36,7 @@ pub struct Pool {
     name_bytes: usize,
 }
 
-#[expect(
-    clippy::box_collection,
-    reason = "a pool without tiers pays 8 bytes for this, not 24"
-)]
+/// In a box, so that a pool without tiers pays 8 bytes for this, not 24.
 pub(super) type Parked = Option<Box<Vec<Lane>>>;
 
 /// What LB.ADD did.
@@ -548,13 +545,14 @@ impl Pool {
         std::iter::once(&mut self.lane).chain(parked)
     }
 
-    /// Whether a backend can be moved to that tier.
+    /// Whether a backend can be moved to that tier. Of the tiers that there can be, 0 is always kept for newcomers.
     pub fn has_room_for_tier(&self, tier: u8) -> bool {
-        if self.lanes().any(|lane| lane.tier == tier) || self.lanes().count() < TIERS_MAX {
+        if self.lanes().count() + 1 < TIERS_MAX {
             return true;
         }
-        let used: HashSet<u8> = self.backends().map(Backend::tier).collect();
-        used.len() < TIERS_MAX
+        let mut used: HashSet<u8> = self.backends().map(Backend::tier).collect();
+        used.insert(0);
+        tier == 0 || used.contains(&tier) || used.len() < TIERS_MAX
     }
 
     /// Sees to it that there is a lane of that tier, for which there is room.

@@ -33,6 +33,9 @@ type Ctx = *mut raw::RedisModuleCtx;
 /// So many queues are looked at in one go, in turn.
 const QUEUES_A_GO: usize = 20;
 
+/// Names of backends, in order.
+type Names = Box<[Box<[u8]>]>;
+
 /// A client that waits.
 struct Waiter {
     client: Client,
@@ -40,7 +43,7 @@ struct Waiter {
     words: Vec<Vec<u8>>,
     is_array: bool,
     /// Whom it passes over, in order.
-    excluded: Box<[Box<[u8]>]>,
+    excluded: Names,
     /// Ends the wait.
     timer: Option<raw::RedisModuleTimerID>,
 }
@@ -50,7 +53,7 @@ struct Waiter {
 struct Queue {
     waiters: BTreeMap<u64, Waiter>,
     /// The same by whom they pass over: those of one kind can all be served, or none of them.
-    kinds: HashMap<Box<[Box<[u8]>]>, BTreeSet<u64>>,
+    kinds: HashMap<Names, BTreeSet<u64>>,
     /// The first one of each kind.
     heads: BTreeSet<u64>,
     /// How many kinds pass over that backend.
