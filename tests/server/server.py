@@ -19,6 +19,8 @@ from servers import Binary, environment
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
 CRASH = "BUG REPORT START"
+# The kernel kills the server when the test process dies, however it dies.
+BOUND = ("setpriv", "--pdeathsig", "KILL")
 
 
 class Server:
@@ -27,7 +29,8 @@ class Server:
     `options` are lines of redis.conf: `appendonly="yes"`, `maxmemory_policy="noeviction"` (`_` stands for
     `-`). Nothing is persisted unless they say so. `folder` starts it on the data of another server.
     Clients get str, not bytes, never retry by themselves and give up after 30 s, unless told otherwise.
-    Start it in the main thread: the kernel ends it with the thread that started it.
+    Start it in the main thread: the kernel ends it with the thread that started it. One that shall go on when
+    this process ends has another `launcher`. `arguments` are further words of its command line.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class Server:
         module: Path | None,
         module_args: Sequence[str] = (),
         folder: Path | None = None,
+        launcher: Sequence[str] = BOUND,
+        arguments: Sequence[str] = (),
         **options: Any,
     ) -> None:
         self.binary = binary
@@ -44,6 +49,8 @@ class Server:
         self.folder = folder or Path(self._own_folder.name)
         self._log = self.folder / "log"
         self._process: subprocess.Popen | None = None
+        self._launcher = launcher
+        self._arguments = arguments
         self._password = options.get("requirepass")
         self._write_config(module, module_args, options)
 
@@ -73,8 +80,14 @@ class Server:
         raise RuntimeError(f"{self} did not start:\n{self.log_tail()}")
 
     def _launch(self, port: int) -> None:
-        # setpriv: the kernel kills the server when the test process dies, however it dies.
-        command = ["setpriv", "--pdeathsig", "KILL", str(self.binary.path), "redis.conf", "--port", str(port)]
+        command = [
+            *self._launcher,
+            str(self.binary.path),
+            "redis.conf",
+            "--port",
+            str(port),
+            *self._arguments,
+        ]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -141,6 +154,14 @@ class Server:
             self._process.kill()
             self._process.wait()
 
+    def pause(self) -> None:
+        """SIGSTOP, as a machine that stands still. `go_on` lets it run again."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        self._process.send_signal(signal.SIGCONT)
+
     def close(self) -> None:
         """End it and remove its folder, if that is its own."""
         self.kill()
@@ -165,9 +186,14 @@ def free_port() -> int:
     """A port nobody listens on. It and its cluster port (+10000) lie below those the kernel gives out."""
     while True:
         port = random.randrange(10000, 20000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
+        if is_free(port):
+            return port
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on that port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def waiting(seconds: float, pause: float = 0.02):
@@ -178,9 +204,9 @@ def waiting(seconds: float, pause: float = 0.02):
         time.sleep(pause)
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> None:
+def eventually(holds: Callable[[], Any], seconds: float = 10.0, pause: float = 0.02) -> None:
     """Wait until `holds()` is true; fail when it is not by then."""
-    for _ in waiting(seconds):
+    for _ in waiting(seconds, pause):
         if holds():
             return
     raise AssertionError(f"not true within {seconds} s: {holds}")

@@ -6,6 +6,7 @@ import select
 import time
 
 import pytest
+
 from server import eventually
 from test_persistence import is_linked, replica_of, stream
 from wire import Refused, Wire, pack, words

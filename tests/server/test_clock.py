@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from server import eventually
 from test_blocking import AOF, Waiter, lease, leases, slots
 from test_persistence import is_linked, replica_of, rewritten, stream

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from server import eventually, waiting
 
 GATEWAY = Path(__file__).with_name("gateway.py")
