@@ -1,11 +1,13 @@
 """The clocks of pools: who moves them and when, and that what is due is done without a command, wherever the
 pool is."""
 
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from server import eventually
+from servers import environment
 from test_blocking import AOF, Waiter, lease, leases, slots
 from test_persistence import is_linked, replica_of, rewritten, stream
 from wire import Refused, Wire, pack, words
@@ -446,8 +448,8 @@ def test_many_leases_that_are_due_at_once(new_server, many):
 
 def test_hints_do_not_pile_up(new_server):
     """A hint for each pool that was once there, or for each lease, would take a megabyte and more."""
-    primary = new_server(repl_backlog_size=16384)
-    replica = new_server(**replica_of(primary), repl_backlog_size=16384)
+    primary = new_server()
+    replica = new_server(**replica_of(primary))
     eventually(lambda: is_linked(replica))
     with Wire(primary.port) as wire:
 
@@ -464,12 +466,16 @@ def test_hints_do_not_pile_up(new_server):
                 for _ in range(5):
                     assert not isinstance(wire.read(), Refused)
 
+        def used(server):
+            memory = server.client().info("memory")
+            return memory["used_memory"] - memory.get("mem_total_replication_buffers", 0)
+
         load(2000)
-        used = [s.client().info("memory")["used_memory"] for s in (primary, replica)]
+        before = [used(primary), used(replica)]
         load(10_000)
         eventually(lambda: primary.client().wait(1, 1000) == 1)
-        for server, before in zip((primary, replica), used, strict=True):
-            assert server.client().info("memory")["used_memory"] - before < 800_000
+        assert used(primary) - before[0] < 800_000
+        assert used(replica) - before[1] < 800_000
 
 
 # A clock on the wall that steps
@@ -479,17 +485,18 @@ def test_hints_do_not_pile_up(new_server):
     not FAKETIME.exists(), reason="there is no libfaketime here (Debian's package libfaketime)"
 )
 @pytest.mark.parametrize("step", [-HOUR, HOUR], ids=["back", "forward"])
-def test_a_clock_on_the_wall_that_is_put(new_server, monkeypatch, tmp_path, step):
+def test_a_clock_on_the_wall_that_is_put(binary, new_server, monkeypatch, tmp_path, step):
     shift = tmp_path / "shift"
     shift.write_text("+0")
     monkeypatch.setenv("LD_PRELOAD", str(FAKETIME))
     monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(shift))
     monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
     monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-    try:
-        server = new_server()
-    except RuntimeError:
+    # A jemalloc that asks for the time before libfaketime is there cannot be used with it.
+    version = subprocess.run([binary.path, "--version"], env=environment(binary.path), capture_output=True)
+    if version.stderr:
         pytest.skip("the server does not bear libfaketime")
+    server = new_server()
     with Wire(server.port) as wire:
         wire.ask("LB.ADD web a")
         wire.ask("LB.PICK web LEASE 1000")
