@@ -27,6 +27,7 @@ use crate::commands::arguments::{Wanted, wanted};
 use crate::lb::{LeaseId, Millis, Pool};
 
 type At = (c_int, Box<[u8]>);
+type Names = Box<[Box<[u8]>]>;
 type Client = *mut raw::RedisModuleBlockedClient;
 type Ctx = *mut raw::RedisModuleCtx;
 
@@ -40,7 +41,7 @@ struct Waiter {
     words: Vec<Vec<u8>>,
     is_array: bool,
     /// Whom it passes over, in order.
-    excluded: Box<[Box<[u8]>]>,
+    excluded: Names,
     /// Ends the wait.
     timer: Option<raw::RedisModuleTimerID>,
 }
@@ -50,7 +51,7 @@ struct Waiter {
 struct Queue {
     waiters: BTreeMap<u64, Waiter>,
     /// The same by whom they pass over: those of one kind can all be served, or none of them.
-    kinds: HashMap<Box<[Box<[u8]>]>, BTreeSet<u64>>,
+    kinds: HashMap<Names, BTreeSet<u64>>,
     /// The first one of each kind.
     heads: BTreeSet<u64>,
     /// How many kinds pass over that backend.
