@@ -648,7 +648,7 @@ def test_no_wait_leaves_anything_behind(server, web, how):
 @pytest.mark.skipif(bool(missing()), reason=str(missing()))
 @pytest.mark.parametrize("excluded", ["EXCLUDE 1 b", "EXCLUDE 3 b x{n} y{n}"], ids=["alike", "different"])
 def test_what_a_command_costs_does_not_grow_with_the_waiters(binary, request, excluded):
-    """What it costs to end a lease, which serves the next one, and to pick `b`, which all who wait pass over."""
+    """To end a lease, which serves the next one; and to pick `b`, which all who wait pass over."""
     server = Callgrind(binary, module(), maxclients=11_000, timeout=0)
     request.addfinalizer(server.close)
     server.start()
