@@ -33,7 +33,7 @@ impl Command for Info {
             ("leases", pool.leases()),
             ("clock", pool.clock() as usize),
             ("rules-version", usize::from(pool.rules())),
-            ("bytes", pool.bytes()),
+            ("bytes", pool.bytes(0)),
         ];
         reply.map(numbers.len() + 1);
         reply.bulk(b"policy");

@@ -49,7 +49,7 @@ impl Command for Limit {
             && !pool.has_room_for_tier(tier)
         {
             return Err(Error::new(format!(
-                "ERR a pool has at most {TIERS_MAX} different tiers"
+                "ERR a pool has at most {TIERS_MAX} different tiers, 0 among them"
             )));
         }
         // A key that is missing here is missing on replicas too, where LB.TICK would find nothing: a new pool's clock begins

@@ -222,8 +222,10 @@ impl Capacity {
 
     /// How many bytes it takes.
     pub fn heap_bytes(&self) -> usize {
-        // A node of a B-tree has room for eleven and is about two thirds full.
-        let refills = self.refills.len() * size_of::<(Millis, Slot)>() * 3 / 2;
+        // A leaf of a B-tree has room for eleven, of which about eight are used, and so has a node above leaves.
+        let leaves = self.refills.len().div_ceil(8);
+        let leaf = allocated(11 * size_of::<(Millis, Slot)>() + 16);
+        let refills = leaves * leaf + leaves / 8 * (leaf + 96);
         allocated(size_of::<Capacity>())
             + allocated(self.records.capacity() * size_of::<Record>())
             + self.leases.heap_bytes()
@@ -616,5 +618,38 @@ impl Pool {
             }
         }
         first.map(|first| first.max(pool_back))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lb::codec::{self, Stored};
+
+    /// A newcomer is of tier 0, so there must be room for that one whatever the others are of.
+    #[test]
+    fn a_pool_of_as_many_tiers_as_there_can_be_takes_newcomers_and_can_be_loaded() {
+        let mut pool = Pool::new();
+        let mut tiers = 0;
+        for tier in 1..=40u8 {
+            pool.add(&[tier], None);
+            if pool.has_room_for_tier(tier) {
+                let limits = Limits {
+                    tier: Some(tier),
+                    ..Limits::default()
+                };
+                pool.set_limits(Some(&[tier]), &limits);
+                tiers += 1;
+            }
+        }
+        // Only those are left that are not of tier 0.
+        (20..=40u8).for_each(|tier| _ = pool.remove(&[tier]));
+        pool.add(b"newcomer", None);
+        pool.check();
+        assert_eq!(tiers, super::super::TIERS_MAX - 1);
+        assert!(matches!(
+            codec::decode(&codec::encode(&pool)),
+            Ok(Stored::Pool(_))
+        ));
     }
 }

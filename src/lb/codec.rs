@@ -150,7 +150,7 @@ pub fn encode(pool: &Pool) -> Vec<u8> {
         policy: pool.policy.code(),
         picks: pool.picks,
         rr: pool.members_before(pool.rr.next) as u32,
-        chance: pool.chance.clone(),
+        chance: pool.chance.as_deref().cloned(),
         members: pool.len() as u32,
     };
     let account = pool.capacity.as_ref();
@@ -255,7 +255,7 @@ fn decode_pool(bytes: &[u8], is_accounted: bool) -> Result<Pool, Malformed> {
         head.members as usize <= BACKENDS_MAX,
     )?;
     let fits = head.chance.as_ref().is_none_or(Chance::is_sound);
-    pool.chance = checked("generator", head.chance, fits)?;
+    pool.chance = checked("generator", head.chance, fits)?.map(Box::new);
     for _ in 0..members {
         let (member, after): (Member, _) = read(rest)?;
         pool.push(decode_member(&pool, member)?);

@@ -26,20 +26,17 @@ pub struct Pool {
     pub(super) is_closed: bool,
     pub(super) capacity: Option<Box<Capacity>>,
     pub(super) rr: Cursor,
-    pub(super) chance: Option<Chance>,
+    pub(super) chance: Option<Box<Chance>>,
     pub(super) policy: Algorithm,
     pub(super) picks: u64,
     pub(super) rules: u8,
     index: Index,
-    members: usize,
+    members: u32,
     /// What the names take on the heap.
     name_bytes: usize,
 }
 
-#[expect(
-    clippy::box_collection,
-    reason = "a pool without tiers pays 8 bytes for this, not 24"
-)]
+/// In a box, so that a pool without tiers pays 8 bytes for this, not 24.
 pub(super) type Parked = Option<Box<Vec<Lane>>>;
 
 /// What LB.ADD did.
@@ -128,7 +125,7 @@ impl Pool {
 
     /// How many backends there are.
     pub fn len(&self) -> usize {
-        self.members
+        self.members as usize
     }
 
     /// Whether there are none.
@@ -374,12 +371,13 @@ impl Pool {
 
     /// Starts the pool's generator from that seed.
     pub fn seed(&mut self, seed: u64) {
-        self.chance = Some(Chance::seeded(seed));
+        self.chance = Some(Box::new(Chance::seeded(seed)));
     }
 
     /// The generator. A pool whose stream has no seed draws from seed 0, on every machine alike.
     pub(super) fn chance(&mut self) -> &mut Chance {
-        self.chance.get_or_insert_with(|| Chance::seeded(0))
+        self.chance
+            .get_or_insert_with(|| Box::new(Chance::seeded(0)))
     }
 
     // Looking
@@ -419,9 +417,13 @@ impl Pool {
         self.rules
     }
 
-    /// How many bytes of memory the pool takes.
-    pub fn bytes(&self) -> usize {
-        allocated(size_of::<Pool>())
+    /// How many bytes of memory the pool takes, in one block with so many bytes beside it.
+    pub fn bytes(&self, beside: usize) -> usize {
+        allocated(size_of::<Pool>() + beside)
+            + self
+                .chance
+                .as_ref()
+                .map_or(0, |_| allocated(size_of::<Chance>()))
             + allocated(self.backends.capacity() * size_of::<Backend>())
             + self.name_bytes
             + self.index.heap_bytes()
@@ -543,13 +545,14 @@ impl Pool {
         std::iter::once(&mut self.lane).chain(parked)
     }
 
-    /// Whether a backend can be moved to that tier.
+    /// Whether a backend can be moved to that tier. Of the tiers that there can be, 0 is always kept for newcomers.
     pub fn has_room_for_tier(&self, tier: u8) -> bool {
-        if self.lanes().any(|lane| lane.tier == tier) || self.lanes().count() < TIERS_MAX {
+        if self.lanes().count() + 1 < TIERS_MAX {
             return true;
         }
-        let used: HashSet<u8> = self.backends().map(Backend::tier).collect();
-        used.len() < TIERS_MAX
+        let mut used: HashSet<u8> = self.backends().map(Backend::tier).collect();
+        used.insert(0);
+        tier == 0 || used.contains(&tier) || used.len() < TIERS_MAX
     }
 
     /// Sees to it that there is a lane of that tier, for which there is room.
@@ -591,7 +594,7 @@ impl Pool {
     /// moved along, so there must be fewer of them than gaps.
     fn compact(&mut self) {
         let slots = self.backends.len();
-        if slots <= 2 * self.members + self.leases() {
+        if slots <= 2 * self.len() + self.leases() {
             return;
         }
         self.rr.next = self.members_before(self.rr.next);
@@ -606,7 +609,7 @@ impl Pool {
             });
             let numbers: Vec<Slot> = numbers.collect();
             let vacant = |slot: Slot| self.backends[slot].is_vacant();
-            capacity.renumber(&numbers, vacant, self.members);
+            capacity.renumber(&numbers, vacant, self.members as usize);
         }
         self.backends.retain(|b| !b.is_vacant());
         self.backends.shrink_to_fit();
@@ -650,8 +653,8 @@ impl Pool {
     #[doc(hidden)]
     pub fn check(&self) {
         let members: Vec<_> = self.backends().collect();
-        assert_eq!(members.len(), self.members);
-        assert!(self.backends.len() <= 2 * self.members + self.leases() || self.capacity.is_some());
+        assert_eq!(members.len(), self.len());
+        assert!(self.backends.len() <= 2 * self.len() + self.leases() || self.capacity.is_some());
         assert!(self.rr.next <= self.backends.len());
         for (slot, b) in self.backends.iter().enumerate() {
             assert_eq!(b.live(), b.available_weight(), "{b:?}");

@@ -155,7 +155,10 @@ const AROUND_VALUE: usize = 16;
 
 unsafe extern "C" fn bytes(pool: *const c_void) -> usize {
     let bytes = guarded("measuring a pool", || match unsafe { value(pool) } {
-        Value::Pool(pool, _) => pool.bytes() + size_of::<Value>() - size_of::<Pool>(),
+        Value::Pool(pool, local) => {
+            let local = local.as_deref().map_or(0, size_of_val);
+            pool.bytes(size_of::<Value>() - size_of::<Pool>()) + local
+        }
         Value::Poisoned => size_of::<Value>(),
     });
     AROUND_VALUE + bytes.unwrap_or(0)

@@ -34,6 +34,9 @@ type Ctx = *mut raw::RedisModuleCtx;
 /// So many queues are looked at in one go, in turn.
 const QUEUES_A_GO: usize = 20;
 
+/// Names of backends, in order.
+type Names = Box<[Box<[u8]>]>;
+
 /// A client that waits.
 struct Waiter {
     client: Client,

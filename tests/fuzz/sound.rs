@@ -14,7 +14,7 @@ pub fn holds_a_pool(payload: &[u8]) -> bool {
     };
     pool.check();
     let most = 2048 + BYTES_A_BYTE * payload.len();
-    assert!(pool.bytes() <= most, "{} bytes", pool.bytes());
+    assert!(pool.bytes(0) <= most, "{} bytes", pool.bytes(0));
 
     let mut copy = written_and_read(&pool);
     assert_eq!(used(&mut pool), used(&mut copy));

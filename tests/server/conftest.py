@@ -3,6 +3,7 @@
 Fixtures
     server      a running `Server` with the module, shared by all tests, empty at the start of each.
                 Whoever changes its CONFIG changes it back; whoever restarts or kills takes `new_server`.
+    manual      as `server`, but in its pools nobody moves the clock save LB.TICK: so answers are exact.
     client      a client of it: `client.execute_command("LB.PICK web wrr COUNT 3") == ["a", "a", "b"]`.
                 It answers str; `server.client(decode_responses=False)` answers bytes, `protocol=3` speaks
                 RESP3. (redis-py splits the first argument at blanks: give odd names as further arguments.)
@@ -83,7 +84,15 @@ def module() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_server(binary):
-    server = Server(binary, module())
+    yield from until_closed(Server(binary, module()))
+
+
+@pytest.fixture(scope="session")
+def shared_manual_server(binary):
+    yield from until_closed(Server(binary, module(), ["clock", "manual"]))
+
+
+def until_closed(server):
     OPEN.append(server)
     yield server
     OPEN.remove(server)
@@ -92,11 +101,20 @@ def shared_server(binary):
 
 @pytest.fixture
 def server(shared_server):
-    if not shared_server.alive():
-        shared_server.start()
-    shared_server.client().flushall()
-    yield shared_server
-    assert shared_server.alive(), f"{shared_server} ended during this test"
+    yield from emptied(shared_server)
+
+
+@pytest.fixture
+def manual(shared_manual_server):
+    yield from emptied(shared_manual_server)
+
+
+def emptied(server):
+    if not server.alive():
+        server.start()
+    server.client().flushall()
+    yield server
+    assert server.alive(), f"{server} ended during this test"
 
 
 @pytest.fixture

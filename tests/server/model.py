@@ -6,20 +6,30 @@ RESP2; of an error only the first word. Pools are walked from end to end by ever
 
 import copy
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import ANY
 
 from wire import Refused
 
-CHANCE = {b"random", b"wrandom"}
-ALGORITHMS = {b"rr", b"wrr"} | CHANCE
+CHANCE = {b"random", b"wrandom", b"p2c"}
+ALGORITHMS = {b"rr", b"wrr", b"lc"} | CHANCE
 STATES = {b"up", b"drain", b"down"}
 WORD = 2**64 - 1
+SPAN = 2**40  # the longest
+CLOCK = 2**47  # the latest
+RATE = 2**40  # the most picks
+MAX = 2**31 - 1  # the most leases
+LATENCY = 2**50
+COUNT = 10_000
 
 # A pool of one backend `a` with weight 5, as LB.LOAD takes it. The format is described in src/lb/codec.rs.
 PAYLOAD = b"\x01" + bytes([1, 2, 0, 0, 0, 1]) + b"\x01a" + bytes([5, 0, 0, 0])
+# The same at 100 ms, with MAX 9 for all, MAX 3 RATE 2 50 BURST 2 for `a`, and the lease 7-0 of `o` until 120.
+LEASED = b"\x02" + PAYLOAD[1:] + bytes([100, 0, 9, 0, 1, 1, 1, 1]) + bytes([0, 3, 1, 2, 50, 2, 100, 100])
+LEASED += bytes(6) + bytes([0, 7]) + b"\x01o" + bytes([0, 0, 1, 0, 100, 120])
 
 
 class Refusal(Exception):
@@ -28,6 +38,10 @@ class Refusal(Exception):
 
 class Unseeded(Exception):
     """Chance is asked for, and nobody has seeded the pool: a server would, by a number of its own."""
+
+
+class Unopened(Exception):
+    """A lease is asked for, and a server would open an epoch first, of which only its answer tells."""
 
 
 class Chance:
@@ -61,6 +75,66 @@ def rotated(word: int, bits: int) -> int:
     return (word << bits | word >> 64 - bits) & WORD
 
 
+@dataclass(slots=True)
+class Limit:
+    """A limit of a backend or of a pool. A token has as many parts as the rate has milliseconds."""
+
+    max: int = 0
+    rate: tuple[int, int, int] | None = None  # picks, milliseconds, burst
+    level: int = 0
+    at: int = 0
+
+    def set(self, most: int | None, rate: tuple[int, int, int] | None, clock: int) -> None:
+        """Sets what is given. Tokens that are there stay, as far as they find room; a new bucket is full."""
+        self.max = self.max if most is None else most
+        if rate is None:
+            return
+        _, millis, burst = rate
+        self.level = self.level_at(clock) * millis // self.rate[1] if self.rate else burst * millis
+        self.level = min(self.level, burst * millis)
+        self.at = clock
+        self.rate = rate if rate[0] else None
+
+    def level_at(self, clock: int) -> int:
+        """How full the bucket is."""
+        picks, millis, burst = self.rate
+        return min(self.level + (clock - self.at) * picks, burst * millis)
+
+    def allows(self, leases: int, clock: int) -> bool:
+        """Whether it is not reached."""
+        has_token = not self.rate or self.level_at(clock) >= self.rate[1]
+        return has_token and (not self.max or leases < self.max)
+
+    def take(self, clock: int) -> None:
+        """A token goes."""
+        if self.rate:
+            self.level = self.level_at(clock) - self.rate[1]
+            self.at = clock
+
+    def refill(self) -> int:
+        """When there is a token."""
+        picks, millis, _ = self.rate
+        return self.at + max(0, -((self.level - millis) // picks))
+
+    def told(self) -> list[Any]:
+        """As LB.LIMIT shows it."""
+        told = [b"max", self.max] if self.max else []
+        if self.rate:
+            picks, millis, burst = self.rate
+            told += [b"rate", picks, b"rate-ms", millis, b"burst", burst]
+        return told
+
+
+@dataclass(eq=False, slots=True)
+class Lease:
+    """Something in flight."""
+
+    backend: "Backend"
+    owner: bytes | None
+    granted: int
+    deadline: int
+
+
 @dataclass(eq=False, slots=True)
 class Backend:
     """A member of a pool, the `number`-th that was ever added to it."""
@@ -71,6 +145,15 @@ class Backend:
     state: bytes = b"up"
     credit: int = 0
     picks: int = 0
+    limit: Limit | None = None
+    tier: int = 0
+    turn: int = 0  # in which lc picked it last
+    leases: int = 0
+    done: int = 0
+    failed: int = 0
+    expired: int = 0
+    latency: int = 0
+    latencies: int = 0
 
     def reweight(self, weight: int) -> None:
         """The credit keeps its proportion to the weight, rounded toward zero."""
@@ -79,19 +162,27 @@ class Backend:
             self.credit = size if self.credit > 0 else -size
             self.weight = weight
 
+    def load(self) -> float:
+        """What lc and p2c go by. As floats such small fractions are equal where they are, and only there."""
+        return (self.leases + 1) / self.weight
+
     def stats(self) -> list[Any]:
         """As LB.STATS shows it."""
-        return [b"weight", self.weight, b"state", self.state, b"picks", self.picks]
+        stats = [b"weight", self.weight, b"state", self.state, b"picks", self.picks, b"leases", self.leases]
+        stats += [b"done", self.done, b"failures", self.failed, b"expired", self.expired]
+        return [*stats, b"latency-us", self.latency // (self.latencies or 1)]
 
 
 @dataclass(slots=True)
 class Request:
-    """What stands behind the key in LB.PICK and LB.PEEK."""
+    """What stands behind the key in LB.PICK and LB.PEEK, but for BLOCK."""
 
     algorithm: bytes | None
     count: int | None
     distinct: bool
     exclude: list[bytes]
+    lease: int | None
+    owner: bytes | None
 
     @staticmethod
     def of(words: Iterable[bytes]) -> "Request":
@@ -104,28 +195,49 @@ class Request:
             if option in options:
                 raise Refusal("ERR")
             if option == b"COUNT":
-                options[option] = integer(words.pop(0) if words else b"", 1, 10_000)
+                options[option] = integer(words.pop(0) if words else b"", 1, COUNT)
             elif option == b"DISTINCT":
                 options[option] = True
             elif option == b"EXCLUDE":
                 number = integer(words.pop(0) if words else b"", 1, min(1000, len(words)))
                 options[option] = names(words[:number])
                 del words[:number]
+            elif option == b"LEASE":
+                options[option] = integer(words.pop(0) if words else b"", 1, SPAN)
+            elif option == b"OWNER":
+                (options[option],) = names([words.pop(0) if words else b""])
             else:
                 raise Refusal("ERR")
         if b"DISTINCT" in options and b"COUNT" not in options:
             raise Refusal("ERR")
-        return Request(algorithm, options.get(b"COUNT"), b"DISTINCT" in options, options.get(b"EXCLUDE", []))
+        if b"OWNER" in options and b"LEASE" not in options:
+            raise Refusal("ERR")
+        exclude = options.get(b"EXCLUDE", [])
+        lease, owner = options.get(b"LEASE"), options.get(b"OWNER")
+        return Request(algorithm, options.get(b"COUNT"), b"DISTINCT" in options, exclude, lease, owner)
 
-    def answer(self, picked: list[bytes]) -> Any:
+    def answer(self, picked: list[Any]) -> Any:
         """An array, or without COUNT the one that there is."""
         if self.count is not None:
             return picked
         return picked[0] if picked else None
 
 
+def options(words: Iterable[bytes], taken: dict[bytes, int]) -> dict[bytes, list[bytes]]:
+    """Keywords, each with as many values as it takes."""
+    words = list(words)
+    found = {}
+    while words:
+        keyword = words.pop(0).upper()
+        if keyword in found or keyword not in taken or len(words) < taken[keyword]:
+            raise Refusal("ERR")
+        found[keyword] = words[: taken[keyword]]
+        del words[: taken[keyword]]
+    return found
+
+
 def names(words: Iterable[bytes]) -> list[bytes]:
-    """Names of backends."""
+    """Names of backends, or of owners."""
     names = list(words)
     if not all(1 <= len(name) <= 512 for name in names):
         raise Refusal("ERR")
@@ -152,19 +264,36 @@ def pairs(words: tuple[bytes, ...]) -> dict[bytes, int]:
 
 @dataclass(eq=False, slots=True)
 class Pool:
-    """What is at a key. The dict keeps the order in which backends were added."""
+    """What is at a key. The dicts keep the order in which backends were added, and leases granted."""
 
     backends: dict[bytes, Backend] = field(default_factory=dict)
     policy: bytes = b"wrr"
     picks: int = 0
     added: int = 0  # how many ever were
     last: int = 0  # the number of the one that rr picked last
+    turns: int = 0  # how many picks lc has made
     chance: Chance | None = None
+    clock: int = 0
+    limit: Limit = field(default_factory=Limit)
+    leases: dict[bytes, Lease] = field(default_factory=dict)
+    granted: int = 0  # how many ever were
+    epoch: int = 0
+    is_open: bool = False  # whether the server has opened an epoch since this value came to be
 
     def copy(self) -> "Pool":
         """The same, apart from it."""
         twins = {name: replace(backend) for name, backend in self.backends.items()}
-        return replace(self, backends=twins, chance=copy.copy(self.chance))
+        for twin in twins.values():
+            twin.limit = twin.limit and replace(twin.limit)
+        leases = {id: replace(lease, backend=twins[lease.backend.name]) for id, lease in self.leases.items()}
+        apart = {"chance": copy.copy(self.chance), "limit": replace(self.limit), "is_open": False}
+        return replace(self, backends=twins, leases=leases, **apart)
+
+    def is_void(self) -> bool:
+        """Whether nothing would be lost with it."""
+        return not self.backends and self.policy == b"wrr" and not self.limit.told()
+
+    # Membership
 
     def add(self, name: bytes, weight: int | None) -> int:
         """How many are new: 1 or 0."""
@@ -176,21 +305,100 @@ class Pool:
             there.reweight(weight)
         return int(there is None)
 
+    def remove(self, name: bytes) -> int:
+        """How many are gone: 1 or 0."""
+        gone = self.backends.pop(name, None)
+        self.end(lambda lease: lease.backend is gone)
+        return int(gone is not None)
+
+    # Leases and time
+
+    def grant(self, backend: Backend, span: int, owner: bytes | None) -> bytes:
+        """A lease by its id."""
+        id = b"%d-%d" % (self.epoch, self.granted)
+        self.granted += 1
+        self.leases[id] = Lease(backend, owner, self.clock, self.deadline(span))
+        backend.leases += 1
+        return id
+
+    def deadline(self, span: int) -> int:
+        """When a span ends that starts now."""
+        return -(-(self.clock + span + 10) // 10) * 10
+
+    def end(self, which: Callable[[Lease], bool]) -> list[Lease]:
+        """Ends leases; answers them."""
+        ended = [(id, lease) for id, lease in self.leases.items() if which(lease)]
+        for id, lease in ended:
+            del self.leases[id]
+            lease.backend.leases -= 1
+        return [lease for _, lease in ended]
+
+    def tick(self, clock: int) -> None:
+        """It is later now."""
+        if clock > self.clock:
+            self.clock = clock
+            for lease in self.end(lambda lease: lease.deadline <= clock):
+                lease.backend.expired += 1
+
+    def when(self) -> list[Any]:
+        """As LB.WHEN answers: looks at each time at which anything could change."""
+        if self.available():
+            return [b"available", 0]
+        up = [b for b in self.backends.values() if b.weight and b.state == b"up"]
+        times = {lease.deadline for lease in self.leases.values()}
+        times |= {limit.refill() for limit in [self.limit, *(b.limit or Limit() for b in up)] if limit.rate}
+        for time in sorted(time for time in times if up and time > self.clock):
+            left = Counter(lease.backend for lease in self.leases.values() if lease.deadline > time)
+            if self.limit.allows(left.total(), time):
+                if any(b.limit is None or b.limit.allows(left[b], time) for b in up):
+                    return [b"limited", time - self.clock]
+        states = {b.state for b in self.backends.values()}
+        for state, reason in [(b"drain", b"drained"), (b"down", b"down")]:
+            if state in states:
+                return [reason, -1]
+        return [b"quiesced" if states else b"empty", -1]
+
+    # Picking
+
     def available(self) -> list[Backend]:
         """Those that can be picked."""
-        return [b for b in self.backends.values() if b.weight and b.state == b"up"]
+        if not self.limit.allows(len(self.leases), self.clock):
+            return []
+        clock = self.clock
+        return [
+            b
+            for b in self.backends.values()
+            if b.weight and b.state == b"up" and (b.limit is None or b.limit.allows(b.leases, clock))
+        ]
 
-    def pick(self, request: Request) -> list[bytes]:
-        """The names of those that are picked."""
+    def pick(self, request: Request) -> list[Any]:
+        """The names of those that are picked, with their leases if there are to be any."""
         choose = CHOOSE[request.algorithm or self.policy]
         eligible = [b for b in self.available() if b.name not in request.exclude]
+        is_tiered = any(b.tier for b in eligible)
         picked = []
         while eligible and len(picked) < (request.count or 1):
-            backend = choose(self, eligible)
+            if not self.limit.allows(len(self.leases), self.clock):
+                break
+            serving = eligible
+            if is_tiered:
+                lowest = min(b.tier for b in eligible)
+                serving = [b for b in eligible if b.tier == lowest]
+            if self.chance is None and (request.algorithm or self.policy) in CHANCE:
+                raise Unseeded
+            if request.lease and not self.is_open:
+                raise Unopened
+            backend = choose(self, serving)
             backend.picks += 1
             self.picks += 1
-            picked.append(backend.name)
-            if request.distinct:
+            self.limit.take(self.clock)
+            if backend.limit:
+                backend.limit.take(self.clock)
+            if request.lease:
+                lease = self.grant(backend, request.lease, request.owner)
+            picked.append([backend.name, lease] if request.lease else backend.name)
+            limit = backend.limit
+            if request.distinct or limit and not limit.allows(backend.leases, self.clock):
                 eligible.remove(backend)
         return picked
 
@@ -210,25 +418,36 @@ class Pool:
 
     def random(self, eligible: list[Backend]) -> Backend:
         """Each alike."""
-        return eligible[self.draw(len(eligible))]
+        return eligible[self.chance.below(len(eligible))]
 
     def wrandom(self, eligible: list[Backend]) -> Backend:
         """Each by its weight."""
-        drawn = self.draw(sum(b.weight for b in eligible))
+        drawn = self.chance.below(sum(b.weight for b in eligible))
         for backend in eligible:
             drawn -= backend.weight
             if drawn < 0:
                 return backend
         raise AssertionError("the sum was wrong")
 
-    def draw(self, n: int) -> int:
-        """A number from 0 to n - 1."""
-        if self.chance is None:
-            raise Unseeded
-        return self.chance.below(n)
+    def lc(self, eligible: list[Backend]) -> Backend:
+        """The least loaded one, of several that which it picked longest ago."""
+        backend = min(eligible, key=lambda b: (b.load(), b.turn))
+        self.turns += 1
+        backend.turn = self.turns
+        return backend
+
+    def p2c(self, eligible: list[Backend]) -> Backend:
+        """The less loaded of two, in doubt the first."""
+        first = self.chance.below(len(eligible))
+        if len(eligible) == 1:
+            return eligible[0]
+        other = self.chance.below(len(eligible) - 1)
+        other += other >= first
+        return min(eligible[first], eligible[other], key=Backend.load)
 
 
 CHOOSE = {b"rr": Pool.rr, b"wrr": Pool.wrr, b"random": Pool.random, b"wrandom": Pool.wrandom}
+CHOOSE |= {b"lc": Pool.lc, b"p2c": Pool.p2c}
 
 
 class Model:
@@ -269,7 +488,7 @@ class Model:
     def delete_if_void(self, key: bytes) -> None:
         """A pool without backends and settings is no more."""
         pool = self.there(key)
-        if pool and not pool.backends and pool.policy == b"wrr":
+        if pool and pool.is_void():
             del self.keys[key]
 
     def named(self, key: bytes, backend: bytes) -> Backend:
@@ -290,14 +509,12 @@ class Model:
         members = pairs(words)
         pool = self.made(key)
         gone = [name for name in pool.backends if name not in members]
-        for name in gone:
-            del pool.backends[name]
-        return len(gone) + sum(pool.add(name, weight) for name, weight in members.items())
+        return sum(map(pool.remove, gone)) + sum(pool.add(name, weight) for name, weight in members.items())
 
     def lb_rem(self, key: bytes, *words: bytes) -> int:
         gone = names(words)
         pool = self.looked(key)
-        removed = sum(pool.backends.pop(name, None) is not None for name in gone)
+        removed = sum(map(pool.remove, gone))
         self.delete_if_void(key)
         return removed
 
@@ -319,7 +536,10 @@ class Model:
             return backend and backend.state.decode()
         if state.lower() not in STATES:
             raise Refusal("ERR")
-        self.named(key, name).state = state.lower()
+        backend = self.named(key, name)
+        backend.state = state.lower()
+        if backend.state == b"down":
+            self.looked(key).end(lambda lease: lease.backend is backend)
         return "OK"
 
     def lb_policy(self, key: bytes, policy: bytes | None = None) -> Any:
@@ -344,7 +564,7 @@ class Model:
 
     def lb_peek(self, key: bytes, *words: bytes) -> Any:
         request = Request.of(words)
-        if request.algorithm in CHANCE:
+        if request.algorithm in CHANCE or request.lease:
             raise Refusal("ERR")
         pool = self.looked(key)
         if not request.algorithm and pool.policy in CHANCE:
@@ -358,6 +578,7 @@ class Model:
         available = pool.available()
         numbers = [(b"backends", len(pool.backends)), (b"available", len(available))]
         numbers += [(b"total-weight", sum(b.weight for b in available)), (b"picks", pool.picks)]
+        numbers += [(b"leases", len(pool.leases)), (b"clock", pool.clock)]
         numbers += [(b"rules-version", 1), (b"bytes", ANY)]
         return [b"policy", pool.policy, *[word for pair in numbers for word in pair]]
 
@@ -373,13 +594,99 @@ class Model:
         self.looked(key).chance = Chance(number)
         return "OK"
 
+    def lb_done(self, key: bytes, id: bytes, *words: bytes) -> int:
+        found = options(words, {b"OK": 0, b"FAIL": 0, b"LATENCY": 1})
+        if b"OK" in found and b"FAIL" in found:
+            raise Refusal("ERR")
+        latency = [integer(*found[b"LATENCY"], 0, LATENCY)] if b"LATENCY" in found else []
+        pool = self.looked(key)
+        lease = pool.leases.pop(id, None)
+        if not lease:
+            return 0
+        backend = lease.backend
+        backend.leases -= 1
+        backend.done += 1
+        backend.failed += b"FAIL" in found
+        backend.latency += sum(latency)
+        backend.latencies += len(latency)
+        return 1
+
+    def lb_renew(self, key: bytes, id: bytes, span: bytes) -> int:
+        millis = integer(span, 1, SPAN)
+        pool = self.looked(key)
+        if lease := pool.leases.get(id):
+            lease.deadline = pool.deadline(millis)
+        return int(lease is not None)
+
+    def lb_release(self, key: bytes, keyword: bytes, name: bytes) -> int:
+        (owner,) = options([keyword, name], {b"OWNER": 1})[b"OWNER"]
+        names([owner])
+        return len(self.looked(key).end(lambda lease: lease.owner == owner))
+
+    def lb_leases(self, key: bytes, *words: bytes) -> list[Any]:
+        found = options(words, {b"BACKEND": 1, b"OWNER": 1, b"COUNT": 1})
+        names([name for option in (b"BACKEND", b"OWNER") for name in found.get(option, [])])
+        count = integer(*found[b"COUNT"], 1, COUNT) if b"COUNT" in found else None
+        pool = self.looked(key)
+        listed = [
+            [b"lease", id, b"backend", lease.backend.name, b"owner", lease.owner]
+            + [b"age", pool.clock - lease.granted, b"remaining", lease.deadline - pool.clock]
+            for id, lease in pool.leases.items()
+            if found.get(b"BACKEND", [lease.backend.name]) == [lease.backend.name]
+            and found.get(b"OWNER", [lease.owner]) == [lease.owner]
+        ]
+        return listed[:count]
+
+    def lb_limit(self, key: bytes, *words: bytes) -> Any:
+        found = options(words, {b"BACKEND": 1, b"MAX": 1, b"RATE": 2, b"BURST": 1, b"TIER": 1})
+        backend, limits = found.pop(b"BACKEND", None), found
+        names(backend or [])
+        most = integer(*limits[b"MAX"], 0, MAX) if b"MAX" in limits else None
+        tier = integer(*limits[b"TIER"], 0, 255) if b"TIER" in limits else None
+        burst = integer(*limits.get(b"BURST", [b"1"]), 1, RATE)
+        rate = None
+        if b"RATE" in limits:
+            picks, millis = limits[b"RATE"]
+            picks = integer(picks, 0, RATE)
+            rate = (picks, integer(millis, 1, SPAN) if picks else integer(millis, 0, 0), burst)
+        if b"BURST" in limits and not (rate and rate[0]) or tier is not None and not backend:
+            raise Refusal("ERR")
+        if not limits:
+            pool = self.looked(key)
+            if not backend:
+                return pool.limit.told()
+            there = pool.backends.get(*backend)
+            return there and (there.limit or Limit()).told() + ([b"tier", there.tier] if there.tier else [])
+        there = self.named(key, *backend) if backend else None
+        pool = self.made(key)
+        if tier is not None and tier != there.tier:
+            there.tier = tier
+            there.credit = 0
+        if there:
+            there.limit = there.limit or Limit()
+        (there.limit if there else pool.limit).set(most, rate, pool.clock)
+        self.delete_if_void(key)
+        return "OK"
+
+    def lb_when(self, key: bytes) -> list[Any]:
+        return self.looked(key).when()
+
+    def lb_tick(self, key: bytes, clock: bytes) -> str:
+        number = integer(clock, 0, CLOCK)
+        self.looked(key).tick(number)
+        return "OK"
+
+    def lb_epoch(self, key: bytes, epoch: bytes) -> str:
+        number = integer(epoch, 0, WORD)
+        self.looked(key).epoch = number
+        return "OK"
+
     def lb_load(self, key: bytes, payload: bytes, *words: bytes) -> str:
-        if payload != PAYLOAD or any(word.upper() != b"REPLACE" for word in words):
+        if payload not in LOADED or any(word.upper() != b"REPLACE" for word in words):
             raise Refusal("ERR")
         if key in self.keys and not words:
             raise Refusal("BUSYKEY")
-        self.keys[key] = Pool()
-        self.keys[key].add(b"a", 5)
+        self.keys[key] = LOADED[payload].copy()
         return "OK"
 
     # Those of the server that the test mixes in
@@ -406,8 +713,24 @@ class Model:
         return "OK"
 
     def debug(self, _reload: bytes) -> str:
+        for value in self.keys.values():
+            if isinstance(value, Pool):
+                value.is_open = False
         return "OK"
 
+
+def loaded(payload: bytes) -> Pool:
+    """What one of the two payloads above holds."""
+    pool = Pool()
+    pool.add(b"a", 5)
+    if payload == LEASED:
+        pool.clock, pool.epoch, pool.limit.max = 100, 7, 9
+        pool.backends[b"a"].limit = Limit(3, (2, 50, 2), 100, 100)
+        pool.grant(pool.backends[b"a"], 10, b"o")
+    return pool
+
+
+LOADED = {payload: loaded(payload) for payload in (PAYLOAD, LEASED)}
 
 ANY_NUMBER = 2**31
 
@@ -425,6 +748,14 @@ COMMANDS = {
     b"LB.PEEK": (1, ANY_NUMBER, Model.lb_peek),
     b"LB.INFO": (1, 1, Model.lb_info),
     b"LB.STATS": (1, 2, Model.lb_stats),
+    b"LB.DONE": (2, ANY_NUMBER, Model.lb_done),
+    b"LB.RENEW": (3, 3, Model.lb_renew),
+    b"LB.RELEASE": (3, 3, Model.lb_release),
+    b"LB.LEASES": (1, ANY_NUMBER, Model.lb_leases),
+    b"LB.LIMIT": (1, ANY_NUMBER, Model.lb_limit),
+    b"LB.WHEN": (1, 1, Model.lb_when),
+    b"LB.TICK": (2, 2, Model.lb_tick),
+    b"LB.EPOCH": (2, 2, Model.lb_epoch),
     b"LB.SEED": (2, 2, Model.lb_seed),
     b"LB.LOAD": (2, 3, Model.lb_load),
     b"SET": (2, 2, Model.set_string),

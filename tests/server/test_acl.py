@@ -14,9 +14,17 @@ COMMANDS = {
     "LB.CARD web": {"@read", "@fast"},
     "LB.PICK web": {"@write", "@fast"},
     "LB.PEEK web": {"@read", "@fast"},
+    "LB.DONE web 7-1": {"@write", "@fast"},
+    "LB.RENEW web 7-1 9": {"@write", "@fast"},
+    "LB.RELEASE web OWNER o": {"@write", "@slow"},
+    "LB.LEASES web": {"@read", "@slow"},
+    "LB.LIMIT web": {"@write", "@slow"},
+    "LB.WHEN web": {"@read", "@slow"},
     "LB.INFO web": {"@read", "@fast"},
     "LB.STATS web": {"@read", "@slow"},
+    "LB.TICK web 1": {"@write", "@fast"},
     "LB.SEED web 1": {"@write", "@fast"},
+    "LB.EPOCH web 1": {"@write", "@fast"},
     "LB.LOAD web x": {"@write", "@slow", "@dangerous"},
 }
 
@@ -60,7 +68,10 @@ def test_rules_on_keys_tell_reading_from_writing(as_user):
     user = as_user("%R~pool:*", "+@all")
     assert may(user, "LB.PEEK pool:1")
     assert may(user, "LB.STATS pool:1")
+    assert may(user, "LB.LEASES pool:1")
+    assert may(user, "LB.WHEN pool:1")
     assert not may(user, "LB.PICK pool:1")
+    assert not may(user, "LB.DONE pool:1 7-1")
     assert not may(user, "LB.ADD pool:1 c")
     user = as_user("%W~pool:*", "+@all")
     assert may(user, "LB.ADD pool:1 c")

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from model import PAYLOAD
+from model import LEASED, PAYLOAD
 from wire import Refused, Wire
 
 LONG = "n" * 513
@@ -24,7 +24,11 @@ NAMING = [
     "LB.STATS none",
 ]
 NAMING += ["LB.PICK web EXCLUDE 1", "LB.PEEK web COUNT 2 EXCLUDE 2 a"]
-PICKING = ["LB.PICK web", "LB.PEEK web", "LB.PICK web rr", "LB.PEEK none wrr"]
+NAMING += ["LB.LEASES web BACKEND", "LB.LEASES none OWNER o BACKEND", "LB.LIMIT web BACKEND"]
+NAMING += ["LB.LIMIT none MAX 1 BACKEND"]
+OWNING = ["LB.PICK web LEASE 9 OWNER", "LB.PICK none COUNT 2 LEASE 9 OWNER", "LB.RELEASE web OWNER"]
+OWNING += ["LB.RELEASE none OWNER", "LB.LEASES web OWNER"]
+PICKING = ["LB.PICK web", "LB.PEEK web", "LB.PICK web rr", "LB.PEEK none wrr", "LB.PICK web LEASE 9"]
 
 # Too few or too many arguments.
 ARITY = {
@@ -42,6 +46,14 @@ ARITY = {
     "lb.stats": [""],
     "lb.seed": ["", "web", "web 1 2"],
     "lb.load": ["", "web"],
+    "lb.done": ["", "web"],
+    "lb.renew": ["", "web", "web 7-1", "web 7-1 9 9"],
+    "lb.release": ["", "web", "web OWNER", "web OWNER o o"],
+    "lb.leases": [""],
+    "lb.limit": [""],
+    "lb.when": ["", "web a"],
+    "lb.tick": ["", "web", "web 1 2"],
+    "lb.epoch": ["", "web", "web 1 2"],
 }
 
 
@@ -53,8 +65,11 @@ def with_each(commands, rest):
 # A mistake: what the answer says of it (`…` is anything), and commands that make it. The commands are as in a
 # shell: '' is an empty argument.
 MISTAKES = {
-    "ERR …name…1 to 512 bytes, not 0": with_each(NAMING, "''") + with_each(PAIRED, "b 1 '' 1"),
-    "ERR …name…1 to 512 bytes, not 513": with_each(NAMING, LONG) + with_each(PAIRED, f"b 1 {LONG} 1"),
+    "ERR …name of a backend…1 to 512 bytes, not 0": with_each(NAMING, "''") + with_each(PAIRED, "b 1 '' 1"),
+    "ERR …name of a backend…1 to 512 bytes, not 513": with_each(NAMING, LONG)
+    + with_each(PAIRED, f"b 1 {LONG} 1"),
+    "ERR …name of an owner…1 to 512 bytes, not 0": with_each(OWNING, "''"),
+    "ERR …name of an owner…1 to 512 bytes, not 513": with_each(OWNING, LONG),
     "ERR …weight of 'a' is 'b'…0 to 65535": with_each(PAIRED, "a b"),
     "ERR not every backend has a weight…pipeline": ["LB.ADD web a b c", "LB.ADD web a 1 b"],
     "ERR not every backend has a weight: give": [
@@ -67,16 +82,28 @@ MISTAKES = {
         "LB.WEIGHT none x 1",
         "LB.STATE web x up",
         "LB.STATE none x up",
+        "LB.LIMIT web BACKEND x MAX 1",
+        "LB.LIMIT web TIER 1 RATE 1 1 BACKEND x",
+        "LB.LIMIT none BACKEND x MAX 0",
     ],
-    "ERR 'fastest' is no algorithm: rr, wrr, random, wrandom": [
+    "ERR 'fastest' is no algorithm: rr, wrr, random, wrandom, lc, p2c": [
         f"{command} fastest" for command in ["LB.PICK web", "LB.PEEK web", "LB.POLICY web", "LB.PICK none"]
     ],
     "ERR 'hash' is no algorithm": ["LB.POLICY web hash", "LB.POLICY none hash"],
     "ERR 'SOMETIMES' is no keyword…COUNT": with_each(PICKING, "COUNT 2 SOMETIMES"),
     "ERR 'random' is no keyword…COUNT": ["LB.PICK web rr random", "LB.PICK web COUNT 1 random"],
+    "ERR 'MAX' is no keyword…LEASE": ["LB.PICK web rr MAX 3", "LB.PICK web LEASE 9 MAX 3"],
+    "ERR 'OWNER' is no keyword…BACKEND": ["LB.LIMIT web OWNER o", "LB.LIMIT none MAX 3 OWNER o"],
+    "ERR 'LEASE' is no keyword…BACKEND backend, OWNER name or COUNT n": [
+        "LB.LEASES web LEASE 7-1",
+        "LB.LEASES none COUNT 1 LEASE",
+    ],
+    "ERR 'PERHAPS' is no keyword: OK, FAIL": with_each(["LB.DONE web 7-1", "LB.DONE none 7-1 OK"], "PERHAPS"),
+    "ERR 'BACKEND' is no keyword: OWNER": ["LB.RELEASE web BACKEND a", "LB.RELEASE none BACKEND a"],
     "ERR 'KEEP' is no keyword: REPLACE": ["LB.LOAD web x KEEP"],
     "ERR 'sideways' is no state: up, drain or down": ["LB.STATE web a sideways", "LB.STATE none a sideways"],
-    "ERR …chance cannot be foreseen…rr or wrr": [
+    "ERR …chance cannot be foreseen…rr, wrr or lc": [
+        "LB.PEEK web p2c",
         "LB.PEEK web random",
         "LB.PEEK none wrandom COUNT 2",
         "LB.PEEK dice",
@@ -85,15 +112,53 @@ MISTAKES = {
     "ERR …EXCLUDE 1 is followed by 0 ": with_each(PICKING, "EXCLUDE 1"),
     "ERR COUNT lacks its value": ["LB.PICK web COUNT", "LB.PEEK web DISTINCT COUNT"],
     "ERR EXCLUDE lacks its value": ["LB.PICK web rr EXCLUDE"],
+    "ERR LEASE lacks its value": ["LB.PICK web LEASE", "LB.PICK none rr COUNT 2 LEASE"],
+    "ERR OWNER lacks its value": ["LB.PICK web LEASE 9 OWNER", "LB.LEASES web OWNER"],
+    "ERR BLOCK lacks its value": ["LB.PICK web BLOCK", "LB.PICK none COUNT 2 BLOCK"],
+    "ERR BACKEND lacks its value": ["LB.LEASES web BACKEND", "LB.LIMIT web MAX 1 BACKEND"],
+    "ERR MAX lacks its value": ["LB.LIMIT web MAX", "LB.LIMIT none BACKEND a MAX"],
+    "ERR RATE lacks its value": ["LB.LIMIT web RATE"],
+    "ERR the time of RATE lacks its value": ["LB.LIMIT web RATE 5", "LB.LIMIT web MAX 1 RATE 0"],
+    "ERR BURST lacks its value": ["LB.LIMIT web RATE 5 1000 BURST"],
+    "ERR TIER lacks its value": ["LB.LIMIT web BACKEND a TIER"],
+    "ERR LATENCY lacks its value": ["LB.DONE web 7-1 LATENCY", "LB.DONE none 7-1 FAIL LATENCY"],
+    "ERR OWNER needs LEASE": [
+        "LB.PICK web OWNER o",
+        "LB.PICK none rr COUNT 2 OWNER o",
+        "LB.PEEK web OWNER o",
+    ],
+    "ERR BURST needs RATE": ["LB.LIMIT web BURST 3", "LB.LIMIT web BACKEND a MAX 3 BURST 3"]
+    + ["LB.LIMIT web RATE 0 0 BURST 3", "LB.LIMIT none BURST 3"],
+    "ERR TIER needs BACKEND": ["LB.LIMIT web TIER 1", "LB.LIMIT web MAX 3 TIER 0", "LB.LIMIT none TIER 1"],
+    "ERR LB.PEEK changes nothing…neither LEASE nor BLOCK": [
+        "LB.PEEK web LEASE 9",
+        "LB.PEEK web rr COUNT 2 LEASE 9 OWNER o",
+        "LB.PEEK web BLOCK 9",
+        "LB.PEEK none BLOCK 0",
+    ],
     "ERR DISTINCT needs COUNT": ["LB.PICK web DISTINCT", "LB.PEEK web rr EXCLUDE 1 a DISTINCT"],
     "ERR 'COUNT' is given twice": ["LB.PICK web COUNT 1 COUNT 2", "LB.PEEK web COUNT 1 DISTINCT COUNT 1"],
     "ERR 'DISTINCT' is given twice": with_each(PICKING, "COUNT 2 DISTINCT DISTINCT"),
     "ERR 'EXCLUDE' is given twice": with_each(PICKING, "EXCLUDE 1 a EXCLUDE 1 b"),
+    "ERR 'LEASE' is given twice": ["LB.PICK web LEASE 9 LEASE 9", "LB.PICK web LEASE 9 OWNER o LEASE 9"],
+    "ERR 'OWNER' is given twice": ["LB.PICK web LEASE 9 OWNER o OWNER o", "LB.LEASES web OWNER o OWNER p"],
+    "ERR 'BLOCK' is given twice": ["LB.PICK web BLOCK 9 BLOCK 9"],
+    "ERR 'BACKEND' is given twice": ["LB.LEASES web BACKEND a BACKEND b", "LB.LIMIT web BACKEND a BACKEND a"],
+    "ERR 'MAX' is given twice": ["LB.LIMIT web MAX 1 MAX 1"],
+    "ERR 'RATE' is given twice": ["LB.LIMIT web RATE 1 1 RATE 0 0", "LB.LIMIT web RATE 0 0 RATE 1 1"],
+    "ERR 'BURST' is given twice": ["LB.LIMIT web RATE 1 1 BURST 1 BURST 2"],
+    "ERR 'TIER' is given twice": ["LB.LIMIT web TIER 1 BACKEND a TIER 1"],
+    "ERR 'OK' is given twice": ["LB.DONE web 7-1 OK OK", "LB.DONE none 7-1 FAIL OK"],
+    "ERR 'FAIL' is given twice": ["LB.DONE web 7-1 OK LATENCY 1 FAIL"],
+    "ERR 'LATENCY' is given twice": ["LB.DONE web 7-1 LATENCY 1 LATENCY 1"],
     "ERR …payload is no pool": ["LB.LOAD web garbage REPLACE", "LB.LOAD web garbage", "LB.LOAD none ''"],
     "ERR …seed…0 to 18446744073709551615": [
         f"LB.SEED web {seed}" for seed in ["x", "-1", "01", "1.0", "''", "18446744073709551616"]
     ],
-    "WRONGTYPE ": ["LB.ADD text a", "LB.PICK text", "LB.STATS text", "LB.POLICY text rr", "LB.SEED text 1"],
+    "ERR …the server's own clock is not there yet": ["LB.TICK web 100000000000000", f"LB.TICK web {2**47}"],
+    "WRONGTYPE ": ["LB.ADD text a", "LB.PICK text", "LB.STATS text", "LB.POLICY text rr", "LB.SEED text 1"]
+    + ["LB.PICK text LEASE 9", "LB.DONE text 7-1", "LB.DONE text ?", "LB.LIMIT text", "LB.LIMIT text MAX 1"]
+    + ["LB.LIMIT text RATE 1 1", "LB.TICK text 1", "LB.EPOCH text 1", "LB.LEASES text", "LB.WHEN text"],
     "ERR LB.STATE takes one backend and one state": ["LB.STATE web a up down"],
     "ERR LB.POLICY takes one algorithm": ["LB.POLICY web rr wrr"],
     "ERR LB.STATS takes one backend": ["LB.STATS web a b"],
@@ -102,9 +167,33 @@ MISTAKES = {
 for bad in ["70000", "65536", "5x", "-1", "+1", "01", "-0", "1.5", "", " 1", "1e3", HUGE]:
     MISTAKES[f"ERR …weight of 'a' is '{bad}'…0 to 65535"] = with_each(PAIRED, f"a '{bad}'")
 for bad in ["0", "-1", "10001", "x", "+1", "01", "", HUGE]:
-    MISTAKES[f"ERR COUNT is '{bad}'…1 to 10000"] = with_each(PICKING, f"COUNT '{bad}'")
+    counting = [*PICKING, "LB.LEASES web", "LB.LEASES none OWNER o"]
+    MISTAKES[f"ERR COUNT is '{bad}'…1 to 10000"] = with_each(counting, f"COUNT '{bad}'")
 for bad in ["0", "-1", "1001", "x", ""]:
     MISTAKES[f"ERR …EXCLUDE is '{bad}'…1 to 1000"] = with_each(PICKING, f"EXCLUDE '{bad}' a")
+
+# What takes a number of a range, with what the error calls it.
+RANGES = {
+    "LEASE": (["LB.PICK web LEASE {}", "LB.PICK none rr COUNT 2 LEASE {} OWNER o"], 1, 2**40),
+    "BLOCK": (["LB.PICK web BLOCK {}"], 0, 2**40),
+    "the time of a lease": (["LB.RENEW web 7-1 {}", "LB.RENEW none ? {}"], 1, 2**40),
+    "LATENCY": (["LB.DONE web 7-1 LATENCY {}", "LB.DONE none ? FAIL LATENCY {}"], 0, 2**50),
+    "MAX": (["LB.LIMIT web MAX {}", "LB.LIMIT web BACKEND a MAX {}", "LB.LIMIT none MAX {}"], 0, 2**31 - 1),
+    "RATE": (["LB.LIMIT web RATE {} 1000", "LB.LIMIT web BACKEND a RATE {} 1000 BURST 3"], 0, 2**40),
+    "the time of RATE": (["LB.LIMIT web RATE 5 {}", "LB.LIMIT none RATE 5 {}"], 1, 2**40),
+    "BURST": (["LB.LIMIT web RATE 5 1000 BURST {}", "LB.LIMIT none BURST {}"], 1, 2**40),
+    "TIER": (["LB.LIMIT web BACKEND a TIER {}", "LB.LIMIT none TIER {}"], 0, 255),
+}
+for what, (forms, least, most) in RANGES.items():
+    for bad in [least - 1, most + 1, "-1", "x", "01", "+1", "1.5", "", HUGE]:
+        says = f"ERR {what} is '{bad}'…{least} to {most}"
+        MISTAKES[says] = [form.format(bad if bad != "" else "''") for form in forms]
+MISTAKES["ERR the time of RATE is '5'…0 to 0"] = ["LB.LIMIT web RATE 0 5", "LB.LIMIT none RATE 0 5"]
+for command, most in [("LB.TICK", 2**47), ("LB.EPOCH", 2**64 - 1)]:
+    bad = ["x", "-1", "01", "1.0", "''", most + 1, HUGE]
+    MISTAKES[f"ERR a…is an integer from 0 to {most}"] = [
+        f"{command} {key} {b}" for b in bad for key in ("web", "none")
+    ]
 for name, arguments in ARITY.items():
     MISTAKES[f"ERR wrong number of arguments for '{name}'"] = [f"{name} {given}" for given in arguments]
 
@@ -138,6 +227,23 @@ SHOWN = [
     "LB.LOAD web {}",
     "LB.LOAD web x {}",
     "LB.SEED web {}",
+    "LB.PICK web LEASE {}",
+    "LB.PICK web LEASE 9 {}",
+    "LB.PICK web BLOCK {}",
+    "LB.DONE web 7-1 {}",
+    "LB.DONE web 7-1 LATENCY {}",
+    "LB.RENEW web 7-1 {}",
+    "LB.RELEASE web {} o",
+    "LB.LEASES web {}",
+    "LB.LEASES web COUNT {}",
+    "LB.LIMIT web {}",
+    "LB.LIMIT web BACKEND {} MAX 1",
+    "LB.LIMIT web MAX {}",
+    "LB.LIMIT web RATE {} 1",
+    "LB.LIMIT web RATE 1 {}",
+    "LB.LIMIT web BACKEND a TIER {}",
+    "LB.TICK web {}",
+    "LB.EPOCH web {}",
 ]
 
 
@@ -150,8 +256,10 @@ def wire(server):
 
 
 def prepare(wire):
-    """Makes what the commands here are sent to."""
+    """Makes what the commands here are sent to. In `web` time matters: what ticks it shows."""
     for command in ["LB.ADD web a 5 b 1", "LB.PICK web COUNT 3", "LB.POLICY dice random", "SET text text"]:
+        wire.ask(command)
+    for command in ["LB.PICK web LEASE 100000000 OWNER o", "LB.LIMIT web BACKEND a MAX 9 RATE 9 1000000"]:
         wire.ask(command)
 
 
@@ -220,20 +328,24 @@ def damaged(payload):
 
 def assert_harmless(wire, commands):
     """Each is refused, or makes a pool `new` that can be used like any other."""
-    uses = [f"LB.PICK new {algorithm} COUNT 9" for algorithm in ["rr", "wrr", "random", "wrandom"]]
+    algorithms = ["rr", "wrr", "random", "wrandom", "lc", "p2c"]
+    uses = [f"LB.PICK new {algorithm} COUNT 9 LEASE 9" for algorithm in algorithms]
+    uses += ["LB.PEEK new wrr", "LB.STATS new", "LB.LEASES new", "LB.WHEN new", "LB.RELEASE new OWNER o"]
+    uses += ["LB.ADD new b 3", "LB.REM new a", "DUMP new", "DEL new"]
     outcomes = set()
     for command in commands:
         outcomes.add(type(wire.ask(command)))
-        for use in [*uses, "LB.PEEK new wrr", "LB.STATS new", "LB.ADD new b 3", "DUMP new", "DEL new"]:
+        for use in uses:
             wire.ask(use)
     assert outcomes == {str, Refused}
     assert wire.ask("PING") == "PONG"
 
 
-def test_a_damaged_payload_does_no_harm(wire):
-    for end in range(len(PAYLOAD)):
-        assert "payload" in wire.ask([b"LB.LOAD", b"new", PAYLOAD[:end]])
-    assert_harmless(wire, ([b"LB.LOAD", b"new", payload] for payload in damaged(PAYLOAD)))
+@pytest.mark.parametrize("payload", [PAYLOAD, LEASED], ids=["a pool", "one with leases and limits"])
+def test_a_damaged_payload_does_no_harm(wire, payload):
+    for end in range(len(payload)):
+        assert "payload" in wire.ask([b"LB.LOAD", b"new", payload[:end]])
+    assert_harmless(wire, ([b"LB.LOAD", b"new", some] for some in damaged(payload)))
 
 
 def test_a_damaged_dump_does_no_harm(wire):

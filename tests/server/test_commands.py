@@ -9,12 +9,13 @@ import redis
 from model import PAYLOAD
 from wire import Refused, Wire, pack, words
 
-A = {b"weight": 5, b"state": b"up", b"picks": 0}
-B = {b"weight": 1, b"state": b"up", b"picks": 0}
+ENDED = {b"leases": 0, b"done": 0, b"failures": 0, b"expired": 0, b"latency-us": 0}
+A = {b"weight": 5, b"state": b"up", b"picks": 0} | ENDED
+B = {b"weight": 1, b"state": b"up", b"picks": 0} | ENDED
 INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0}
-INFO |= {b"rules-version": 1, b"bytes": ANY}
+INFO |= {b"leases": 0, b"clock": 0, b"rules-version": 1, b"bytes": ANY}
 
-ALGORITHMS = ["rr", "wrr", "random", "wrandom"]
+ALGORITHMS = ["rr", "wrr", "random", "wrandom", "lc", "p2c"]
 
 # What each command answers about the pool `web` with a 5, b 1, c 1. `str` is a simple string, `bytes` a bulk
 # string, `dict` a map.
@@ -50,6 +51,44 @@ REPLIES = [
     ([b"LB.LOAD", b"web", PAYLOAD, b"REPLACE"], "OK"),
 ]
 
+# The same of the pool `web` that `lease_out` makes.
+LEASE_1 = {b"lease": b"7-1", b"backend": b"a", b"owner": b"o", b"age": 0, b"remaining": 510}
+LEASE_2 = {b"lease": b"7-2", b"backend": b"b", b"owner": None, b"age": 0, b"remaining": 100}
+LEASED_REPLIES = [
+    ("LB.PICK web LEASE 500", [b"c", b"7-3"]),
+    ("LB.PICK web COUNT 2 LEASE 500 OWNER o", [[b"c", b"7-3"], [b"a", b"7-4"]]),
+    ("LB.PICK web lc LEASE 500 COUNT 2", [[b"a", b"7-3"], [b"a", b"7-4"]]),
+    ("LB.PICK web LEASE 500 EXCLUDE 3 a b c", None),
+    ("LB.PICK web LEASE 500 COUNT 2 EXCLUDE 3 a b c", []),
+    ("LB.PICK web lc", b"a"),
+    ("LB.PICK web p2c EXCLUDE 1 a", b"c"),
+    ("LB.PEEK web lc COUNT 2 DISTINCT", [b"a", b"c"]),
+    ("LB.DONE web 7-1", 1),
+    ("LB.DONE web 7-2 FAIL LATENCY 1500", 1),
+    ("LB.DONE web 7-3", 0),
+    ("LB.DONE web nonsense", 0),
+    ("LB.RENEW web 7-1 1", 1),
+    ("LB.RENEW web 7-0 1", 0),
+    ("LB.RELEASE web OWNER o", 1),
+    ("LB.RELEASE web OWNER nobody", 0),
+    ("LB.LEASES web", [LEASE_1, LEASE_2]),
+    ("LB.LEASES web COUNT 1", [LEASE_1]),
+    ("LB.LEASES web BACKEND b", [LEASE_2]),
+    ("LB.LEASES web BACKEND x", []),
+    ("LB.LEASES web OWNER o", [LEASE_1]),
+    ("LB.LIMIT web", {b"max": 9}),
+    ("LB.LIMIT web BACKEND a", {b"max": 3, b"rate": 2, b"rate-ms": 100, b"burst": 4}),
+    ("LB.LIMIT web BACKEND c", {}),
+    ("LB.LIMIT web BACKEND x", None),
+    ("LB.LIMIT web BACKEND a MAX 1 TIER 1", "OK"),
+    ("LB.WHEN web", [b"available", 0]),
+    ("LB.TICK web 1100", "OK"),
+    ("LB.TICK web 1", "OK"),
+    ("LB.EPOCH web 18446744073709551615", "OK"),
+    ("LB.STATS web a", A | {b"picks": 2, b"leases": 1, b"done": 1}),
+    ("LB.INFO web", INFO | {b"picks": 3, b"leases": 2, b"clock": 1000}),
+]
+
 # What each command answers where there is no pool, if it does not make one.
 MISSING = [
     ("LB.REM none a", 0),
@@ -64,16 +103,30 @@ MISSING = [
     *[(f"LB.PICK none {algorithm}", None) for algorithm in ["", *ALGORITHMS]],
     ("LB.PICK none EXCLUDE 1 a", None),
     ("LB.PICK none COUNT 2", []),
+    ("LB.PICK none LEASE 5", None),
+    ("LB.PICK none COUNT 2 LEASE 5 OWNER o", []),
     ("LB.PEEK none", None),
     ("LB.PEEK none rr COUNT 2 DISTINCT", []),
     ("LB.INFO none", None),
     ("LB.STATS none", {}),
     ("LB.STATS none a", None),
     ("LB.SEED none 1", "OK"),
+    ("LB.DONE none 7-1", 0),
+    ("LB.RENEW none 7-1 5", 0),
+    ("LB.RELEASE none OWNER o", 0),
+    ("LB.LEASES none", []),
+    ("LB.LIMIT none", {}),
+    ("LB.LIMIT none BACKEND a", None),
+    ("LB.LIMIT none BACKEND a MAX 1", Refused("NOBACKEND the pool has no backend 'a': LB.ADD adds one")),
+    ("LB.LIMIT none MAX 0 RATE 0 0", "OK"),
+    ("LB.WHEN none", [b"empty", -1]),
+    ("LB.TICK none 1", "OK"),
+    ("LB.EPOCH none 1", "OK"),
 ]
 
 # The commands that make a pool.
 CREATORS = ["LB.ADD none a", "LB.ADD none a 1 b 2", "LB.SET none a 1", "LB.POLICY none rr"]
+CREATORS += ["LB.LIMIT none MAX 1", "LB.LIMIT none RATE 1 1000"]
 
 OPTIONS = [
     "",
@@ -94,10 +147,37 @@ def lb(client):
 @pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
 def wire(request, server):
     """A bare connection of either protocol."""
-    with Wire(server.port, request.param) as wire:
-        wire.protocol = request.param
-        wire.has_maps = request.param == 3 and server.binary.satisfies("7.0")  # 6.2 has none for modules
+    yield from connected(server, request.param)
+
+
+@pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
+def leased(request, manual):
+    """The same to a server in which only LB.TICK moves clocks, with some leases."""
+    for wire in connected(manual, request.param):
+        lease_out(wire)
         yield wire
+
+
+def connected(server, protocol):
+    with Wire(server.port, protocol) as wire:
+        wire.protocol = protocol
+        wire.has_maps = protocol == 3 and server.binary.satisfies("7.0")  # 6.2 has none for modules
+        yield wire
+
+
+def lease_out(wire):
+    """At 1000 ms a pool with limits gets the leases 7-1 and 7-2."""
+    wire.ask("LB.ADD web a 5 b 1 c 1")
+    wire.ask("LB.SEED web 1")
+    wire.ask("LB.TICK web 1000")
+    # The first lease gets an epoch of the server's own.
+    _, lease = wire.ask("LB.PICK web LEASE 1")
+    wire.ask([b"LB.DONE", b"web", lease])
+    wire.ask("LB.EPOCH web 7")
+    wire.ask("LB.PICK web LEASE 500 OWNER o")
+    wire.ask("LB.PICK web EXCLUDE 1 a LEASE 90")
+    wire.ask("LB.LIMIT web MAX 9")
+    wire.ask("LB.LIMIT web BACKEND a MAX 3 RATE 2 100 BURST 4")
 
 
 def ids(command):
@@ -107,7 +187,9 @@ def ids(command):
 
 def flat(value):
     """Maps as RESP2 sends them: as arrays of keys and values in turn."""
-    return [flat(x) for pair in value.items() for x in pair] if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        value = [x for pair in value.items() for x in pair]
+    return [flat(x) for x in value] if isinstance(value, list) else value
 
 
 def digest(lb):
@@ -134,13 +216,40 @@ def test_a_command_answers_in_both_protocols(wire, command, reply):
     assert wire.ask(command) == (reply if wire.has_maps else flat(reply))
 
 
+@pytest.mark.parametrize(("command", "reply"), LEASED_REPLIES, ids=ids)
+def test_a_command_answers_where_leases_are_open(leased, command, reply):
+    assert leased.ask(command) == (reply if leased.has_maps else flat(reply))
+
+
+@pytest.mark.parametrize(("command", "reply"), LEASED_REPLIES, ids=ids)
+def test_a_command_answers_the_same_in_transactions_and_scripts(manual, command, reply):
+    script = b"return redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))"
+    name, key, *rest = words(command)
+    with Wire(manual.port) as wire:
+        lease_out(wire)
+        assert [wire.ask("MULTI"), wire.ask(command), *wire.ask("EXEC")] == ["OK", "QUEUED", flat(reply)]
+        wire.ask("FLUSHALL")
+        lease_out(wire)
+        assert wire.ask([b"EVAL", script, b"1", key, name, *rest]) == flat(reply)
+
+
 @pytest.mark.parametrize(("command", "reply"), MISSING, ids=ids)
 def test_a_missing_key_is_an_empty_pool_and_stays_missing(wire, command, reply):
     assert wire.ask(command) == (reply if wire.has_maps else flat(reply))
     assert wire.ask("EXISTS none") == 0
 
 
-@pytest.mark.parametrize("command", ["LB.PICK none", "LB.PEEK none", "LB.WEIGHT none a", "LB.INFO none"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "LB.PICK none",
+        "LB.PEEK none",
+        "LB.PICK none LEASE 5",
+        "LB.WEIGHT none a",
+        "LB.INFO none",
+        "LB.LIMIT none BACKEND a",
+    ],
+)
 def test_nil_is_the_null_of_the_protocol(wire, command):
     wire.send(pack(words(command)))
     assert wire.line() == {2: b"$-1\r\n", 3: b"_\r\n"}[wire.protocol]
@@ -156,7 +265,7 @@ def test_a_key_of_another_type_is_refused_and_kept(server, command):
 
 def test_the_tables_here_have_every_command_of_the_module(client):
     listed = {entry["name"].upper() for entry in client.command().values()}
-    commands = [words(command)[0].decode() for command, _ in REPLIES]
+    commands = [words(command)[0].decode() for command, _ in REPLIES + LEASED_REPLIES]
     assert {name for name in listed if name.startswith("LB.")} == set(commands)
 
 
@@ -183,6 +292,16 @@ def test_a_policy_keeps_an_empty_pool_until_it_is_the_default_again(lb):
     asked = [lb(command) for command in ["LB.CARD web", "LB.LIST web", "LB.PICK web", "LB.POLICY web"]]
     assert asked == [0, [], None, "rr"]
     lb("LB.POLICY web wrr")
+    assert lb("EXISTS web") == 0
+
+
+def test_a_limit_of_the_pool_keeps_it_until_there_is_none(lb):
+    lb("LB.ADD web a")
+    lb("LB.LIMIT web MAX 3 RATE 5 1000")
+    lb("LB.REM web a")
+    lb("LB.LIMIT web MAX 0")
+    assert (lb("LB.CARD web"), lb("EXISTS web")) == (0, 1)
+    lb("LB.LIMIT web RATE 0 0")
     assert lb("EXISTS web") == 0
 
 
@@ -292,7 +411,7 @@ def test_weight_zero_is_picked_by_no_algorithm(lb):
     for algorithm in ALGORITHMS:
         assert picks(lb, 5, algorithm) == "bbbbb"
     lb("LB.WEIGHT web b 0")
-    assert [lb(f"LB.PICK web {algorithm}") for algorithm in ALGORITHMS] == [None] * 4
+    assert [lb(f"LB.PICK web {algorithm}") for algorithm in ALGORITHMS] == [None] * 6
 
 
 # Picking
@@ -318,9 +437,44 @@ def test_rr_takes_turns_whatever_the_weights(lb):
 
 def test_algorithms_do_not_disturb_each_other(lb):
     lb("LB.ADD web a 5 b 1 c 1")
-    mixed = [(picks(lb, 1, "rr"), picks(lb, 1, "wrr"), picks(lb, 1, "wrandom")) for _ in range(7)]
-    assert "".join(rr for rr, _, _ in mixed) == "abcabca"
-    assert "".join(wrr for _, wrr, _ in mixed) == "aabacaa"
+    mixed = [[picks(lb, 1, algorithm) for algorithm in ALGORITHMS] for _ in range(7)]
+    rr, wrr, *_ = map("".join, zip(*mixed, strict=True))
+    assert (rr, wrr) == ("abcabca", "aabacaa")
+
+
+def test_lc_takes_the_one_with_the_fewest_leases_for_its_weight(lb):
+    lb("LB.ADD web a 2 b 1")
+    leased = [lb("LB.PICK web lc LEASE 60000") for _ in range(6)]
+    # (leases + 1) / weight is 1/2 and 1, then 1 and 1: b was never picked.
+    assert "".join(backend for backend, _ in leased) == "abaaba"
+    # 5/2 and 3.
+    assert picks(lb, 3, "lc") == "aaa"
+    for backend, lease in leased:
+        if backend == "b":
+            lb(f"LB.DONE web {lease}")
+    assert picks(lb, 3, "lc") == "bbb"
+
+
+def test_lc_goes_round_where_all_are_idle(lb):
+    lb("LB.ADD web a 3 b 3 c 3")
+    assert picks(lb, 7, "lc") == "abcabca"
+    lb("LB.ADD web d 3")
+    # Never picked is longest ago.
+    assert picks(lb, 5, "lc") == "dbcad"
+
+
+def test_p2c_takes_the_less_loaded_of_two(lb):
+    lb("LB.ADD web a 2 b 1")
+    lb("LB.PICK web LEASE 60000 COUNT 2 EXCLUDE 1 b")
+    # 3/2 and 1/1.
+    assert picks(lb, 20, "p2c") == 20 * "b"
+    lb("LB.PICK web LEASE 60000 EXCLUDE 1 a")
+    assert picks(lb, 20, "p2c") == 20 * "a"
+    lb("LB.ADD web c 9 d 9 e 9")
+    # A loaded one is taken only with another one that is loaded more: never b.
+    drawn = Counter(picks(lb, 300, "p2c"))
+    assert set(drawn) == set("acde")
+    assert drawn["a"] < min(drawn[other] for other in "cde")
 
 
 @pytest.mark.parametrize(
@@ -374,13 +528,13 @@ def test_distinct_repeats_none_and_ends_when_none_is_left(lb, algorithm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_excluded_ones_are_passed_over_for_this_command_alone(lb, algorithm):
-    lb("LB.ADD web a 5 b 3 c 2")
+    lb("LB.ADD web a 2 b 2 c 2")
     lb("LB.SEED web 1")
     assert lb(f"LB.PICK web {algorithm} EXCLUDE 3 a unknown c") == "b"
     assert set(lb(f"LB.PICK web {algorithm} COUNT 40")) == {"a", "b", "c"}
 
 
-@pytest.mark.parametrize("algorithm", ["", "rr", "wrr"])
+@pytest.mark.parametrize("algorithm", ["", "rr", "wrr", "lc"])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_peek_answers_what_the_next_pick_does_and_changes_nothing(lb, algorithm, options):
     lb("LB.ADD web a 5 b 3 c 2 d 1 e 0")
@@ -393,7 +547,7 @@ def test_peek_answers_what_the_next_pick_does_and_changes_nothing(lb, algorithm,
         assert lb(f"LB.PICK web {algorithm} {options}") == foreseen
 
 
-@pytest.mark.parametrize("command", ["LB.PEEK web random", "LB.PEEK web COUNT 2"])
+@pytest.mark.parametrize("command", ["LB.PEEK web random", "LB.PEEK web p2c", "LB.PEEK web COUNT 2"])
 def test_chance_cannot_be_foreseen(lb, command):
     lb("LB.ADD web a")
     lb("LB.POLICY web wrandom")
@@ -415,6 +569,11 @@ def test_names_and_keys_are_any_bytes(server, name):
         assert wire.ask([b"LB.PICK", name, b"EXCLUDE", b"1", name]) != name
         assert wire.ask([b"LB.WEIGHT", name, name]) == 2
         assert wire.ask([b"LB.STATS", name])[0] == name
+        _, lease = wire.ask([b"LB.PICK", name, b"rr", b"LEASE", b"60000", b"OWNER", name])
+        (listed,) = wire.ask([b"LB.LEASES", name, b"BACKEND", name, b"OWNER", name])
+        assert listed[1:6:2] == [lease, name, name]
+        assert wire.ask([b"LB.LIMIT", name, b"BACKEND", name, b"MAX", b"1"]) == "OK"
+        assert wire.ask([b"LB.RELEASE", name, b"OWNER", name]) == 1
         assert wire.ask([b"LB.REM", name, name]) == 1
 
 
@@ -426,6 +585,13 @@ def test_names_and_keys_are_any_bytes(server, name):
         ("lb.peek web RR count 5", "LB.PEEK web rr COUNT 5"),
         ("lb.policy web WRR", "LB.POLICY web wrr"),
         ("lb.state web a DRAIN", "LB.STATE web a drain"),
+        (
+            "lb.limit web backend a max 3 rate 2 9 burst 2 tier 1",
+            "LB.LIMIT web BACKEND a MAX 3 RATE 2 9 BURST 2 TIER 1",
+        ),
+        ("lb.leases web backend a owner b count 1", "LB.LEASES web BACKEND a OWNER b COUNT 1"),
+        ("lb.release web owner b", "LB.RELEASE web OWNER b"),
+        ("lb.done web 7-1 fail latency 5", "LB.DONE web 7-1 FAIL LATENCY 5"),
     ],
 )
 def test_keywords_are_the_same_in_upper_and_lower_case(lb, command, same):

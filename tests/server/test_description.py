@@ -29,9 +29,17 @@ COMMANDS = {
     "LB.CARD": (2, {"readonly", "fast"}, {"RO"}),
     "LB.PICK": (-2, {"write", "fast"}, {"RW", "access", "update"}),
     "LB.PEEK": (-2, {"readonly", "fast"}, {"RO", "access"}),
+    "LB.DONE": (-3, {"write", "fast"}, {"RW", "access", "update"}),
+    "LB.RENEW": (4, {"write", "fast"}, {"RW", "access", "update"}),
+    "LB.RELEASE": (4, {"write"}, {"RW", "access", "update"}),
+    "LB.LEASES": (-2, {"readonly"}, {"RO", "access"}),
+    "LB.LIMIT": (-2, {"write", "denyoom"}, {"RW", "access", "update"}),
+    "LB.WHEN": (2, {"readonly"}, {"RO", "access"}),
     "LB.INFO": (2, {"readonly", "fast"}, {"RO", "access"}),
     "LB.STATS": (-2, {"readonly"}, {"RO", "access"}),
+    "LB.TICK": (3, {"write", "fast"}, {"RW", "update"}),
     "LB.SEED": (3, {"write", "fast"}, {"RW", "update"}),
+    "LB.EPOCH": (3, {"write", "fast"}, {"RW", "update"}),
     "LB.LOAD": (-3, {"write", "denyoom"}, {"OW", "update"}),
 }
 
@@ -45,7 +53,11 @@ FORMS = [
     "LB.POLICY web",
 ]
 FORMS += ["LB.LIST web", "LB.CARD web", "LB.PICK web", "LB.PEEK web", "LB.INFO web", "LB.STATS web"]
-FORMS += ["LB.SEED web 1", "LB.LOAD web x"]
+FORMS += ["LB.DONE web 7-1", "LB.RENEW web 7-1 9", "LB.RELEASE web OWNER o", "LB.LEASES web"]
+FORMS += ["LB.LIMIT web", "LB.WHEN web", "LB.TICK web 1", "LB.SEED web 1", "LB.EPOCH web 1", "LB.LOAD web x"]
+
+# Since 0.1.0 there are the others.
+SINCE_0_2_0 = {"LB.DONE", "LB.RENEW", "LB.RELEASE", "LB.LEASES", "LB.LIMIT", "LB.WHEN", "LB.TICK", "LB.EPOCH"}
 
 every_command = pytest.mark.parametrize("name", COMMANDS)
 described = pytest.mark.needs("7.0", "descriptions of a module's commands")
@@ -111,7 +123,7 @@ def test_a_command_takes_as_many_arguments_as_it_says(wire, name):
 def test_every_command_is_documented(ask, name):
     docs = ask("COMMAND DOCS", name)[name]
     assert docs["module"] == "lb"
-    assert docs["since"] == "0.1.0"
+    assert docs["since"] == ("0.2.0" if name in SINCE_0_2_0 else "0.1.0")
     assert docs["summary"].endswith(".")
     assert docs["complexity"].startswith("O(")
     first, *_ = docs["arguments"]

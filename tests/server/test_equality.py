@@ -2,7 +2,7 @@
 
 One sequence has keys of its own, `A` and `B`, so that many share the servers. In the middle of each a second
 replica takes a full copy and the first one rewrites its AOF: what comes after it reaches some servers as
-commands on top of a copy. All is held against the primary, which is never restarted.
+commands on top of a copy. All is held against the primary, which is never restarted. Clocks obey LB.TICK.
 
 A sequence that comes out otherwise somewhere is shrunk until nothing can be taken out of it. Hypothesis would
 try one thing after another; here all are tried at once, on the same servers.
@@ -35,10 +35,12 @@ KEYS = ["A", "B"]
 NAMES = [b"a", b"b", b"c", b"d", b"COUNT", b"\0\r\n", b"%s%n", b"\xff" * 512]
 NAMES += [b"worker-%d" % number for number in range(8)]
 WEIGHTS = [b"1", b"2", b"3", b"5", b"0", b"60000", b"65535"]
-ALGORITHMS = [b"wrr", b"rr", b"random", b"wrandom"]
+ALGORITHMS = [b"wrr", b"rr", b"lc", b"random", b"wrandom", b"p2c"]
+TIMES = [b"5", b"10", b"40", b"41", b"100", b"333", b"1000", b"5000", b"%d" % 2**47]
 # What a mistake puts among the words.
 JUNK = [b"", b"n" * 513, b"70000", b"-1", b"01", b"5x", b"0", b"3", b"10001", b"9" * 30, b"\x01\0\xff"]
 JUNK += [b"COUNT", b"DISTINCT", b"EXCLUDE", b"hash", b"wrr", b"REPLACE", b"drain", "Ā".encode()]
+JUNK += [b"LEASE", b"OWNER", b"MAX", b"RATE", b"7-0", b"%d" % 2**40]
 
 # Runs commands, each behind the number of its words; `call` stops at an error, `pcall` goes on.
 SCRIPT = b"""
@@ -49,6 +51,13 @@ while at <= #ARGV do
   redis[ARGV[1]](unpack(words))
   at = at + #words + 1
 end
+"""
+
+# A command about the lease at that place among the oldest ones: nobody but the server knows its id.
+ABOUT_LEASE = b"""
+local leases = redis.call('LB.LEASES', KEYS[1], 'COUNT', ARGV[1])
+local lease = leases[tonumber(ARGV[1])]
+return lease and redis.call(ARGV[2], KEYS[1], lease[2], unpack(ARGV, 3))
 """
 
 # LB.LOAD of the pool at another key. In a dump eleven bytes and a length stand before it, eleven behind it.
@@ -83,11 +92,16 @@ def varint(number):
     return bytes([*(septet | 128 for septet in septets[:-1]), septets[-1]])
 
 
+def option(number):
+    """A number that may be None, as it is written there."""
+    return b"\0" if number is None else b"\1" + varint(number)
+
+
 def member(name, weight, state, credit, picks):
-    """A backend as it is written there, under its name."""
+    """A backend as it is written there, under its name, and whether it can have leases."""
     zigzag = 2 * credit if credit >= 0 else -2 * credit - 1
     rest = [varint(int(weight)), varint(state), varint(zigzag), varint(picks)]
-    return name, b"".join([varint(len(name)), name, *rest])
+    return name, (state != 2, b"".join([varint(len(name)), name, *rest]))
 
 
 EDGE = 2**60
@@ -95,15 +109,51 @@ CREDITS = [0, 1, -1, EDGE, -EDGE, EDGE - 3, 70_000 - EDGE]
 COUNTERS = [0, 5, 2**63 - 2, 2**63 - 1]
 MEMBERS = [member(*fields) for fields in product(NAMES, WEIGHTS, [0, 1, 2], CREDITS, COUNTERS)]
 GENERATORS = [b"\0", b"\1" + varint(7) + varint(2**64 - 1) + b"\0\1"]
-HEADS = list(product(range(4), COUNTERS, range(4), GENERATORS))
+HEADS = list(product(range(7), COUNTERS, range(4), GENERATORS))
+
+# What keeps account of time: at a clock, limits and counters of the pool and of each backend, and leases.
+RATES = [None, (1, 1, 1, 1), (3, 7, 2, 0), (1, 500, 1, 499), (2**40, 2**40, 2**40, 2**79)]
+LIMITS = list(product([0, 0, 1, 3, 2**31 - 1], RATES))
+ENDED = [(0, 0, 0, 0, 0), (5, 2, 1, 900, 3), (2**63 - 1,) * 5, (2**63 - 2, 0, 2**63 - 2, 2**63 - 1, 1)]
+ENTRIES = list(product([0, 0, 0, 1, 255], LIMITS, [0, 4, 5], ENDED))
+ACCOUNTS = list(
+    product([0, 95, 2**47], [5, 2**63 - 2, 2**63 - 1], LIMITS, [0, 1, 6], [6, 2**63 - 3, 2**63 - 1])
+)
 
 
-def payload(head, members):
+def limit(most, rate, clock):
+    """A limit as it is written there."""
+    bucket = b"\0" if rate is None else b"".join([b"\1", *map(varint, [*rate, clock])])
+    return varint(most) + bucket
+
+
+def account(fields, entries, members):
+    """The part of a payload that follows the backends."""
+    clock, turns, pool, leases, following = fields
+    can_have = [place for place, (can, _) in enumerate(members.values()) if can]
+    places = [can_have[number % len(can_have)] for number in range(leases)] if can_have else []
+    epochs = [(0, 7), (2, 2**64 - 1)] if len(places) > 2 else [(0, 7)]
+    owners = [b"\1o", b"\2\0\xff"][: len(places) // 2]
+    numbers = [following, len(epochs), len(owners), len(places)]
+    written = [varint(clock), varint(turns), limit(*pool, clock), *map(varint, numbers)]
+    for tier, own, last, ended in entries[: len(members)]:
+        written += [bytes([tier]), limit(*own, clock), varint(last), *map(varint, ended)]
+    written += [varint(number) for epoch in epochs for number in epoch] + owners
+    for number, place in enumerate(places):
+        # Of odd leases each second one has an owner who was seen before.
+        owner = min(number // 2, len(owners) - 1) if number % 2 else None
+        rest = [varint(clock - clock // 2), varint(clock + 10 * (number + 1))]
+        written += [varint(number), varint(place), option(owner), *rest]
+    return b"".join(written)
+
+
+def payload(head, members, accounted, entries):
     """A pool that no sequence would lead to, as LB.LOAD takes it."""
     policy, picks, cursor, generator = head
     members = dict(members)
-    written = [b"\1\1", varint(policy), varint(picks), varint(cursor), generator, varint(len(members))]
-    return b"".join([*written, *members.values()])
+    written = [b"\2\1" if accounted else b"\1\1", varint(policy), varint(picks), varint(cursor), generator]
+    written += [varint(len(members)), *(written for _, written in members.values())]
+    return b"".join([*written, account(accounted, entries, members) if accounted else b""])
 
 
 KEY = [*KEYS, "A"]
@@ -111,18 +161,34 @@ OPTIONAL_ALGORITHM = [[], *ALGORITHMS, b"wRandom"]
 COUNT = [[], *each([b"COUNT"], [b"2", b"9"]), [b"COUNT", b"3", b"DISTINCT"], [b"count", b"99", b"distinct"]]
 EXCLUDE = [[], [b"EXCLUDE", b"1", b"a"], [b"EXCLUDE", b"3", b"b", b"nobody", b"\0\r\n"]]
 REPLACE = [[b"REPLACE"], []]
+OWNERS = [b"o", b"\0\xff"]
+LEASE = [[b"LEASE", b"1"], *each([b"LEASE"], [b"30", b"400"], [b"OWNER"], OWNERS), [b"lease", b"%d" % 2**40]]
 
 PICK = each([b"LB.PICK"], KEY, OPTIONAL_ALGORITHM, COUNT, EXCLUDE)
+GRANT = each([b"LB.PICK"], KEY, OPTIONAL_ALGORITHM, COUNT, EXCLUDE, LEASE)
 LOOK = [
     *each([b"LB.PEEK"], KEY, OPTIONAL_ALGORITHM, COUNT, EXCLUDE),
     *each([b"LB.WEIGHT", b"LB.STATE", b"LB.STATS"], KEY, NAMES),
     *each([b"LB.LIST", b"LB.CARD", b"LB.INFO", b"LB.STATS", b"LB.POLICY"], KEY) * 5,
+    *each([b"LB.LEASES", b"LB.LIMIT", b"LB.WHEN"], KEY) * 5,
+    *each([b"LB.LEASES"], KEY, [b"OWNER"], OWNERS),
 ]
 CHANGE = [
     *each([b"LB.ADD", b"LB.REM"], KEY, NAMES),
     *each([b"LB.STATE"], KEY, NAMES, [b"drain", b"up", b"DOWN"]),
     *each([b"LB.POLICY"], KEY, ALGORITHMS) * 3,
     *each([b"LB.SEED"], KEY, [b"%d" % seed for seed in [0, 1, 2**64 - 1, 2**64]]) * 2,
+    *each([b"LB.EPOCH"], KEY, [b"0", b"7", b"%d" % (2**64 - 1)]) * 3,
+    *each([b"LB.RELEASE"], KEY, [b"OWNER"], OWNERS) * 2,
+]
+TICK = each([b"LB.TICK"], KEY, TIMES)
+MOST = each([b"MAX"], [b"0", b"1", b"2", b"9"])
+RATE = [*each([b"RATE"], [b"1", b"3"], [b"7", b"300"], [[], [b"BURST", b"5"]]), [b"RATE", b"0", b"0"]]
+LIMIT = [
+    *each(
+        [b"LB.LIMIT"], KEY, [b"BACKEND"], NAMES, [*MOST, *RATE, *each([b"TIER"], [b"0", b"0", b"1", b"255"])]
+    ),
+    *each([b"LB.LIMIT"], KEY, [*MOST, *RATE]) * 2,
 ]
 MOVE = [
     *each([b"DEL", b"UNLINK"], KEY) * 2,
@@ -133,6 +199,9 @@ MOVE = [
 SIZES = [*range(9, 20), 64, 65, 150]
 FLEETS = each([b"LB.ADD", b"LB.SET"], KEY, [fleet(size, step) for size in SIZES for step in range(7)])
 RELOADS = each([b"EVAL"], [RELOAD], [b"2"], KEY, KEY, REPLACE)
+OUTCOMES = [[], [b"FAIL"], [b"OK", b"LATENCY", b"900"], [b"LATENCY", b"%d" % 2**50, b"FAIL"]]
+ABOUT = [*each([b"LB.DONE"], OUTCOMES), *each([b"LB.RENEW"], [b"1", b"70", b"9000"])]
+ABOUT_LEASES = each([b"EVAL"], [ABOUT_LEASE], [b"1"], KEY, [b"1", b"2", b"7"], ABOUT)
 
 
 def of(start, choices):
@@ -150,12 +219,15 @@ def mixed(*kinds):
 WEIGHTED = of(each([b"LB.ADD", b"LB.WEIGHT", b"LB.SET"], KEY), each(NAMES, WEIGHTS))
 REMOVED = of(each([b"LB.REM"], KEY), NAMES)
 CRAFTED = st.builds(
-    lambda key, head, members: [b"LB.LOAD", key, payload(head, members), b"REPLACE"],
+    lambda key, *parts: [b"LB.LOAD", key, payload(*parts), b"REPLACE"],
     st.sampled_from(KEY),
     st.sampled_from(HEADS),
-    st.lists(st.sampled_from(MEMBERS), min_size=3),
+    st.lists(st.sampled_from(MEMBERS), min_size=3, max_size=len(NAMES)),
+    st.one_of(st.none(), st.sampled_from(ACCOUNTS)),
+    st.lists(st.sampled_from(ENTRIES), min_size=len(NAMES), max_size=len(NAMES)),
 )
-VALID = mixed(PICK, PICK, PICK, PICK, CHANGE, CHANGE, WEIGHTED, REMOVED, LOOK, MOVE, FLEETS, CRAFTED)
+PICKS = [PICK, PICK, PICK, GRANT, GRANT, TICK]
+VALID = mixed(*PICKS, CHANGE, CHANGE, LIMIT, WEIGHTED, REMOVED, LOOK, MOVE, FLEETS, CRAFTED)
 
 
 def mistaken(command, mistake):
@@ -196,8 +268,8 @@ class Sequence(NamedTuple):
 
 
 MISTAKES = list(product(range(4), [[], *JUNK], range(2)))
-MISTAKEN = st.builds(mistaken, st.sampled_from(PICK + CHANGE + LOOK), st.sampled_from(MISTAKES))
-ALONE = mixed(*[VALID] * 10, MISTAKEN, RELOADS).map(lambda command: Unit(b"", [command]))
+MISTAKEN = st.builds(mistaken, st.sampled_from(PICK + CHANGE + LOOK + LIMIT), st.sampled_from(MISTAKES))
+ALONE = mixed(*[VALID] * 10, ABOUT_LEASES, MISTAKEN, RELOADS).map(lambda command: Unit(b"", [command]))
 ENDS = [b"EXEC", b"call", b"pcall", b"DISCARD"]
 TOGETHER = st.builds(Unit, st.sampled_from(ENDS), st.lists(mixed(VALID, VALID, MISTAKEN)))
 # A list of lists has more in it.
@@ -266,13 +338,32 @@ def questions(sequence):
     digests = [b"DEBUG", b"DIGEST-VALUE", *KEYS]
     yield digests
     for key in KEYS:
-        yield from ([b"LB.PICK", key, algorithm, b"COUNT", b"15"] for algorithm in [b"rr", b"wrr"])
+        yield from ([name, key] for name in [b"LB.LEASES", b"LB.WHEN", b"LB.LIMIT"])
+        yield from ([b"LB.PICK", key, algorithm, b"COUNT", b"15"] for algorithm in [b"rr", b"wrr", b"lc"])
         if not sequence.is_seeded:
             yield [b"LB.SEED", key, b"42"]
-        yield from ([b"LB.PICK", key, algorithm, b"COUNT", b"8"] for algorithm in [b"random", b"wrandom"])
+        yield from (
+            [b"LB.PICK", key, algorithm, b"COUNT", b"8"] for algorithm in [b"random", b"wrandom", b"p2c"]
+        )
         yield from ([b"LB.REM", key, b"a"], [b"LB.WEIGHT", key, b"b", b"7"], [b"LB.ADD", key, b"new"])
         yield [b"LB.PICK", key, b"wrr", b"COUNT", b"15", b"EXCLUDE", b"1", b"c"]
+        yield from opened(key)
+        for time in [b"50", b"600", b"9000"]:
+            yield [b"LB.PICK", key, b"lc", b"COUNT", b"5", b"LEASE", b"300", b"OWNER", b"o"]
+            yield [b"LB.PICK", key, b"p2c", b"COUNT", b"5", b"LEASE", b"90"]
+            yield from ([b"LB.WHEN", key], [b"LB.TICK", key, time], [b"LB.LEASES", key], [b"LB.STATS", key])
     yield digests
+
+
+OPENER = b"opener"
+
+
+def opened(key):
+    """A server opens an epoch of its own before the first lease. Behind this all is the same everywhere."""
+    yield from ([b"LB.ADD", key, OPENER, b"1"], [b"LB.SEED", key, b"43"])
+    yield [b"LB.LIMIT", key, b"MAX", b"0", b"RATE", b"0", b"0"]
+    yield [b"LB.PICK", key, b"rr", b"LEASE", b"1", b"OWNER", OPENER]
+    yield from ([b"LB.RELEASE", key, b"OWNER", OPENER], [b"LB.REM", key, OPENER], [b"LB.EPOCH", key, b"9"])
 
 
 # The servers
@@ -282,9 +373,10 @@ class Pools(Wire):
     """A connection to a server with the pools of many sequences."""
 
     def run(self, number, commands):
-        """Runs commands on the keys of the sequence with that number."""
+        """Runs commands on the keys of the sequence with that number. What opens an epoch answers None."""
         self.send(b"".join(pack([real(number, word) for word in words]) for words in commands))
-        return [self.read() for _ in commands]
+        answers = [self.read() for _ in commands]
+        return [None if OPENER in words else answer for words, answer in zip(commands, answers, strict=True)]
 
 
 def real(number, word):
@@ -419,7 +511,7 @@ def differences(new_server, sequences, wanted=None):
     with TemporaryDirectory() as folder, ExitStack() as running:
 
         def start(**options):
-            server = new_server(**options)
+            server = new_server(module_args=["clock", "manual"], **options)
             running.callback(server.kill)
             return server
 

@@ -83,6 +83,31 @@ COMMANDS = """
     LB.INFO web
     LB.STATS web
     LB.STATS web a
+    LB.PICK web lc COUNT 3 LEASE 1000 OWNER gateway
+    LB.PICK web p2c LEASE 60000
+    LB.PICK web LEASE 0
+    LB.PICK web OWNER gateway
+    LB.PICK web BLOCK 1 EXCLUDE 4 a b c d
+    LB.PEEK web lc COUNT 3
+    LB.LEASES web
+    LB.LEASES web BACKEND a OWNER gateway COUNT 1
+    LB.DONE web 1-1 FAIL LATENCY 5
+    LB.DONE web nonsense
+    LB.RENEW web 1-1 1000
+    LB.LIMIT web BACKEND a MAX 1 RATE 5 1000 BURST 2 TIER 1
+    LB.LIMIT web MAX 1
+    LB.LIMIT web BACKEND a
+    LB.LIMIT web BACKEND nobody MAX 1
+    LB.PICK web COUNT 5 LEASE 10
+    LB.PICK web LEASE 10
+    LB.WHEN web
+    LB.LIMIT web MAX 0
+    LB.TICK web 1
+    LB.TICK web 99999999999999
+    LB.EPOCH web 7
+    LB.RELEASE web OWNER gateway
+    LB.STATE web b down
+    LB.STATE web b up
     LB.STATS web a b
     LB.SEED web 42
     LB.SEED web -1

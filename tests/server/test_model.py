@@ -1,15 +1,18 @@
 """One million random commands: the server answers what a plain model does, and has the same pools at the end.
 
 Among them are malformed ones, names and keys of any bytes, pools that are copied, renamed and deleted, and
-reloads of all data. The same again, or others: `REDIS_LB_SEED=1 scripts/test tests/server/test_model.py`.
+reloads of all data. Time is what LB.TICK says.
+
+The same again, or others: `REDIS_LB_SEED=1 scripts/test tests/server/test_model.py`.
 """
 
 import os
 import random
+from collections import deque
 
 import pytest
 
-from model import PAYLOAD, Model, Unseeded
+from model import LEASED, PAYLOAD, Model, Pool, Unopened, Unseeded
 from wire import Refused, Wire, pack
 
 NUMBER = 1_000_000
@@ -32,7 +35,8 @@ NAMES = [
 NAMES += ["Ā".encode(), b"n" * 512, *[b"worker-%d" % number for number in range(12)]]
 # A pool with so many that the server keeps it in trees of several levels.
 FLEET = [b"%d.fleet" % number for number in range(150)]
-ALGORITHMS = [b"rr", b"wrr", b"random", b"wrandom", b"RR", b"wRandom"]
+ALGORITHMS = [b"rr", b"wrr", b"lc", b"random", b"wrandom", b"p2c", b"RR", b"wRandom"]
+OWNERS = [b"gateway-1", b"gateway-2", b"a", b"LEASE", b"\0\xff", b"o" * 512]
 WEIGHTS = [b"0", b"1", b"1", b"1", b"2", b"3", b"5", b"60000", b"65535"]
 STATES = [b"up", b"up", b"drain", b"DOWN"]
 # What a mistake puts in place of an argument.
@@ -51,16 +55,21 @@ JUNK = [
     b"COUNT",
     b"DISTINCT",
 ]
-JUNK += [b"EXCLUDE", b"hash", b"wrr", b"REPLACE", PAYLOAD, b"\0\xff", b"down", "Ā".encode()]
+JUNK += [b"EXCLUDE", b"hash", b"wrr", b"REPLACE", PAYLOAD, LEASED, b"\0\xff", b"down", "Ā".encode()]
+JUNK += [b"LEASE", b"OWNER", b"MAX", b"RATE", b"TIER", b"BACKEND", b"FAIL", b"7-0", b"1099511627777"]
 
 
 class Typist:
     """Makes up commands."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, model: Model) -> None:
         self._random = random.Random(seed)
+        self._model = model
         self.one_of = self._random.choice
         self.names = NAMES
+        self.key = KEYS[0]
+        self.past = deque([b"7-0"], maxlen=20)
+        self._time = 0
         self._kinds = [kind for kind, times in KINDS.items() for _ in range(times)]
 
     def chance(self, percent: float) -> bool:
@@ -93,15 +102,60 @@ class Typist:
         if self.chance(30):
             excluded = self.some(4)
             options.append([b"EXCLUDE", b"%d" % len(excluded), *excluded])
+        return self.shuffled(options)
+
+    def shuffled(self, options: list[list[bytes]]) -> list[bytes]:
+        """Options in any order."""
         self._random.shuffle(options)
         return [word for option in options for word in option]
+
+    def lease(self) -> list[bytes]:
+        """That a pick is to give leases."""
+        owner = [b"OWNER", self.one_of(OWNERS)] if self.chance(50) else []
+        return [b"LEASE", self.number(self.one_of([10, 300, 3000])), *owner]
+
+    def leased(self) -> bytes:
+        """The id of a lease, which is open or was."""
+        pool = self._model.keys.get(self.key)
+        if isinstance(pool, Pool) and pool.leases and self.chance(80):
+            return self.one_of([*pool.leases])
+        return self.one_of(self.past)
+
+    def outcome(self) -> list[bytes]:
+        """How it went."""
+        options = [[self.one_of([b"OK", b"fail"])]] if self.chance(60) else []
+        return self.shuffled(options + [[b"LATENCY", self.number(9999)]] * self.chance(40))
+
+    def limits(self) -> list[bytes]:
+        """Limits of a backend or of the pool; often none, so that not all is limited at last."""
+        is_backend = self.chance(80)
+        limits = [[b"BACKEND", self.name()]] if is_backend else []
+        if self.chance(40):
+            limits.append([b"MAX", self.one_of([b"0", b"0", b"0", self.number(4), self.number(40)])])
+        if self.chance(40):
+            rate = [b"RATE", self.number(9), self.number(100)]
+            limits.append(self.one_of([[b"RATE", b"0", b"0"], rate, [*rate, b"BURST", self.number(9)]]))
+        if is_backend and self.chance(30):
+            limits.append([b"TIER", self.one_of([b"0", b"0", b"1", b"2", b"255"])])
+        return self.shuffled(limits)
+
+    def filters(self) -> list[bytes]:
+        """Which leases are to be listed."""
+        filters = [[b"BACKEND", self.name()]] if self.chance(20) else []
+        filters += [[b"OWNER", self.one_of(OWNERS)]] if self.chance(30) else []
+        return self.shuffled(filters + [[b"COUNT", self.number(5)]] * self.chance(50))
+
+    def time(self) -> bytes:
+        """Later, save now and then."""
+        self._time += self._random.choice([1, 9, 10, 40])
+        return b"%d" % (self._time if self.chance(95) else self._random.randrange(self._time))
 
     def command(self) -> list[bytes]:
         """A command; one of twelve has a mistake in it."""
         if self.chance(0.5):
             return self.one_of(MOVES)(self)
         name, arguments = self.one_of(self._kinds)
-        key = self.one_of(KEYS)
+        key = self.key = self.one_of(KEYS)
         self.names = FLEET if key == b"fleet" else NAMES
         command = [name, key, *arguments(self)]
         return self.mistaken(command) if self.chance(8) else command
@@ -124,7 +178,9 @@ KINDS = {
     (b"LB.PICK", lambda typist: [typist.one_of(ALGORITHMS)]): 15,
     (b"LB.PICK", lambda typist: [typist.one_of(ALGORITHMS), *typist.options()]): 15,
     (b"lb.pick", lambda typist: typist.options()): 5,
-    (b"LB.PEEK", lambda typist: [typist.one_of(ALGORITHMS[:2]), *typist.options()]): 6,
+    (b"LB.PICK", lambda typist: [typist.one_of(ALGORITHMS), *typist.lease()]): 8,
+    (b"LB.PICK", lambda typist: [*typist.options(), *typist.lease()]): 3,
+    (b"LB.PEEK", lambda typist: [typist.one_of(ALGORITHMS[:3]), *typist.options()]): 6,
     (b"LB.PEEK", lambda typist: typist.options()): 2,
     (b"LB.ADD", lambda typist: [typist.name()]): 6,
     (b"LB.ADD", lambda typist: typist.pairs(6)): 6,
@@ -136,13 +192,21 @@ KINDS = {
     (b"LB.STATE", lambda typist: [typist.name(), typist.one_of(STATES)]): 5,
     (b"LB.POLICY", lambda typist: []): 1,
     (b"LB.POLICY", lambda typist: [typist.one_of(ALGORITHMS)]): 2,
+    (b"LB.DONE", lambda typist: [typist.leased(), *typist.outcome()]): 8,
+    (b"LB.RENEW", lambda typist: [typist.leased(), typist.number(300)]): 2,
+    (b"LB.RELEASE", lambda typist: [b"OWNER", typist.one_of(OWNERS)]): 1,
+    (b"LB.LEASES", lambda typist: typist.filters()): 1,
+    (b"LB.LIMIT", lambda typist: typist.limits()): 6,
+    (b"LB.WHEN", lambda typist: []): 2,
+    (b"LB.TICK", lambda typist: [typist.time()]): 6,
+    (b"LB.EPOCH", lambda typist: [typist.seed()]): 1,
     (b"LB.LIST", lambda typist: []): 1,
     (b"LB.CARD", lambda typist: []): 1,
     (b"LB.INFO", lambda typist: []): 1,
     (b"LB.STATS", lambda typist: []): 1,
     (b"LB.STATS", lambda typist: [typist.name()]): 2,
     (b"LB.SEED", lambda typist: [typist.seed()]): 1,
-    (b"LB.LOAD", lambda typist: [typist.one_of(JUNK), b"REPLACE"]): 1,
+    (b"LB.LOAD", lambda typist: [typist.one_of([PAYLOAD, LEASED, *JUNK]), b"REPLACE"]): 1,
 }
 
 # Commands of the server that move pools about.
@@ -171,26 +235,55 @@ def exchange(wire, batch):
             )
 
 
+class Exchange:
+    """Takes commands to the server in batches, with the answers that the model gives."""
+
+    def __init__(self, wire: Wire, typist: Typist, model: Model) -> None:
+        self._wire = wire
+        self._typist = typist
+        self._model = model
+        self._batch: list[tuple] = []
+
+    def tell(self, command: list[bytes]) -> None:
+        """One command more."""
+        try:
+            self._batch.append((command, self._model.run(command)))
+        except Unseeded:
+            self.tell([b"LB.SEED", command[1], self._typist.seed()])
+            self.tell(command)
+        except Unopened:
+            self._let_open(command)
+        if len(self._batch) >= BATCH:
+            self.flush()
+
+    def _let_open(self, command: list[bytes]) -> None:
+        """The first one that gives leases in a pool that is new, or newly loaded or copied."""
+        self.flush()
+        answer = self._wire.ask(command)
+        _, lease = answer[0] if isinstance(answer[0], list) else answer
+        pool = self._model.keys[command[1]]
+        pool.epoch, pool.is_open = int(lease.partition(b"-")[0]), True
+        assert answer == self._model.run(command), command
+        self._typist.past.append(lease)
+
+    def flush(self) -> None:
+        """Sends all that was told."""
+        exchange(self._wire, self._batch)
+        self._batch = []
+
+
 @pytest.mark.timeout(300)
-def test_a_million_commands_do_what_the_model_does(server):
+def test_a_million_commands_do_what_the_model_does(manual):
     seed = int(os.environ.get("REDIS_LB_SEED", 1))
     print(f"REDIS_LB_SEED={seed}")
-    typist, model = Typist(seed), Model()
-
-    def told(command):
-        """The command with its reply, and before it a seed if it needs one."""
-        try:
-            return [(command, model.run(command))]
-        except Unseeded:
-            return told([b"LB.SEED", command[1], typist.seed()]) + told(command)
-
-    with Wire(server.port) as wire:
-        batch = []
+    model = Model()
+    typist = Typist(seed, model)
+    with Wire(manual.port) as wire:
+        between = Exchange(wire, typist, model)
         for _ in range(NUMBER):
-            batch += told(typist.command())
-            if len(batch) >= BATCH:
-                exchange(wire, batch)
-                batch = []
-        looks = [[look, key] for key in model.keys for look in [b"LB.LIST", b"LB.STATS", b"LB.INFO"]]
-        exchange(wire, batch + [told(look)[0] for look in looks])
+            between.tell(typist.command())
+        for look in [b"LB.LIST", b"LB.STATS", b"LB.INFO", b"LB.LEASES", b"LB.LIMIT"]:
+            for key in model.keys:
+                between.tell([look, key])
+        between.flush()
         assert wire.ask("DBSIZE") == len(model.keys)

@@ -2,15 +2,17 @@
 
 import random
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
 from server import Server, eventually, waiting
 from wire import Refused, Wire, read, words
 
+# Those that every release has; its files (test_golden.py) tell what they pick.
 ALGORITHMS = [b"rr", b"wrr", b"random", b"wrandom"]
 ODD = b"\0\r\n\xff"
-KEYS = [b"web", b"large", ODD, b"policy"]
+KEYS = [b"web", b"large", ODD, b"policy", b"busy", b"limit"]
 
 
 def large():
@@ -21,6 +23,24 @@ def large():
     yield from ("LB.PICK large rr COUNT 700", "LB.PICK large COUNT 3000", "LB.PICK large wrandom COUNT 9")
     yield " ".join(["LB.REM large", *(f"b{n}" for n in range(0, 2000, 3))])
     yield "LB.PICK large COUNT 99"
+
+
+def busy():
+    """Commands that make a pool with leases of two epochs and limits of all kinds."""
+    yield from ("LB.ADD busy a 5 b 3 c 2 d 1 e 1", "LB.SEED busy 1")
+    # The first epoch is the server's own, so nothing of it stays.
+    yield from ("LB.PICK busy LEASE 1 OWNER opener", "LB.RELEASE busy OWNER opener", "LB.EPOCH busy 7")
+    yield from ("LB.TICK busy 4000", "LB.LIMIT busy MAX 90 RATE 70 1000 BURST 80")
+    yield from ("LB.LIMIT busy BACKEND a MAX 3", "LB.LIMIT busy BACKEND b RATE 1 300 BURST 4")
+    yield from ("LB.LIMIT busy BACKEND c TIER 1 MAX 9 RATE 3 7", "LB.LIMIT busy BACKEND d TIER 255")
+    yield from (
+        "LB.PICK busy COUNT 5 LEASE 60000 OWNER o",
+        "LB.PICK busy rr LEASE 200",
+        "LB.PICK busy LEASE 9000",
+    )
+    yield from ("LB.EPOCH busy 8", "LB.PICK busy lc COUNT 9 LEASE 30000 OWNER p", "LB.PICK busy p2c LEASE 99")
+    yield from ("LB.DONE busy 7-1 FAIL LATENCY 900", "LB.DONE busy 7-3", "LB.RENEW busy 7-4 70000")
+    yield from ("LB.TICK busy 5000", "LB.REM busy e", "LB.PICK busy EXCLUDE 2 a b LEASE 500 OWNER o")
 
 
 # Commands that make a pool of each kind, in the middle of all sequences.
@@ -42,6 +62,8 @@ MAKE = [
     [b"LB.STATE", ODD, b"\0", b"down"],
     [b"LB.PICK", ODD, b"random"],
     "LB.POLICY policy rr",
+    *busy(),
+    "LB.LIMIT limit MAX 3",
 ]
 # The same, with seeds of the server's own.
 MAKE_UNSEEDED = [command for command in MAKE if not words(command)[0] == b"LB.SEED"]
@@ -64,8 +86,20 @@ class Pools(Wire):
         return self.ask([b"DEBUG", b"DIGEST-VALUE", *keys])
 
     def picks(self, *keys):
-        """The next 50 picks of every algorithm from each of these pools."""
-        return [self.ask([b"LB.PICK", key, by, b"COUNT", b"50"]) for key in keys for by in ALGORITHMS]
+        """The next 50 picks of every algorithm from each of these pools, and what becomes of its leases."""
+        by = [*ALGORITHMS, b"lc", b"p2c"]
+        looks = [[b"LB.LEASES"], [b"LB.WHEN"], [b"LB.LIMIT"], [b"LB.STATS"]]
+        asked = [[b"LB.PICK", key, algorithm, b"COUNT", b"50"] for key in keys for algorithm in by]
+        for time in (b"5100", b"20000"):
+            asked += [[name, key, *rest] for key in keys for name, *rest in [[b"LB.TICK", time], *looks]]
+            asked += [[b"LB.PICK", key, b"COUNT", b"9"] for key in keys]
+        return [self.ask(command) for command in asked]
+
+
+@pytest.fixture
+def start(new_server):
+    """Starts servers in which only LB.TICK moves clocks: so all that have the same commands are the same."""
+    return partial(new_server, module_args=["clock", "manual"])
 
 
 def assert_same(one, other):
@@ -133,18 +167,18 @@ WAYS = {
 
 
 @pytest.mark.parametrize(("way", "options"), WAYS.values(), ids=WAYS)
-def test_pools_outlive_the_process(server, new_server, way, options):
-    other = new_server(**options)
-    for each in server, other:
+def test_pools_outlive_the_process(manual, start, way, options):
+    other = start(**options)
+    for each in manual, other:
         Pools(each).make(MAKE)
     # The second time what was loaded is written, and the AOF has a tail behind what was rewritten.
     for _ in range(2):
         way(other)
-        assert_same(server, other)
+        assert_same(manual, other)
 
 
-def test_an_aof_is_rewritten_to_one_command_for_each_pool(new_server):
-    server = new_server(**AOF, aof_use_rdb_preamble="no")
+def test_an_aof_is_rewritten_to_one_command_for_each_pool(start):
+    server = start(**AOF, aof_use_rdb_preamble="no")
     Pools(server).make(MAKE)
     server.client().bgrewriteaof()
     whole = [(b"LB.LOAD", key) for key in sorted(KEYS)]
@@ -168,8 +202,8 @@ def copied(pools, key, twin):
 
 
 @pytest.mark.parametrize("way", [restored, restored_over_another, copied])
-def test_a_twin_is_the_same_and_lives_on_its_own(server, way):
-    pools = Pools(server)
+def test_a_twin_is_the_same_and_lives_on_its_own(manual, way):
+    pools = Pools(manual)
     pools.make(MAKE)
     for key in KEYS:
         twin = key + b"-twin"
@@ -206,27 +240,27 @@ def assert_followed(primary, *replicas):
         assert Pools(replica).picks(*KEYS) == picked
 
 
-def test_replicas_that_were_there_before_follow(new_server):
-    primary = new_server()
-    replica = new_server(**replica_of(primary))
-    second = new_server(**replica_of(replica))
+def test_replicas_that_were_there_before_follow(start):
+    primary = start()
+    replica = start(**replica_of(primary))
+    second = start(**replica_of(replica))
     eventually(lambda: is_linked(replica) and is_linked(second))
     Pools(primary).make(MAKE_UNSEEDED)
     assert_followed(primary, replica, second)
 
 
-def test_replicas_that_join_late_follow(new_server):
-    primary = new_server()
+def test_replicas_that_join_late_follow(start):
+    primary = start()
     Pools(primary).make(MAKE_UNSEEDED)
-    replica = new_server(**replica_of(primary))
-    second = new_server(**replica_of(replica))
+    replica = start(**replica_of(primary))
+    second = start(**replica_of(replica))
     eventually(lambda: is_linked(replica) and is_linked(second))
     Pools(primary).picks(*KEYS)
     assert_followed(primary, replica, second)
 
 
-def test_a_replica_that_joins_amid_picks_follows(new_server):
-    primary, replica = new_server(), new_server()
+def test_a_replica_that_joins_amid_picks_follows(start):
+    primary, replica = start(), start()
     pools = Pools(primary)
     pools.make(MAKE_UNSEEDED)
     replica.client().replicaof("127.0.0.1", primary.port)
@@ -254,7 +288,8 @@ WRITES += [
     "LB.PICK none",
     "LB.SEED web 1",
 ]
-WRITES += ["LB.LOAD web x"]
+WRITES += ["LB.LOAD web x", "LB.PICK web LEASE 9", "LB.DONE busy 7-1", "LB.RENEW busy 7-1 9", "LB.LIMIT web"]
+WRITES += ["LB.RELEASE busy OWNER o", "LB.LIMIT web MAX 9", "LB.TICK busy 9999", "LB.EPOCH busy 9"]
 READS = [
     "LB.LIST web",
     "LB.CARD web",
@@ -262,13 +297,19 @@ READS = [
     "LB.STATS web a",
     "LB.PEEK web rr COUNT 9",
     "LB.PEEK large",
+    "LB.PEEK busy lc COUNT 9",
+    "LB.LEASES busy",
+    "LB.LEASES busy BACKEND a OWNER o COUNT 2",
+    "LB.STATS busy",
+    "LB.WHEN busy",
+    "LB.WHEN policy",
 ]
 
 
-def test_a_replica_answers_reads_and_refuses_writes(new_server):
-    primary = new_server()
+def test_a_replica_answers_reads_and_refuses_writes(start):
+    primary = start()
     Pools(primary).make(MAKE)
-    replica = new_server(**replica_of(primary))
+    replica = start(**replica_of(primary))
     eventually(lambda: is_linked(replica))
     here, there = Wire(primary.port), Wire(replica.port)
     assert {there.ask(command).code for command in WRITES} == {"READONLY"}
@@ -319,6 +360,27 @@ def test_the_stream_has_one_seed_and_every_pick_as_it_came(new_server, way):
     assert Pools(server).digest(b"web") == before
 
 
+@pytest.mark.parametrize("way", [plainly, in_a_transaction, in_a_script])
+def test_the_stream_has_one_epoch_and_the_time_before_what_depends_on_it(new_server, way):
+    server = new_server(**AOF, appendfsync="always")
+    pools = Pools(server)
+    leased = ["LB.PICK web LEASE 60000", "LB.PICK web COUNT 2 LEASE 60000 OWNER o", "LB.PICK web"]
+    for command in ["LB.ADD web a 5 b 1", *leased * 3, "LB.RELEASE web OWNER o"]:
+        assert way(pools, command)
+    written = stream(server)
+    ticks = [command for command in written if command[0] == b"LB.TICK"]
+    added, epoch, *commands = [command for command in written if command[0] != b"LB.TICK"]
+    assert (added, epoch[:2]) == (words("LB.ADD web a 5 b 1"), [b"LB.EPOCH", b"web"])
+    assert commands == [words(command) for command in [*leased * 3, "LB.RELEASE web OWNER o"]]
+    assert written[1] == ticks[0], "the first lease begins to run in the year 1970"
+    assert ticks[0][:2] == [b"LB.TICK", b"web"]
+    steps = [int(clock) // 10 for _, _, clock in ticks]
+    assert steps == sorted(set(steps))
+    before = pools.digest(b"web")
+    server.restart()
+    assert Pools(server).digest(b"web") == before
+
+
 # What changes nothing in a pool `web` with the backends a 5, b 1.
 UNCHANGING = [
     "LB.PICK none",
@@ -342,6 +404,23 @@ UNCHANGING = [
     "LB.STATE web a up",
     "LB.POLICY web wrr",
     "LB.POLICY none wrr",
+    "LB.PICK none LEASE 9",
+    "LB.PICK web lc LEASE 9 COUNT 2 EXCLUDE 2 a b",
+    "LB.PEEK web lc COUNT 2",
+    "LB.DONE web 7-1",
+    "LB.DONE web nonsense FAIL LATENCY 9",
+    "LB.RENEW web 7-1 9",
+    "LB.RELEASE web OWNER o",
+    "LB.LEASES web",
+    "LB.LIMIT web",
+    "LB.LIMIT web BACKEND a",
+    "LB.LIMIT none MAX 0 RATE 0 0",
+    "LB.LIMIT web MAX 0 RATE 0 0",
+    "LB.LIMIT web BACKEND a MAX 0 TIER 0 RATE 0 0",
+    "LB.WHEN web",
+    "LB.TICK none 9",
+    "LB.TICK web 0",
+    "LB.EPOCH none 9",
 ]
 # What does, and the events that tell of it.
 CHANGING = {
@@ -353,19 +432,26 @@ CHANGING = {
     "LB.REM web a b": ["lb.rem", "del"],
     "LB.WEIGHT web a 1 b 2": ["lb.weight"],
     "LB.STATE web a drain": ["lb.state"],
+    "LB.PICK web lc": [],
+    "LB.PICK web LEASE 9 OWNER o": [],
+    "LB.LIMIT web MAX 9": ["lb.limit"],
+    "LB.LIMIT none RATE 1 9": ["lb.limit"],
+    "LB.LIMIT web BACKEND a TIER 1": ["lb.limit"],
+    "LB.TICK web 9": [],
+    "LB.EPOCH web 9": [],
 }
 
 
-def test_what_changes_nothing_is_not_in_the_stream(new_server):
-    server = new_server(**AOF, appendfsync="always")
+def test_what_changes_nothing_is_not_in_the_stream(start):
+    server = start(**AOF, appendfsync="always")
     pools = Pools(server)
     pools.make(["LB.ADD web a 5 b 1", *UNCHANGING])
     assert stream(server) == [words("LB.ADD web a 5 b 1")]
 
 
 @pytest.mark.parametrize("command", [*UNCHANGING, *CHANGING])
-def test_a_watch_is_touched_by_changes_alone(server, command):
-    watching, changing = Pools(server), Pools(server)
+def test_a_watch_is_touched_by_changes_alone(manual, command):
+    watching, changing = Pools(manual), Pools(manual)
     changing.make(["LB.ADD web a 5 b 1"])
     watching.make(["WATCH web none"])
     changing.make([command])
@@ -373,15 +459,17 @@ def test_a_watch_is_touched_by_changes_alone(server, command):
     assert watching.ask("EXEC") == (None if command in CHANGING else ["PONG"])
 
 
-def test_events_tell_of_changes_but_not_of_picks(new_server):
-    server = new_server(notify_keyspace_events="KEA")
+def test_events_tell_of_changes_but_not_of_picks(start):
+    server = start(notify_keyspace_events="KEA")
     pools, events = Pools(server), server.client().pubsub(ignore_subscribe_messages=True)
     events.psubscribe("__keyevent@0__:*")
     for command, expected in [*CHANGING.items(), *((command, []) for command in UNCHANGING)]:
-        pools.make(["SET start x", "DEL web start", "LB.ADD web a 5 b 1", "SET from x", command, "DEL from"])
+        pools.make(
+            ["SET start x", "DEL web none start", "LB.ADD web a 5 b 1", "SET from x", command, "DEL from"]
+        )
         heard = []
         while heard[-1:] != [("del", "from")]:
             message = events.get_message(timeout=10)
             heard += [(message["channel"].partition(":")[2], message["data"])] if message else []
         after = heard[heard.index(("set", "from")) + 1 : -1]
-        assert after == [(event, "web") for event in expected], command
+        assert after == [(event, command.split()[1]) for event in expected], command

@@ -1,0 +1,248 @@
+"""A hot pool past one core: the two classes of README.md, run as they stand there, and its figures."""
+
+import ast
+import itertools
+import json
+import random
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from redis.cluster import RedisCluster
+from redis.crc import key_slot
+
+from server import eventually
+from test_readme import README, blocks
+from wire import Wire
+
+sys.path.append(str(Path(__file__).parents[1]))
+from bench import hot  # noqa: E402
+
+SLOTS = 16384
+EQUAL = {f"b{i}": 1 for i in range(10)}
+MIXED = {f"b{i}": i for i in range(1, 11)}
+ROUNDED = 0.0005  # The figures are kept with three decimals.
+
+
+@pytest.fixture
+def recipes():
+    """The classes of the README, `Prefetch` and `ShardedPool`, with the same chance each time."""
+    names: dict = {}
+    for block in blocks():
+        if block.language == "python" and re.search(
+            "^class (Prefetch|ShardedPool)", block.text, re.MULTILINE
+        ):
+            tree = ast.parse(block.text)
+            tree.body = [
+                node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)
+            ]
+            exec(compile(tree, README, "exec"), names)
+    names["random"] = random.Random(1)
+    return SimpleNamespace(**names)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return json.loads((hot.DATA / "hot.json").read_text())
+
+
+@pytest.fixture
+def wire(server):
+    with Wire(server.port) as wire:
+        yield wire
+
+
+def picks_of(gateways, count):
+    """So many picks, each by a gateway by chance."""
+    chance = random.Random(count)
+    return [chance.choice(gateways).pick() for _ in range(count)]
+
+
+def deviation(picks, weights):
+    """As the README counts it."""
+    names = list(weights)
+    return hot.deviation(map(names.index, picks), list(weights.values()))
+
+
+# The figures
+
+
+@pytest.mark.parametrize("title", hot.WEIGHTS)
+def test_the_figures_of_the_fleets_are_this_modules(wire, data, title):
+    weights = hot.WEIGHTS[title]
+    recorded = {
+        row["way"]: row for row in data["fleets"] if (row["arrivals"], row["weights"]) == (hot.POISSON, title)
+    }
+    who = hot.arrivals(hot.POISSON, hot.GATEWAYS, hot.EACH)
+    fleets = hot.ways(wire, weights)
+    assert fleets.keys() == recorded.keys()
+    for way, fleet in fleets.items():
+        (first,) = hot.deviations(hot.simulated(fleet, who), weights, hot.EACH)
+        assert first <= recorded[way]["deviation"] + ROUNDED, way
+        if "curve" in recorded[way]:
+            assert first == pytest.approx(recorded[way]["curve"][0], abs=ROUNDED), way
+
+
+def test_a_short_simulation_stays_within_the_tables(wire, data):
+    short = {
+        "prefetch": hot.prefetched(wire, 3000, [1, 10, 100]),
+        "shifts": hot.shifted(wire, 1000, hot.POOLS[1:3]),
+        "changes": hot.changed(wire, 1000, ["a backend joins 100 equal ones"]),
+    }
+    for name, rows in short.items():
+        for row in rows:
+            found = row.pop("deviation")
+            (recorded,) = (of["deviation"] for of in data[name] if row.items() <= of.items())
+            assert found <= recorded + ROUNDED, row
+
+
+def test_the_picture_and_the_tables_show_the_figures(data):
+    assert (hot.DATA / "hot.svg").read_text() == hot.picture(data)
+    text = README.read_text()
+    missing = [name for name, table in hot.tables(data).items() if table not in text]
+    assert missing == [f"fleets, {hot.REGULAR} arrivals"]
+
+
+# Shards
+
+
+@pytest.mark.parametrize("k", [1, 2, 4, 16])
+@pytest.mark.parametrize("weights", [EQUAL, MIXED], ids=["equal", "mixed"])
+def test_shares_hold_over_shards(client, recipes, weights, k):
+    gateways = [recipes.ShardedPool([client], "pool", k) for _ in range(8)]
+    gateways[0].create(weights)
+    picks = picks_of(gateways, 1500)
+    found = deviation(picks, weights)
+    # One shard is at most one pick off, in whatever order they are asked.
+    assert found < 2 * k
+    # What shifting is for. Unshifted it would be about k.
+    assert k < 16 or found < k / 2
+    taken = [sum(backend["picks"] for backend in stats(client, key)) for _, key in gateways[0].shards]
+    ahead = sum(hot.period([*weights.values()]) * i // k for i in range(k))
+    assert sum(taken) == len(picks) + ahead
+
+
+def stats(client, key):
+    """What LB.STATS says of each backend."""
+    told = client.execute_command("LB.STATS", key)
+    pairs = told.items() if isinstance(told, dict) else zip(told[::2], told[1::2], strict=True)
+    return [of if isinstance(of, dict) else dict(zip(of[::2], of[1::2], strict=True)) for _, of in pairs]
+
+
+def test_gateways_use_the_shards_alike(client, recipes):
+    gateways = [recipes.ShardedPool([client], "pool", 4) for _ in range(20)]
+    gateways[0].create(EQUAL)
+    assert {gateway.turn for gateway in gateways} == {0, 1, 2, 3}
+    before = [sum(backend["picks"] for backend in stats(client, key)) for _, key in gateways[0].shards]
+    for gateway in gateways:
+        for _ in range(40):
+            gateway.pick()
+    after = [sum(backend["picks"] for backend in stats(client, key)) for _, key in gateways[0].shards]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [200] * 4
+
+
+def test_a_change_reaches_every_shard(client, recipes):
+    k = 4
+    gateways = [recipes.ShardedPool([client], "pool", k) for _ in range(5)]
+    one = gateways[0]
+    one.create(EQUAL)
+    picks_of(gateways, 333)
+
+    weights = EQUAL | {"new": 5, "b0": 3}
+    assert one.change("LB.ADD", "new", 5) == [1] * k
+    assert one.change("LB.WEIGHT", "b0", 3) == ["OK"] * k
+    assert deviation(picks_of(gateways, 1000), weights) < 2 * k
+
+    del weights["b1"]
+    assert one.change("LB.REM", "b1") == [1] * k
+    picks = picks_of(gateways, 1000)
+    assert deviation(picks, weights) < 2 * k
+    assert "b1" not in picks
+
+    assert one.change("LB.STATE", "b2", "drain") == ["OK"] * k
+    del weights["b2"]
+    assert deviation(picks_of(gateways, 1000), weights) < 2 * k
+    assert one.change("LB.STATE", "b2", "up") == ["OK"] * k
+    assert "b2" in picks_of(gateways, 100)
+
+
+def test_shards_lie_evenly_on_the_slots(client, recipes):
+    text = README.read_text()
+    for k in 2, 3, 4, 6, 8, 12, 16:
+        keys = [key for _, key in recipes.ShardedPool([client], "pool", k).shards]
+        tags = [re.fullmatch(r"pool:\{(\d+)\}", key)[1] for key in keys]
+        assert f"| {k} | {' '.join(tags)} |" in text
+        for nodes in (nodes for nodes in range(1, k + 1) if k % nodes == 0):
+            held = Counter(key_slot(key.encode()) * nodes // SLOTS for key in keys)
+            assert held == dict.fromkeys(range(nodes), k // nodes)
+    # The trap that the README names.
+    assert [key_slot(b"pool:{%d}" % i) * 2 // SLOTS for i in (0, 1)] == [1, 1]
+
+
+def test_shards_on_two_servers(server, new_server, recipes):
+    clients = [server.client(), new_server().client()]
+    gateways = [recipes.ShardedPool(clients, "pool", 4) for _ in range(5)]
+    gateways[0].create(MIXED)
+    assert [client.dbsize() for client in clients] == [2, 2]
+    assert deviation(picks_of(gateways, 1000), MIXED) < 2 * 4
+    # While one server is away the other's shards keep the shares by themselves.
+    alone = recipes.ShardedPool(clients[:1], "pool", 4)
+    alone.shards = alone.shards[::2]
+    assert deviation([alone.pick() for _ in itertools.repeat(None, 1000)], MIXED) < 2 * 2
+
+
+def test_shards_by_a_client_of_a_cluster(new_server, recipes):
+    node = new_server(cluster_enabled="yes")
+    node.client().execute_command("CLUSTER ADDSLOTS", *range(SLOTS))
+    eventually(lambda: node.client().cluster("info")["cluster_state"] == "ok", 30)
+    with RedisCluster(host="127.0.0.1", port=node.port, decode_responses=True) as cluster:
+        gateways = [recipes.ShardedPool([cluster], "pool", 4) for _ in range(5)]
+        gateways[0].create(MIXED)
+        assert deviation(picks_of(gateways, 500), MIXED) < 2 * 4
+        for i, (_, key) in enumerate(gateways[0].shards):
+            assert node.client().execute_command("CLUSTER KEYSLOT", key) * 4 // SLOTS == i
+
+
+# Prefetching
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 100])
+def test_shares_of_gateways_that_prefetch(client, recipes, n):
+    client.execute_command("LB.ADD", "pool", *itertools.chain(*MIXED.items()))
+    sequence = client.execute_command("LB.PEEK", "pool", "COUNT", 5000)
+    gateways = [recipes.Prefetch(client, "pool", n) for _ in range(10)]
+    picks = picks_of(gateways, 2000)
+    held = [backend for gateway in gateways for backend in gateway.ahead]
+    assert all(len(gateway.ahead) < n for gateway in gateways)
+    # Nothing is handed out twice, and nothing lost.
+    assert Counter(picks) + Counter(held) == Counter(sequence[: len(picks) + len(held)])
+    # The order was at most one off, and what a gateway still holds is less than two off.
+    assert deviation(picks, MIXED) < (1.001 if n == 1 else 1 + 2 * len(gateways))
+
+
+def test_a_gateway_that_dies_with_what_it_prefetched(client, recipes):
+    n = 50
+    client.execute_command("LB.ADD", "pool", *itertools.chain(*EQUAL.items()))
+    sequence = client.execute_command("LB.PEEK", "pool", "COUNT", 2000)
+    gateways = [recipes.Prefetch(client, "pool", n) for _ in range(2)]
+    dies, survives = gateways
+    before = [dies.pick() for _ in range(60)]
+    lost = list(dies.ahead)
+    assert 0 < len(lost) < n
+    after = [survives.pick() for _ in range(1000)]
+    given = len(before) + len(lost) + len(after) + len(survives.ahead)
+    # It is the same for all others as if it had used them: the pool goes on, and counts them as picks.
+    assert Counter(before + after + lost) + Counter(survives.ahead) == Counter(sequence[:given])
+    assert sum(backend["picks"] for backend in stats(client, "pool")) == given
+    assert deviation(after, EQUAL) < 2
+    assert deviation(before + after, EQUAL) < 1 + 2
+
+
+def test_an_empty_pool_has_nothing_to_prefetch(client, recipes):
+    gateway = recipes.Prefetch(client, "pool", 10)
+    assert gateway.pick() is None
+    client.execute_command("LB.ADD", "pool", "a")
+    assert gateway.pick() == "a"
