@@ -27,7 +27,6 @@ use crate::commands::arguments::{Wanted, wanted};
 use crate::lb::{LeaseId, Millis, Pool};
 
 type At = (c_int, Box<[u8]>);
-type Names = Box<[Box<[u8]>]>;
 type Client = *mut raw::RedisModuleBlockedClient;
 type Ctx = *mut raw::RedisModuleCtx;
 

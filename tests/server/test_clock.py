@@ -1,11 +1,14 @@
 """The clocks of pools: who moves them and when, and that what is due is done without a command, wherever the
 pool is."""
 
+import functools
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from server import eventually
+from servers import environment
 from test_blocking import AOF, Waiter, lease, leases, slots
 from test_persistence import is_linked, replica_of, rewritten, stream
 from wire import Refused, Wire, pack, words
@@ -481,7 +484,7 @@ def test_hints_do_not_pile_up(new_server):
 
 @functools.cache
 def bears_faketime(program):
-    """Whether it comes up with libfaketime. With a jemalloc that asks for the time before that is there it hangs."""
+    """Whether it comes up with libfaketime: with a jemalloc that asks for the time too early it hangs."""
     try:
         subprocess.run([program, "--version"], env=environment(program), capture_output=True, timeout=3)
     except subprocess.TimeoutExpired:
