@@ -7,6 +7,7 @@ import statistics
 import time
 
 import pytest
+
 from callgrind import Callgrind, missing
 from conftest import module
 from server import eventually

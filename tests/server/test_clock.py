@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from server import eventually
 from servers import environment
 from test_blocking import AOF, Waiter, lease, leases, slots
