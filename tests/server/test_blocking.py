@@ -465,6 +465,16 @@ def test_client_unblock(server, web):
         assert waiter.ask("PING") == "PONG"
 
 
+def test_client_unblock_of_who_was_just_served_gives_the_lease_back(server, web):
+    waiter = Waiter(server)
+    web.ask("MULTI")
+    web.ask(f"LB.DONE web {web.taken}")
+    web.ask(f"CLIENT UNBLOCK {waiter.id} ERROR")
+    assert web.ask("EXEC") == [1, 1]
+    assert waiter.read().code == "UNBLOCKED"
+    eventually(lambda: leases(web, "web") == 0)
+
+
 def test_who_was_served_at_its_deadline_hears_of_it(server, web):
     """The server's own deadlines, up to 7.0, would leave it without any answer."""
     waiter = Waiter(server, "LB.PICK web LEASE 60000 BLOCK 500")
