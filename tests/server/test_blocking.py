@@ -3,10 +3,13 @@ its client or its server."""
 
 import contextlib
 import select
+import statistics
 import time
 
 import pytest
 
+from callgrind import Callgrind, missing
+from conftest import module
 from server import eventually
 from test_persistence import is_linked, replica_of, stream
 from wire import Refused, Wire, pack, words
@@ -462,6 +465,16 @@ def test_client_unblock(server, web):
         assert waiter.ask("PING") == "PONG"
 
 
+def test_client_unblock_of_who_was_just_served_gives_the_lease_back(server, web):
+    waiter = Waiter(server)
+    web.ask("MULTI")
+    web.ask(f"LB.DONE web {web.taken}")
+    web.ask(f"CLIENT UNBLOCK {waiter.id} ERROR")
+    assert web.ask("EXEC") == [1, 1]
+    assert waiter.read().code == "UNBLOCKED"
+    eventually(lambda: leases(web, "web") == 0)
+
+
 def test_who_was_served_at_its_deadline_hears_of_it(server, web):
     """The server's own deadlines, up to 7.0, would leave it without any answer."""
     waiter = Waiter(server, "LB.PICK web LEASE 60000 BLOCK 500")
@@ -595,14 +608,14 @@ def test_who_waits_for_a_key_whose_slot_moves_is_told_where_it_is(new_server):
 # How many
 
 
-def load(server, commands):
+def load(server, commands, seconds=60):
     """So many clients, each of which waits."""
     with Wire(server.port) as wire:
         before, stack = blocked(wire), contextlib.ExitStack()
         waiters = [stack.enter_context(Wire(server.port)) for _ in commands]
         for waiter, command in zip(waiters, commands, strict=True):
             waiter.send(pack(words(command)))
-        eventually(lambda: blocked(wire) == before + len(waiters), 60)
+        eventually(lambda: blocked(wire) == before + len(waiters), seconds)
     return stack, waiters
 
 
@@ -639,3 +652,34 @@ def test_no_wait_leaves_anything_behind(server, web, how):
     wait(5)
     # 500 waits that left 100 bytes each would be more.
     assert server.client().info("memory")["used_memory"] - before < 50_000
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(bool(missing()), reason=str(missing()))
+@pytest.mark.parametrize("excluded", ["EXCLUDE 1 b", "EXCLUDE 3 b x{n} y{n}"], ids=["alike", "different"])
+def test_what_a_command_costs_does_not_grow_with_the_waiters(binary, request, excluded):
+    """To end a lease, which serves the next one; and to pick `b`, which all who wait pass over."""
+    server = Callgrind(binary, module(), maxclients=11_000, timeout=0)
+    request.addfinalizer(server.close)
+    server.start()
+    costs, stacks = {}, []
+    with Wire(server.port) as wire:
+        take(wire)
+        wire.ask("LB.ADD web b")
+        for before, waiters in (0, 20), (20, 10_000):
+            commands = [
+                f"LB.PICK web {excluded.format(n=n)} LEASE 60000000 BLOCK 0" for n in range(before, waiters)
+            ]
+            stacks.append(load(server, commands, 300)[0])
+
+            def done():
+                held = wire.ask("LB.LEASES web COUNT 1")[0][1].decode()
+                return server._instructions(wire, lambda: wire.ask(f"LB.DONE web {held}"))
+
+            costs[waiters] = statistics.median(done() for _ in range(7)), server.cost(["LB.PICK web"], 200)
+    print(excluded, costs)
+    for few, many in zip(costs[20], costs[10_000], strict=True):
+        assert many < 2 * few
+    for stack in stacks:
+        stack.close()

@@ -1,12 +1,15 @@
 """The clocks of pools: who moves them and when, and that what is due is done without a command, wherever the
 pool is."""
 
+import functools
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from server import eventually
+from servers import environment
 from test_blocking import AOF, Waiter, lease, leases, slots
 from test_persistence import is_linked, replica_of, rewritten, stream
 from wire import Refused, Wire, pack, words
@@ -191,8 +194,14 @@ def test_a_replica_keeps_still_until_it_is_promoted(new_server):
         assert leases(other, "late") == 1
 
 
-@pytest.mark.parametrize("ahead", [HOUR, -HOUR], ids=["ahead", "behind"])
-@pytest.mark.parametrize("way", ["promotion", "MIGRATE", "RESTORE", "RDB", "AOF"])
+LONG = pytest.mark.long
+WAYS = ["promotion", "MIGRATE", "RESTORE", "RDB", "AOF"]
+
+
+@pytest.mark.parametrize(
+    ("way", "ahead"),
+    [*((way, HOUR) for way in WAYS), *(pytest.param(way, -HOUR, marks=LONG) for way in WAYS)],
+)
 def test_time_goes_on_for_a_pool_whose_clock_was_not_ours(new_server, way, ahead):
     """A clock by hand stands for that of a host whose clock was an hour ahead of ours, or behind."""
     options = {"RDB": {}, "AOF": AOF}.get(way, {})
@@ -249,7 +258,7 @@ def test_a_dump_that_is_a_day_old(new_server):
         assert leases(wire, "web") == 9
 
 
-@pytest.mark.parametrize("command", ["REPLICAOF", "FAILOVER"])
+@pytest.mark.parametrize("command", ["CLIENT PAUSE", "FAILOVER"])
 def test_leases_that_run_out_while_writes_are_paused(new_server, command):
     """A timer that wrote into the stream then would end redis 7.0 by an assertion."""
     primary = new_server()
@@ -373,6 +382,7 @@ def test_leases_end_in_time_where_the_pool_has_gone(server, binary, commands, db
         eventually(lambda: leases(wire, "new") == 0)
 
 
+@pytest.mark.long
 def test_a_pool_in_a_slot_that_has_moved_is_left_alone(new_server):
     server = new_server(cluster_enabled="yes", **AOF)
     with Wire(server.port) as wire:
@@ -447,8 +457,8 @@ def test_many_leases_that_are_due_at_once(new_server, many):
 
 def test_hints_do_not_pile_up(new_server):
     """A hint for each pool that was once there, or for each lease, would take a megabyte and more."""
-    primary = new_server(repl_backlog_size=16384)
-    replica = new_server(**replica_of(primary), repl_backlog_size=16384)
+    primary = new_server()
+    replica = new_server(**replica_of(primary))
     eventually(lambda: is_linked(replica))
     with Wire(primary.port) as wire:
 
@@ -465,32 +475,45 @@ def test_hints_do_not_pile_up(new_server):
                 for _ in range(5):
                     assert not isinstance(wire.read(), Refused)
 
+        def used(server):
+            memory = server.client().info("memory")
+            return memory["used_memory"] - memory.get("mem_total_replication_buffers", 0)
+
         load(2000)
-        used = [s.client().info("memory")["used_memory"] for s in (primary, replica)]
+        before = [used(primary), used(replica)]
         load(10_000)
         eventually(lambda: primary.client().wait(1, 1000) == 1)
-        for server, before in zip((primary, replica), used, strict=True):
-            assert server.client().info("memory")["used_memory"] - before < 800_000
+        assert used(primary) - before[0] < 800_000
+        assert used(replica) - before[1] < 800_000
 
 
 # A clock on the wall that steps
+
+
+@functools.cache
+def bears_faketime(program):
+    """Whether it comes up with libfaketime: with a jemalloc that asks for the time too early it hangs."""
+    try:
+        subprocess.run([program, "--version"], env=environment(program), capture_output=True, timeout=3)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 @pytest.mark.skipif(
     not FAKETIME.exists(), reason="there is no libfaketime here (Debian's package libfaketime)"
 )
 @pytest.mark.parametrize("step", [-HOUR, HOUR], ids=["back", "forward"])
-def test_a_clock_on_the_wall_that_is_put(new_server, monkeypatch, tmp_path, step):
+def test_a_clock_on_the_wall_that_is_put(binary, new_server, monkeypatch, tmp_path, step):
     shift = tmp_path / "shift"
     shift.write_text("+0")
     monkeypatch.setenv("LD_PRELOAD", str(FAKETIME))
     monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(shift))
     monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
     monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-    try:
-        server = new_server()
-    except RuntimeError:
+    if not bears_faketime(binary.path):
         pytest.skip("the server does not bear libfaketime")
+    server = new_server()
     with Wire(server.port) as wire:
         wire.ask("LB.ADD web a")
         wire.ask("LB.PICK web LEASE 1000")
