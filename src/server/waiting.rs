@@ -23,6 +23,7 @@ use super::info::PICKS;
 use super::key::Key;
 use super::place::{Place, has_flag};
 use super::reply::Reply;
+use crate::commands::Error;
 use crate::commands::arguments::{Wanted, wanted};
 use crate::lb::{LeaseId, Millis, Pool};
 
@@ -369,19 +370,23 @@ pub fn send_all_away(ctx: Ctx) {
 
 /// A client has waited long enough.
 unsafe extern "C" fn time_out(_: Ctx, client: *mut c_void) {
-    guarded("a wait that timed out", || {
-        let client = client.cast();
-        // The server itself ends the timer that fires: to stop it here would free it twice.
-        if let Some(waiter) = QUEUES.with_borrow_mut(|queues| queues.remove(client)) {
+    let client = client.cast();
+    // The server itself ends the timer that fires: to stop it here would free it twice.
+    let leave = || QUEUES.with_borrow_mut(|queues| queues.remove(client));
+    let timed_out = guarded("a wait that timed out", || {
+        if let Some(waiter) = leave() {
             let is_array = waiter.is_array;
             end(client, Outcome::Nothing { is_array });
         }
     });
+    if timed_out.is_none() && leave().is_some() {
+        end(client, Outcome::Refused(Error::bug().message().into()));
+    }
 }
 
 /// The server calls it to answer a client that was unblocked.
 unsafe extern "C" fn answer(ctx: Ctx, _: *mut *mut raw::RedisModuleString, _: c_int) -> c_int {
-    guarded("answering who waited", || {
+    let answered = guarded("answering who waited", || {
         let outcome = api!(RedisModule_GetBlockedClientPrivateData(ctx)).cast::<Outcome>();
         // SAFETY: `end` made it, and `free` will free it.
         match unsafe { outcome.as_mut() } {
@@ -401,6 +406,9 @@ unsafe extern "C" fn answer(ctx: Ctx, _: *mut *mut raw::RedisModuleString, _: c_
             None => {}
         }
     });
+    if answered.is_none() {
+        Reply::to(ctx).error(Error::bug().message());
+    }
     raw::REDISMODULE_OK as c_int
 }
 
