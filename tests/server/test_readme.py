@@ -35,7 +35,7 @@ REPLACED = {
     r"git clone .*": "true",
     r"cd redis-lb": "true",
     r"scripts/run( .*)?": "scripts/run --demo",
-    r"scripts/(test|lint)( .*)?": r"test -x scripts/\1",
+    r"scripts/(test|lint|cluster|sentinel)( .*)?": r"test -x scripts/\1",
 }
 
 
@@ -61,7 +61,7 @@ def blocks() -> list[Block]:
         language, *how = part[1].split() or [""]
         if how == ["continued"]:
             found[-1].text += part[2]
-        else:
+        elif not how:  # others are for a set of servers: test_cluster.py and test_sentinel.py run them there
             found.append(Block(language, section, text.count("\n", 0, part.start()) + 1, part[2]))
     return found
 
