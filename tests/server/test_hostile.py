@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 
 from server import eventually
+from test_equality import OPENER, opened
 from wire import Refused, Wire, pack
 
 LONG = os.environ.get("REDIS_LB_LONG") == "1"
-PAYLOADS = 1_000_000 if LONG else 20_000
+PAYLOADS = 1_000_000 if LONG else 6_000
 BATCH = 500
 
 pytestmark = pytest.mark.timeout(3600 if LONG else 120)
 
-ALGORITHMS = [b"rr", b"wrr", b"random", b"wrandom"]
+ALGORITHMS = [b"rr", b"wrr", b"random", b"wrandom", b"lc", b"p2c"]
+MANUAL = {"module_args": ["clock", "manual"]}
 
 # What the server may map beyond what it has mapped so far: to believe a length that is a lie takes far more.
 ROOM = 256 << 20
@@ -31,6 +33,8 @@ CRUMBS = 1 << 20
 # At these numbers something may end: as the codec writes them (varints; credits are zigzag).
 EXTREMES = [0, 1, 0x7F, 0x80, 0xFFFF, 1 << 16, 1 << 24, (1 << 24) + 1, (1 << 32) - 1]
 EXTREMES += [(1 << 61) - 1, 1 << 61, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+# Spans, clocks, limits of leases, and how full a bucket is.
+EXTREMES += [1 << 40, (1 << 40) + 1, 1 << 47, (1 << 47) + 1, (1 << 31) - 1, 1 << 31, 1 << 80, (1 << 128) - 1]
 
 
 def varint(number):
@@ -125,7 +129,7 @@ class Damage:
 
 
 class Target(Wire):
-    """A server that gets damaged payloads."""
+    """A server that gets damaged payloads. Time matters in none of the pools that they are made from."""
 
     def __init__(self, server, seed):
         super().__init__(server.port)
@@ -166,11 +170,20 @@ class Target(Wire):
                 commands.append(f"LB.STATE {key} {name} {chance.choice(['drain', 'down'])}")
             for algorithm in chance.sample(["rr", "wrr", "random", "wrandom"], chance.randrange(5)):
                 commands.append(f"LB.PICK {key} {algorithm} COUNT {chance.randrange(1, 300)}")
+            commands += self._more(key, names or ["last"])
             commands.append(f"LB.REM {key} gone")
             for command in commands:
                 answer = self.ask(command)
                 assert not isinstance(answer, Refused), f"{command}: {answer}"
             yield b"%d" % key
+
+    def _more(self, key, names):
+        """What else is done to a sound pool."""
+        return []
+
+    def uses(self, key):
+        """What it and its twin must answer alike."""
+        return [*picks(key), digest(key)]
 
     def hit(self, command, payloads):
         """Sends so many damaged payloads; answers those that were taken for a pool, by their keys."""
@@ -208,15 +221,44 @@ class Target(Wire):
             assert len(set(names)) == len(names), taken[key]
             copy = b"copy-" + key
             after[key] = [restore(copy, first), digest(copy), restore(copy, last), digest(copy)]
-            after[key] += [*picks(key), digest(key), *picks(copy), digest(copy), [b"DEL", key, copy]]
+            after[key] += [*self.uses(key), *self.uses(copy), [b"DEL", key, copy]]
         for key, (*restored, deleted) in self._ask_each(after).items():
             assert restored[:4] == ["OK", before[key][0], "OK", before[key][-1]], taken[key]
-            assert restored[4:9] == restored[9:], taken[key]
+            uses = self.uses(key)
+            here, there = restored[4 : 4 + len(uses)], restored[4 + len(uses) :]
+            for use, one, other in zip(uses, here, there, strict=True):
+                assert one == other or OPENER in use, f"{use}: {taken[key]}"
             assert deleted == 2
 
     def _ask_each(self, commands):
         answers = iter(self.ask_all(list(chain.from_iterable(commands.values()))))
         return {key: list(islice(answers, len(some))) for key, some in commands.items()}
+
+
+class TimedTarget(Target):
+    """One to which time matters. It must have no clock but LB.TICK: twins are used one after the other."""
+
+    def _more(self, key, names):
+        chance = self._chance
+        commands = [f"LB.TICK {key} {chance.choice([0, 1000, 1_700_000_000_000, 2**47 - 9999])}"]
+        for name in chance.sample(names, len(names) // 2):
+            rate = f"RATE {chance.choice([1, 50, 2**40])} {chance.choice([1, 1000, 2**40])}"
+            limits = f"MAX {chance.choice([0, 2, 2**31 - 1])} TIER {chance.choice([0, 0, 1, 255])}"
+            commands.append(f"LB.LIMIT {key} BACKEND {name} {rate} BURST 3 {limits}")
+        commands.append(f"LB.LIMIT {key} {chance.choice(['MAX 9', 'RATE 5 1000 BURST 20', 'MAX 0'])}")
+        for owner in chance.sample(["", "OWNER o", "OWNER p", "OWNER " + "o" * 512], 3):
+            lease = f"COUNT {chance.randrange(1, 9)} LEASE {chance.choice([1, 999])} {owner}"
+            commands.append(f"LB.PICK {key} {chance.choice(['rr', 'lc', 'p2c'])} {lease}")
+            commands.append(f"LB.EPOCH {key} {chance.choice([0, 7, 2**64 - 1])}")
+        commands.append(f"LB.RELEASE {key} OWNER p")
+        return commands if chance.random() < 0.7 else []
+
+    def uses(self, key):
+        leases = [b"LB.LEASES", key]
+        uses = [leases, *picks(key), *opened(key), [b"LB.PICK", key, b"lc", b"COUNT", b"4", b"LEASE", b"400"]]
+        uses += [[b"LB.PICK", key, b"p2c", b"LEASE", b"1099511627776", b"OWNER", b"o"]]
+        uses += [[b"LB.TICK", key, b"1700000000500"], [b"LB.WHEN", key], leases]
+        return [*uses, [b"LB.TICK", key, b"140737488355328"], [b"LB.STATS", key], *super().uses(key)]
 
 
 def digest(key):
@@ -256,9 +298,9 @@ def test_the_checksum_is_the_one_of_redis():
 
 @pytest.mark.parametrize("command", ["RESTORE", "LB.LOAD"])
 def test_no_damaged_payload_does_harm(new_server, binary, command):
-    server = new_server()
+    server = new_server(**MANUAL)
     limit(server)
-    with Target(server, f"{binary.name} {command}") as target:
+    with TimedTarget(server, f"{binary.name} {command}") as target:
         memory = used_memory(server)
         loaded = 0
         for _ in range(PAYLOADS // BATCH):
@@ -274,9 +316,9 @@ def test_no_damaged_payload_does_harm(new_server, binary, command):
 @pytest.mark.parametrize("how", ["RDB", "AOF"])
 def test_whatever_is_taken_for_a_pool_can_be_saved(new_server, binary, how):
     options = {"appendonly": "yes", "aof_use_rdb_preamble": "no"} if how == "AOF" else {}
-    server = new_server(**options)
+    server = new_server(**MANUAL, **options)
     limit(server)
-    with Target(server, f"{binary.name} {how}") as target:
+    with TimedTarget(server, f"{binary.name} {how}") as target:
         keys = list(target.hit("RESTORE", 2000))
         assert len(keys) > 100
         digests = target.ask_all([digest(key) for key in keys])
@@ -291,3 +333,98 @@ def test_whatever_is_taken_for_a_pool_can_be_saved(new_server, binary, how):
         for key, before in zip(keys, digests, strict=True):
             assert wire.ask(digest(key)) == before
         assert wire.ask("DBSIZE") == len(keys)
+
+
+def test_whatever_is_taken_for_a_pool_lives_on_the_servers_clock(new_server, binary):
+    """Clocks that are far ahead, leases that were over long ago, and the timer that finds them."""
+    with TimedTarget(new_server(**MANUAL), f"{binary.name} clock") as target:
+        taken = target.hit("LB.LOAD", 2000)
+    assert len(taken) > 100
+    server = new_server()
+    limit(server)
+    memory = used_memory(server)
+    with Wire(server.port) as wire:
+        for key, payload in taken.items():
+            assert wire.ask([b"LB.LOAD", key, payload]) == "OK"
+            for name in b"LB.PICK", b"LB.WHEN", b"LB.LEASES", b"LB.STATS":
+                wire.ask([name, key])
+        for key in taken:
+            wire.ask([b"LB.PICK", key, b"lc", b"COUNT", b"9", b"LEASE", b"5"])
+            wire.ask([b"LB.LIMIT", key, b"RATE", b"5", b"100"])
+        # The timer comes round to all of them.
+        wire.ask("LB.ADD last a")
+        wire.ask("LB.PICK last LEASE 5")
+        eventually(lambda: wire.ask("LB.LEASES last") == [])
+        assert wire.ask("FLUSHALL") == "OK"
+    eventually(lambda: used_memory(server) < memory + CRUMBS)
+
+
+# Where a number or an id is expected.
+WORDS = [b"%d" % number for number in EXTREMES] + [
+    b"-1",
+    b"-9223372036854775808",
+    b"1e9",
+    b"0x10",
+    b"nan",
+    b"inf",
+]
+WORDS += [
+    b"7-0",
+    b"7-1",
+    b"7-18446744073709551615",
+    b"7-18446744073709551616",
+    b"7",
+    b"-",
+    b"",
+    b"\0",
+    b"\xff" * 600,
+]
+WORDS += [
+    b"a",
+    b"b",
+    b"MAX",
+    b"RATE",
+    b"BURST",
+    b"TIER",
+    b"BACKEND",
+    b"OWNER",
+    b"LEASE",
+    b"COUNT",
+    b"o",
+    b"OK",
+    b"FAIL",
+]
+WORDS += [b"LATENCY", b"rr", b"lc", b"p2c", b"EXCLUDE", b"1", b"2", b"9"]
+HURT = [
+    *(
+        [b"LB.DONE"],
+        [b"LB.RENEW"],
+        [b"LB.RELEASE"],
+        [b"LB.LEASES"],
+        [b"LB.LIMIT"],
+        [b"LB.TICK"],
+        [b"LB.EPOCH"],
+    ),
+    *([b"LB.PICK"], [b"LB.PEEK"], [b"LB.PICK", b"LEASE"], [b"LB.PICK", b"COUNT", b"9", b"LEASE"]),
+    *([b"LB.DONE", b"7-0", b"LATENCY"], [b"LB.RENEW", b"7-0"], [b"LB.LEASES", b"COUNT"]),
+    *([b"LB.LIMIT", b"MAX"], [b"LB.LIMIT", b"RATE", b"9"], [b"LB.LIMIT", b"RATE", b"9", b"9", b"BURST"]),
+    *([b"LB.LIMIT", b"BACKEND", b"a", b"RATE"], [b"LB.LIMIT", b"BACKEND", b"b", b"TIER"]),
+]
+
+
+def test_no_hostile_id_or_number_does_harm(new_server, binary):
+    """Random words where they hurt most; what comes of it is a pool that can be saved and read."""
+    server = new_server(**MANUAL)
+    chance = random.Random(binary.name)
+    answers = set()
+    with TimedTarget(server, binary.name) as target:
+        for number in range(PAYLOADS // 200):
+            key = b"%d" % number
+            target.ask_all([[b"LB.ADD", key, b"a", b"5", b"b", b"1"], *opened(key)])
+            commands = []
+            for _ in range(200):
+                name, *rest = chance.choice(HURT)
+                commands.append([name, key, *rest, *chance.choices(WORDS, k=chance.randrange(5))])
+            answers |= {type(answer) for answer in target.ask_all(commands)}
+            target.use({key: commands})
+    assert answers >= {Refused, str, int, list, bytes}

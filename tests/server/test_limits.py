@@ -459,7 +459,6 @@ def test_a_pool_has_sixteen_tiers_at_most(lb):
     assert lb("LB.LIMIT web BACKEND b13 TIER 6") == "OK"
 
 
-@pytest.mark.xfail(strict=True, reason="with sixteen tiers besides tier 0 a pool is saved but not loaded")
 def test_sixteen_tiers_and_newcomers_are_saved_and_loaded(manual):
     """Tier 0, where newcomers are, is one of the sixteen, whether anybody is there or not."""
     with manual.client() as client, manual.client(decode_responses=False) as raw:
