@@ -3,9 +3,10 @@
     scripts/bench [--quick] [--only PATTERN] [part …]
 
 Parts: instructions (needs valgrind), throughput, latency, values (memory, RDB, DUMP) and scale (a million
-pools; only when it is named). Without any: all but scale. --quick takes less than two minutes. --only runs
-the cases whose titles the pattern finds; INCR is always among them. Results: bench.json, .md and .svg in
-target/bench.
+pools; only when it is named). Without any: all but scale. `hot` (one hot pool past one core) and `queues`
+(least connections over a fleet) stand alone and write their own files. --quick takes less than two
+minutes. --only runs the cases whose titles the pattern finds; INCR is always among them. Results:
+bench.json, .md and .svg in target/bench.
 
 Servers: the installed one and redis-8.2.3, or those of $REDIS_LB_SERVERS. All but the instructions are of the
 first one alone.
@@ -29,6 +30,7 @@ from server import Server
 from servers import Binary, chosen, fetch, installed
 from wire import Wire
 
+from . import hot, queues
 from .cases import Case, plain, with_aof
 from .load import latencies, throughput
 from .picture import picture
@@ -38,6 +40,7 @@ from .values import number, values
 
 TARGET = Path(__file__).parents[2] / "target" / "bench"
 PARTS = ["instructions", "throughput", "latency", "values"]
+ALONE = ["hot", "queues"]
 SUITES = {"no persistence": {}, "AOF": {"appendonly": "yes", "appendfsync": "no"}}
 START = time.monotonic()
 Figures = dict[str, Any]
@@ -165,11 +168,11 @@ def processor() -> str:
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join([*PARTS, "scale"]))
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join([*PARTS, "scale", *ALONE]))
     parser.add_argument("--quick", action="store_true", help="less than two minutes, less exact")
     parser.add_argument("--only", default="", metavar="PATTERN", help="a regular expression on the titles")
     options = parser.parse_args()
-    if unknown := set(options.parts) - {*PARTS, "scale"}:
+    if unknown := set(options.parts) - {*PARTS, "scale", *ALONE}:
         parser.error(f"no part is called {', '.join(unknown)}")
     options.parts = set(options.parts or PARTS)
     if "instructions" in options.parts and (why := callgrind.missing()):
@@ -183,6 +186,12 @@ def main() -> None:
     options = arguments()
     module = Path(os.environ["REDIS_LB_MODULE"]).absolute()
     binaries = chosen() if os.environ.get("REDIS_LB_SERVERS") else [installed(), fetch("redis-8.2.3")]
+    if options.parts & {*ALONE}:
+        if "hot" in options.parts:
+            hot.run(binaries[0], module, options.quick)
+        if "queues" in options.parts:
+            queues.main(options.quick)
+        return
     rounds = (QUICK if options.quick else FULL)["rounds"]
     servers = {b.name: measure(b, module, options, b is binaries[0]) for b in binaries}
     data = {"machine": processor(), "rounds": rounds, "servers": servers}
