@@ -3,6 +3,7 @@
 A test makes them by `Sentinels(new_server)`. As a program it is what scripts/sentinel runs.
 """
 
+import shlex
 from collections.abc import Callable
 
 import redis
@@ -127,6 +128,7 @@ class SentinelScript(Script):
         addresses = ", ".join(f'("{HOST}", {port})' for port in sentinels)
         ask = f"redis-cli -p {sentinels[0]} SENTINEL GET-MASTER-ADDR-BY-NAME {NAME}"
         home = self.folder / str(nodes[0])
+        pidfile, home = shlex.quote(str(home / PIDFILE)), shlex.quote(str(home))
         return f"""\
 A primary and two replicas run on {HOST}, ports {nodes[0]} to {nodes[-1]}. Three sentinels, ports
 {sentinels[0]} to {sentinels[-1]}, call them `{NAME}` and tell which one is the primary:
@@ -143,12 +145,12 @@ From Python:
 
 Kill the primary, and see picks go on at a replica after some seconds:
 
-  kill -9 $(cat {home / PIDFILE})
+  kill -9 $(cat {pidfile})
   while sleep 0.5; do redis-cli -p $({ask} | tail -n 1) LB.PICK web; done
 
 Start it again; the sentinels make it a replica within half a minute:
 
-  (cd {home} && setsid {self.program} redis.conf --port {nodes[0]} >>log 2>&1 &)
+  (cd {home} && setsid {shlex.quote(str(self.program))} redis.conf --port {nodes[0]} >>log 2>&1 &)
 
 Then: {self.line("status")}, {self.line("stop")}"""
 

@@ -5,6 +5,7 @@ Each process has a folder below --folder, named by its port; that is how `status
 
 import argparse
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -58,7 +59,7 @@ class Script(ABC):
     def line(self, verb: str) -> str:
         """The command line for what is in this folder."""
         usual = self.folder == ROOT / "target" / self.name
-        return f"scripts/{self.name} {verb}" + ("" if usual else f" --folder {self.folder}")
+        return f"scripts/{self.name} {verb}" + ("" if usual else f" --folder {shlex.quote(str(self.folder))}")
 
     # What is done
 

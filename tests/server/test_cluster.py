@@ -414,10 +414,11 @@ def groups_of(node: Server, groups: list[list[str]]) -> list[list[str]]:
 
 
 def fill(cluster: Cluster) -> None:
-    """Make all the pools."""
+    """Make all the pools, and nothing else."""
+    for primary in cluster.primaries():
+        primary.client().flushall()
     with RedisCluster(host=HOST, port=cluster.nodes[0].port) as client:
         for key in KEYS:
-            client.delete(key)
             client.execute_command("LB.SET", key, *(word for pair in weights(key).items() for word in pair))
 
 
