@@ -338,7 +338,7 @@ def test_what_a_waiter_was_given_is_in_the_stream(new_server):
             "LB.PICK web lc LEASE 60000 OWNER me BLOCK 0",
             "LB.PICK web COUNT 3 LEASE 60000 BLOCK 60000",
             "LB.PICK web random COUNT 3 DISTINCT EXCLUDE 2 x a BLOCK 0",
-            "LB.PICK web EXCLUDE 1 b LEASE 1000 BLOCK 0",
+            "LB.PICK web EXCLUDE 1 b LEASE 600000 BLOCK 0",
             "LB.PICK web p2c BLOCK 0",
             "LB.PICK elsewhere p2c LEASE 200 BLOCK 0",
         ]

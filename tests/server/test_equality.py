@@ -338,7 +338,7 @@ def questions(sequence):
     digests = [b"DEBUG", b"DIGEST-VALUE", *KEYS]
     yield digests
     for key in KEYS:
-        yield from ([name, key] for name in [b"LB.LEASES", b"LB.WHEN", b"LB.LIMIT"])
+        yield from ([b"LB.WHEN", key], [b"LB.LEASES", key, b"COUNT", b"5"])
         yield from ([b"LB.PICK", key, algorithm, b"COUNT", b"15"] for algorithm in [b"rr", b"wrr", b"lc"])
         if not sequence.is_seeded:
             yield [b"LB.SEED", key, b"42"]
@@ -348,10 +348,11 @@ def questions(sequence):
         yield from ([b"LB.REM", key, b"a"], [b"LB.WEIGHT", key, b"b", b"7"], [b"LB.ADD", key, b"new"])
         yield [b"LB.PICK", key, b"wrr", b"COUNT", b"15", b"EXCLUDE", b"1", b"c"]
         yield from opened(key)
-        for time in [b"50", b"600", b"9000"]:
+        for time in [b"50", b"9000"]:
             yield [b"LB.PICK", key, b"lc", b"COUNT", b"5", b"LEASE", b"300", b"OWNER", b"o"]
             yield [b"LB.PICK", key, b"p2c", b"COUNT", b"5", b"LEASE", b"90"]
-            yield from ([b"LB.WHEN", key], [b"LB.TICK", key, time], [b"LB.LEASES", key], [b"LB.STATS", key])
+            yield from ([b"LB.WHEN", key], [b"LB.TICK", key, time])
+        yield from ([b"LB.LEASES", key, b"COUNT", b"5"], [b"LB.PICK", key, b"lc"])
     yield digests
 
 

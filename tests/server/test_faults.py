@@ -540,8 +540,10 @@ def test_the_timer_goes_on_beside_a_poisoned_pool_with_leases(client):
     ("what", "command"),
     [("an event", "RENAME hit moved"), ("an event", "COPY hit moved"), ("SWAPDB", "SWAPDB 0 0")],
 )
-def test_an_event_that_panics_costs_nothing_but_the_hint(server, client, what, command):
+def test_an_event_that_panics_costs_nothing_but_the_hint(server, client, binary, what, command):
     """Leases that the timer no longer knows of end when somebody picks."""
+    if what == "an event" and binary.kind == "valkey" and not binary.satisfies("valkey 9.1.2"):
+        pytest.skip("on Valkey 8.1 to 9.1.1 the module does not listen to events")
     client.execute_command("LB.PICK hit LEASE 100")
     arm(client, what)
     client.execute_command(command)

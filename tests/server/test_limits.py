@@ -78,7 +78,7 @@ def test_max_is_never_exceeded_whoever_comes_and_goes(lb, algorithm, options):
     lb("LB.LIMIT web MAX 5")
     chance = random.Random(f"{algorithm} {options}")
     clock, refused, held = 1000, 0, []
-    for _ in range(150):
+    for _ in range(100):
         if chance.random() < 0.6:
             reply = lb(f"LB.PICK web {algorithm} {options} LEASE {chance.randrange(1, 200)}")
             held += leased(reply)
@@ -210,7 +210,7 @@ def test_no_window_holds_more_than_rate_and_burst(lb, algorithm, options):
     set_rates(lb, rates)
     log = {backend: [] for backend in rates}
     clock = 1000
-    for _ in range(200):
+    for _ in range(120):
         lease = chance.choice(["", "LEASE 20"])
         for backend in picked(lb(f"LB.PICK web {algorithm} {options} {lease}")):
             log[backend].append(clock)
@@ -218,7 +218,7 @@ def test_no_window_holds_more_than_rate_and_burst(lb, algorithm, options):
         if chance.random() < 0.5:
             clock += chance.choice([1, 1, 2, 3, 5, 10, 40])
             lb(f"LB.TICK web {clock}")
-    assert len(log[None]) > 40
+    assert len(log[None]) > 30
     for backend, rate in rates.items():
         assert_no_window_is_overfull(log[backend], *rate)
 
@@ -362,7 +362,7 @@ def test_a_rate_holds_between_clients_that_run_at_once(server):
     def work(number):
         chance = random.Random(number)
         with server.client() as client:
-            ends = time.monotonic() + 1.5
+            ends = time.monotonic() + 1
             while time.monotonic() < ends:
                 sent = time.monotonic()
                 reply = client.execute_command("LB.PICK", "web", chance.choice(ALGORITHMS), "COUNT", 2)
