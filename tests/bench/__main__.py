@@ -1,15 +1,14 @@
 """Measures the module and what one can do without it.
 
     scripts/bench [--quick] [--only PATTERN] [part …]
+    scripts/bench hot|queues [--quick]    simulations, with files of their own: see hot.py and queues.py
 
-Parts: instructions (needs valgrind), throughput, latency, values (memory, RDB, DUMP) and scale (a million
-pools; only when it is named). Without any: all but scale. `hot` (one hot pool past one core) and `queues`
-(least connections over a fleet) stand alone and write their own files. --quick takes less than two
-minutes. --only runs the cases whose titles the pattern finds; INCR is always among them. Results:
-bench.json, .md and .svg in target/bench.
+Parts: instructions (needs valgrind), throughput, latency, values (memory, RDB, DUMP), promises (what the
+rivals keep) and scale (a million pools). Without any: all of them, in about 20 minutes, or with --quick the
+first four, in less than two. --only runs the cases whose titles the pattern finds, and INCR.
 
 Servers: the installed one and redis-8.2.3, or those of $REDIS_LB_SERVERS. All but the instructions are of the
-first one alone.
+first one alone. Results: bench.json, .md and .svg in target/bench; a whole run writes tests/data/bench.* too.
 """
 
 import argparse
@@ -17,10 +16,12 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -35,11 +36,14 @@ from .cases import Case, plain, with_aof
 from .load import latencies, throughput
 from .picture import picture
 from .report import report
+from .rivals import promises
 from .scale import scale
+from .targets import reached
 from .values import number, values
 
 TARGET = Path(__file__).parents[2] / "target" / "bench"
-PARTS = ["instructions", "throughput", "latency", "values"]
+DATA = Path(__file__).parents[1] / "data"
+PARTS = ["instructions", "throughput", "latency", "values", "promises", "scale"]
 ALONE = ["hot", "queues"]
 SUITES = {"no persistence": {}, "AOF": {"appendonly": "yes", "appendfsync": "no"}}
 START = time.monotonic()
@@ -48,7 +52,7 @@ Costs = dict[str, list[float]]
 # Rounds of throughput and latency, and the seconds and the turns of each; servers to count instructions in,
 # and what share of the commands that a case names.
 FULL = {"rounds": 9, "seconds": 0.5, "turns": 2000, "starts": 5, "share": 1.0}
-QUICK = {"rounds": 3, "seconds": 0.1, "turns": 300, "starts": 3, "share": 0.25}
+QUICK = {"rounds": 3, "seconds": 0.1, "turns": 300, "starts": 2, "share": 0.25}
 
 
 def say(what: str) -> None:
@@ -100,13 +104,13 @@ def timed(server: Server, cases: list[Case], parts: set[str], effort: Figures, r
                 rates[case.title].append(rate.turns * case.picks / rate.cpu)
                 shares[case.title].append(rate.cpu / rate.wall)
             if "latency" in parts:
-                waits[case.title] += latencies(server.port, case, effort["turns"])
+                waits[case.title] += latencies(server.port, case, effort["turns"], effort["seconds"])
     for title, result in results.items():
         if rates[title]:
             ratios = [a / b for a, b in zip(rates[title], rates[cases[0].title], strict=True)]
+            result["rounds"] = rates[title]
             result["picks a second"] = median(rates[title])
             result["throughput ratio"] = median(ratios)
-            result["throughput ratios"] = ratios
             result["busy"] = median(shares[title])
         if waits[title]:
             hundredths = quantiles(waits[title], n=100)
@@ -128,25 +132,39 @@ def measure(binary: Binary, module: Path, options: argparse.Namespace, is_first:
         if "instructions" in parts:
             costs: Costs = {}
             for start in range(effort["starts"]):
-                with closing(callgrind.Callgrind(binary, module, **settings)) as server:
-                    some = [case for case in cases if case.starts > start]
+                with closing(callgrind.Callgrind(binary, module, loadmodule=floor(), **settings)) as server:
+                    some = [case for case in cases if case.counted and case.starts > start]
                     instructions(server, some, effort["share"], costs)
-            base = median(costs[cases[0].title])
+            base = min(costs[cases[0].title])
             for title, all in costs.items():
-                results[title] |= {"instructions": median(all), "instructions ratio": median(all) / base}
+                results[title] |= {"instructions": min(all), "instructions ratio": min(all) / base}
         if is_first and parts & {"throughput", "latency"}:
-            with closing(Server(binary, module, **settings)) as server:
+            with closing(Server(binary, module, loadmodule=floor(), **settings)) as server:
                 timed(server, cases, parts, effort, results)
     if is_first and "values" in parts:
         say(f"{binary.name}: values")
         with closing(Server(binary, module)) as server:
             data["values"] = values(server, effort["rounds"])
+    if is_first and "promises" in parts:
+        say(f"{binary.name}: promises of the rivals")
+        data["promises"] = promises(binary, module)
     if is_first and "scale" in parts:
         for keys, members in ((100_000, 3), (100, 1000)) if quick else ((1_000_000, 3), (1000, 1000)):
             title = f"{keys:,} keys of {members:,}"
             say(f"{binary.name}: {title}")
             data.setdefault("scale", {})[title] = scale(binary, module, keys, members, quick)
+    data["targets"] = reached(binary.name, data)
     return data
+
+
+@cache
+def floor() -> str:
+    """The module of floor.c."""
+    source, library = Path(__file__).with_name("floor.c"), TARGET / "floor.so"
+    subprocess.run(
+        ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, source], check=True
+    )
+    return f'"{library}"'
 
 
 @contextmanager
@@ -168,13 +186,13 @@ def processor() -> str:
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join([*PARTS, "scale", *ALONE]))
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join([*PARTS, *ALONE]))
     parser.add_argument("--quick", action="store_true", help="less than two minutes, less exact")
     parser.add_argument("--only", default="", metavar="PATTERN", help="a regular expression on the titles")
     options = parser.parse_args()
-    if unknown := set(options.parts) - {*PARTS, "scale", *ALONE}:
+    if unknown := set(options.parts) - {*PARTS, *ALONE}:
         parser.error(f"no part is called {', '.join(unknown)}")
-    options.parts = set(options.parts or PARTS)
+    options.parts = set(options.parts or (PARTS[:4] if options.quick else PARTS))
     if "instructions" in options.parts and (why := callgrind.missing()):
         say(f"no instructions: {why}")
         options.parts.remove("instructions")
@@ -184,22 +202,26 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measures, and writes what it has found."""
     options = arguments()
+    TARGET.mkdir(parents=True, exist_ok=True)
     module = Path(os.environ["REDIS_LB_MODULE"]).absolute()
     binaries = chosen() if os.environ.get("REDIS_LB_SERVERS") else [installed(), fetch("redis-8.2.3")]
-    if options.parts & {*ALONE}:
-        if "hot" in options.parts:
-            hot.run(binaries[0], module, options.quick)
-        if "queues" in options.parts:
-            queues.main(options.quick)
+    if "hot" in options.parts:
+        hot.run(binaries[0], module, options.quick)
+    if "queues" in options.parts:
+        queues.main(options.quick)
+    if not options.parts & {*PARTS}:
         return
     rounds = (QUICK if options.quick else FULL)["rounds"]
+    before = os.getloadavg()[0]
     servers = {b.name: measure(b, module, options, b is binaries[0]) for b in binaries}
-    data = {"machine": processor(), "rounds": rounds, "servers": servers}
-    TARGET.mkdir(parents=True, exist_ok=True)
-    (TARGET / "bench.json").write_text(json.dumps(data, indent=1) + "\n")
-    (TARGET / "bench.md").write_text(report(data))
-    if drawn := picture(data):
-        (TARGET / "bench.svg").write_text(drawn)
+    load = f"{before:.1f} before and {os.getloadavg()[0]:.1f} after"
+    data = {"machine": processor(), "load": load, "rounds": rounds, "servers": servers}
+    is_whole = not options.quick and not options.only and options.parts == set(PARTS)
+    for folder in [TARGET, DATA] if is_whole else [TARGET]:
+        (folder / "bench.json").write_text(json.dumps(data, indent=1) + "\n")
+        (folder / "bench.md").write_text(report(data))
+        if drawn := picture(data):
+            (folder / "bench.svg").write_text(drawn)
     print(report(data))
     say(f"written to {TARGET}")
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 
-from wire import Wire
+from wire import Wire, words
 
-from .members import Weight, ask, different, few, fill, mixed, name, pool
-from .rivals import RIVALS, ROTATE, Rival, rotation
+from .members import Weight, ask, different, few, fill, mixed, name, pipelined, pool
+from .rivals import RIVALS, Rival, digest, rotation
 
 Setup = Callable[[Wire], None]
 LIGHT = 5  # Starts of a case that takes little time.
+MANY = {"picks": 100, "counted": 640}
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Case:
     keys: dict[str, Setup] = field(default_factory=dict)  # Made once, for all cases that name the same key.
     picks: int = 1  # Backends that a turn gives.
     pipeline: int = 64  # Commands at once; fewer of those that take long.
-    counted: int = 2560  # Commands to count instructions of.
-    starts: int = 1  # Servers to do that in: see callgrind.py.
+    counted: int = 2560  # Commands to count instructions of; 0 = not in this run.
+    starts: int = 1  # Servers to do that in, of which the cheapest counts: see callgrind.py.
 
 
 def made(title: str, key: str, setup: Setup, *commands: str, **more) -> Case:
@@ -32,8 +34,10 @@ def made(title: str, key: str, setup: Setup, *commands: str, **more) -> Case:
 
 
 def baseline() -> Case:
-    """INCR of a counter of seven digits, so that a longer run does not make it dearer."""
-    return made("INCR", "counter:001", lambda wire: ask(wire, "SET", "counter:001", 1_000_000), "INCR {key}")
+    """INCR of a counter of nine digits, of which no run makes ten."""
+    return made(
+        "INCR", "counter:001", lambda wire: ask(wire, "SET", "counter:001", 100_000_000), "INCR {key}"
+    )
 
 
 def pools(n: int, weight: Weight, *commands: str, title: str = "", **more) -> Case:
@@ -74,7 +78,7 @@ def client_side(n: int, weight: Weight) -> Case:
         fill(wire, "SADD", f"members:{n:06}", iter(map(name, range(n))))
 
     count, read = "INCR counter:001", f"SMEMBERS members:{n:06}"
-    few_at_once = {"pipeline": 8, "counted": 64} if n >= 1000 else {"starts": LIGHT}
+    few_at_once = {"pipeline": 4, "counted": 8} if n >= 1000 else {"starts": LIGHT}
     keys = baseline().keys | {f"members:{n:06}": members}
     return Case(f"INCR + SMEMBERS, {n:,}", [[count, read]], keys, **few_at_once)
 
@@ -84,26 +88,24 @@ def listed(title: str, command: str) -> Case:
     return made(title, "list:000003", lambda wire: rotation(wire, "list:000003", 3, few), command)
 
 
-def scripted(rival: Rival, n: int, weight: Weight) -> Iterator[Case]:
-    """A rival, as a script and as a Function."""
-    for called, command in rival.commands().items():
-        key = f"{called.partition(' ')[0].lower()}:{rival.script}:{n}"
+def scripted(rival: Rival, n: int, weight: Weight, is_quick: bool) -> Iterator[Case]:
+    """A rival, as a script and as a Function. Under callgrind a lap of a thousand takes half a minute."""
+    remembers = rival.remembers and n <= 1000
+    for form in rival.commands(""):
+        key = f"{form.partition(' ')[0].lower()}:{rival.script}:{n}"
+        command = rival.commands(key)[form]
 
-        text = command.format(key=key, length=sum(map(weight, range(n))))
-
-        def setup(wire: Wire, key: str = key, text: str = text) -> None:
+        def setup(wire: Wire, key: str = key, command: str = command) -> None:
             rival.load(wire)
             rival.setup(wire, key, n, weight)
-            rival.check(wire, text, n, weight)
+            rival.check(wire, command, n, weight)
+            if remembers:
+                pipelined(wire, repeat(words(command), max(2000, sum(map(weight, range(n))))))
 
-        slow = rival.is_linear and n >= 1000
-        yield Case(
-            f"{called}, {n:,}",
-            [[text]],
-            {key: setup},
-            pipeline=4 if slow else 64,
-            counted=16 if slow else 640,
-        )
+        more = {"pipeline": 4, "counted": 8} if rival.is_linear and n >= 1000 else {"counted": 640}
+        if remembers and n >= 1000 and is_quick:
+            more = {"counted": 0}
+        yield Case(f"{form}, {n:,}", [[command]], {key: setup}, **more)
 
 
 def natives() -> list[Case]:
@@ -119,6 +121,25 @@ def natives() -> list[Case]:
     ]
 
 
+def floors() -> list[Case]:
+    """What no module and no script can be below: see floor.c."""
+    nothing = "return 1"
+
+    def script(wire: Wire) -> None:
+        ask(wire, "SCRIPT", "LOAD", nothing)
+        library = f"redis.register_function('nothing', function()\n{nothing}\nend)"
+        ask(wire, "FUNCTION", "LOAD", "REPLACE", f"#!lua name=nothing\n{library}")
+
+    scripts = {"EVALSHA": f"EVALSHA {digest(nothing)} 1 any", "FCALL": "FCALL nothing 1 any"}
+    return [
+        pools(3, few, "FLOOR.REPLY {key}"),
+        pools(3, few, "FLOOR.WRITE {key}"),
+        pools(3, few, "FLOOR.WRITE {key} any"),
+        pools(3, few, "FLOOR.HUNDRED {key}", **MANY),
+        *(made(f"{form} return 1", "nothing", script, command) for form, command in scripts.items()),
+    ]
+
+
 def of_the_module() -> list[Case]:
     """The module over sizes."""
     rr = "rotor:00003"
@@ -128,7 +149,6 @@ def of_the_module() -> list[Case]:
         ask(wire, "LB.POLICY", rr, "rr")
 
     one, by_name, hundred = "LB.PICK {key}", "LB.PICK {key} wrr", "LB.PICK {key} COUNT 100"
-    many = {"picks": 100, "counted": 640}
     return [
         pools(3, few, one),
         made("LB.PICK key (policy rr), 3", rr, round_robin, one),
@@ -136,8 +156,8 @@ def of_the_module() -> list[Case]:
         pools(1_000, different, one),
         pools(3, few, by_name),
         pools(100_000, mixed, by_name),
-        pools(3, few, hundred, **many),
-        pools(100_000, mixed, hundred, **many),
+        pools(3, few, hundred, **MANY),
+        pools(100_000, mixed, hundred, **MANY),
         reweighted(3, few),
         reweighted(100_000, mixed),
         reweighted(3, few, one),
@@ -145,22 +165,20 @@ def of_the_module() -> list[Case]:
     ]
 
 
-def without_the_module(is_quick: bool) -> list[Case]:
-    """The rivals. A quick run leaves out the larger pools of those that are slow there."""
-    cases = [case for rival in RIVALS for case in scripted(rival, 3, few)]
-    for rival in RIVALS:
-        if rival is ROTATE or not rival.is_fixed and not (is_quick and rival.is_outrun):
-            cases += scripted(rival, 1000, mixed)
-    return cases + [client_side(3, few), client_side(1000, mixed)]
+def without_the_module(is_quick: bool) -> Iterator[Case]:
+    """The rivals."""
+    for n in (3, 1_000) if is_quick else (3, 100, 1_000, 10_000, 100_000):
+        weight = few if n == 3 else mixed
+        for rival in RIVALS:
+            if n <= rival.most:
+                yield from scripted(rival, n, weight, is_quick)
+        yield client_side(n, weight)
 
 
 def plain(is_quick: bool, is_first: bool) -> list[Case]:
-    """All of them. The first is what the others are compared to.
-
-    A quick run has rivals on the first server only.
-    """
-    rivals = without_the_module(is_quick) if is_first or not is_quick else []
-    return natives() + of_the_module() + rivals
+    """All of them. The first is what the others are compared to. The rivals run on the first server only."""
+    rivals = without_the_module(is_quick) if is_first else []
+    return natives() + floors() + of_the_module() + list(rivals)
 
 
 def with_aof() -> list[Case]:

@@ -51,14 +51,17 @@ class Counted:
 
 
 class Stream:
-    """A connection that sends batches of commands, all with replies of the same length."""
+    """A connection that sends batches of so many commands, packed, from the first one on and over again.
 
-    def __init__(self, port: int, batches: list[list[str]]) -> None:
+    All have replies of the same length.
+    """
+
+    def __init__(self, port: int, batches: list[bytes], commands: int, first: int = 0) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self._socket.settimeout(None)  # With a timeout MSG_WAITALL would not wait for all.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._packed = cycle([b"".join(pack(words(command)) for command in batch) for batch in batches])
-        self._replies = memoryview(bytearray(self._length(batches[0])))
+        self._batches = cycle(batches[first:] + batches[:first])
+        self._replies = memoryview(bytearray(self._length(commands)))
 
     def __enter__(self) -> "Stream":
         return self
@@ -66,19 +69,19 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def _length(self, batch: list[str]) -> int:
-        """The length of the replies; they are read as what they are, this once."""
-        self._socket.sendall(b"".join(pack(words(command)) for command in batch))
+    def _length(self, commands: int) -> int:
+        """The length of the replies to a batch; they are read as what they are, this once."""
+        self.send()
         with self._socket.makefile("rb") as file:
             counted = Counted(file)
-            for command in batch:
+            for _ in range(commands):
                 if isinstance(reply := read(counted), Refused):
-                    raise RuntimeError(f"{command}: {reply}")
+                    raise RuntimeError(reply)
         return counted.bytes
 
     def send(self) -> None:
         """Sends the next batch."""
-        self._socket.sendall(next(self._packed))
+        self._socket.sendall(next(self._batches))
 
     def receive(self) -> None:
         """Waits for its replies."""
@@ -101,36 +104,51 @@ def batches(case: Case) -> list[list[str]]:
     return [[command for turn in chunk for command in turn] for chunk in chunks]
 
 
+def packed(commands: list[str]) -> bytes:
+    """Commands as they are sent."""
+    return b"".join(pack(words(command)) for command in commands)
+
+
 def throughput(port: int, process: int, case: Case, seconds: float) -> Rate:
-    """The case, pipelined, for so long."""
+    """The case, pipelined, for so long.
+
+    Each connection begins elsewhere, so that none finds in the processor's caches what another one asked for.
+    """
     work = batches(case)
+    sent, length = [packed(batch) for batch in work], len(work[0])
     with ExitStack() as stack:
-        streams = [stack.enter_context(Stream(port, work)) for _ in range(CONNECTIONS)]
+        streams = [
+            stack.enter_context(Stream(port, sent, length, i * len(work) // CONNECTIONS))
+            for i in range(CONNECTIONS)
+        ]
+        start, cpu, done = time.perf_counter(), busy(process), CONNECTIONS
         for stream in streams:
             stream.send()
-        start, cpu, done = time.perf_counter(), busy(process), 0
-        while (wall := time.perf_counter() - start) < seconds:
+        while time.perf_counter() - start < seconds:
             for stream in streams:
                 stream.receive()
                 stream.send()
             done += CONNECTIONS
-        cpu = busy(process) - cpu
         for stream in streams:
             stream.receive()
+        wall = time.perf_counter() - start
+        # The server sleeps between these, and the kernel brings its figure up to date when a thread sleeps.
+        for stream in streams:
             stream.close()
-    return Rate(done * len(work[0]) // len(case.turns[0]), wall, cpu)
+        cpu = busy(process) - cpu
+    return Rate(done * length // len(case.turns[0]), wall, cpu)
 
 
-def latencies(port: int, case: Case, turns: int) -> list[float]:
-    """The microseconds of so many turns, each command sent when the one before was answered."""
+def latencies(port: int, case: Case, turns: int, seconds: float) -> list[float]:
+    """The microseconds of each of so many turns, or of those that so many seconds allow, one by one."""
     with ExitStack() as stack:
         steps = [
-            stack.enter_context(Stream(port, [[turn[i]] for turn in case.turns]))
+            stack.enter_context(Stream(port, [packed([turn[i]]) for turn in case.turns], 1))
             for i in range(len(case.turns[0]))
         ]
         took = []
-        for _ in range(turns):
-            start = time.perf_counter_ns()
+        deadline = time.perf_counter_ns() + seconds * 1e9
+        while len(took) < turns and (start := time.perf_counter_ns()) < deadline:
             for stream in steps:
                 stream.send()
                 stream.receive()

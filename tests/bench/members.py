@@ -1,6 +1,6 @@
 """Members to measure with, the same for pools and for what stands beside them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from wire import Refused, Wire, pack
@@ -44,6 +44,16 @@ def fill(wire: Wire, command: str, key: str, arguments: Iterator[bytes | int]) -
     """Sends the command until all arguments are sent."""
     while chunk := list(islice(arguments, 2 * CHUNK)):
         ask(wire, command, key, *chunk)
+
+
+def pipelined(wire: Wire, commands: Iterable[list[bytes]]) -> None:
+    """Sends commands that must not fail, many at once."""
+    commands = iter(commands)
+    while some := list(islice(commands, CHUNK)):
+        wire.send(b"".join(map(pack, some)))
+        for command in some:
+            if isinstance(reply := wire.read(), Refused):
+                raise RuntimeError(f"{command[0].decode()}: {reply}")
 
 
 def pool(wire: Wire, key: str, n: int, weight: Weight) -> None:

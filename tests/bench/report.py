@@ -1,8 +1,14 @@
 """The tables, in Markdown."""
 
+import re
+from collections.abc import Iterator
 from typing import Any
 
 Figures = dict[str, Any]
+PLAIN = "no persistence"
+SIZES = ["3", "100", "1,000", "10,000", "100,000"]
+WAYS = r"(LB.PICK key(?: wrr| COUNT 100)?|EVALSHA \w+|FCALL \w+|INCR \+ SMEMBERS), ([\d,]+)"
+YES = {True: "yes", False: "no"}
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -21,7 +27,6 @@ def aligned(line: list[str], widths: list[int]) -> list[str]:
 COLUMNS = [
     ("picks/s", "picks a second", ",.0f"),
     ("× INCR", "throughput ratio", ",.3f"),
-    ("server busy", "busy", ".0%"),
     ("instructions/pick", "instructions", ",.0f"),
     ("× INCR", "instructions ratio", ",.3f"),
     ("p50 µs", "p50", ",.1f"),
@@ -43,7 +48,7 @@ def beside(title: str, ours: tuple[str, Figures], theirs: tuple[str, Figures]) -
     """Figures of two kinds of value beside each other."""
     head = [title, ours[0], theirs[0], "ratio"]
     rows = [
-        [name, f"{value:,.2f}", f"{theirs[1][name]:,.2f}", f"{value / theirs[1][name]:.2f}"]
+        [name, f"{value:,.1f}", f"{theirs[1][name]:,.1f}", f"{value / theirs[1][name]:.2f}"]
         for name, value in ours[1].items()
     ]
     return table(head, rows)
@@ -53,23 +58,68 @@ def single(title: str, figures: Figures) -> str:
     """Figures of one kind."""
     return table(
         [title, ""],
-        [[name, f"{value:,.3g}" if value < 10 else f"{value:,.0f}"] for name, value in figures.items()],
+        [[name, f"{value:,.2f}" if value < 10 else f"{value:,.0f}"] for name, value in figures.items()],
     )
 
 
-def report(data: Figures) -> str:
-    """All tables."""
-    parts = [f"{data['machine']}; median of {data['rounds']} interleaved rounds; pipelines of 64 commands"]
+def against_targets(data: Figures) -> str:
+    """The targets and what became of them on each server."""
+    servers = {server: of["targets"] for server, of in data["servers"].items()}
+    titles = dict.fromkeys(title for of in servers.values() for title in of)
+    rows = []
+    for title in titles:
+        cells = [of.get(title) for of in servers.values()]
+        bounds = " / ".join(dict.fromkeys(cell["target"] for cell in cells if cell))
+        rows.append([title, bounds, *(verdict(cell) if cell else "" for cell in cells)])
+    return table(["", "target", *servers], rows)
+
+
+def verdict(cell: Figures) -> str:
+    """A figure, and whether it is as it should be."""
+    number = cell["is"]
+    return f"{number:,.{0 if number >= 100 else 1 if number >= 10 else 3}f} {'✓' if cell['reached'] else '✗'}"
+
+
+def over_sizes(figures: Figures) -> str:
+    """Thousands of picks a second over sizes, and what each way promises."""
+    cases = figures["suites"][PLAIN]
+    found: dict[str, dict[str, str]] = {}
+    for title, of in cases.items():
+        if (match := re.fullmatch(WAYS, title)) and "picks a second" in of:
+            found.setdefault(match[1], {})[match[2]] = f"{of['picks a second'] / 1000:,.1f}"
+    promises = figures.get("promises", {})
+    head = ["1,000 picks a second", *SIZES, *next(iter(promises.values()), {})]
+    rows = []
+    for title, by_size in found.items():
+        kept = promises.get(title.rpartition(" ")[2], {})
+        rows.append([title, *(by_size.get(size, "") for size in SIZES)])
+        rows[-1] += [YES[kept[promise]] if kept else "" for promise in head[6:]]
+    return table(head, rows)
+
+
+def tables(data: Figures) -> Iterator[str]:
+    """All of them."""
+    yield (
+        f"{data['machine']}, load {data['load']}; median of {data['rounds']} interleaved rounds, "
+        "pipelines of 64; picks a second of the processor time of the server's main thread"
+    )
     for server, figures in data["servers"].items():
-        parts += [
-            commands(f"{server}, {suite}", cases)
-            for suite, cases in figures["suites"].items()
-            if any(cases.values())
-        ]
+        for suite, cases in figures["suites"].items():
+            if any(cases.values()):
+                yield commands(f"{server}, {suite}", cases)
         if "values" in figures:
-            parts.append(beside(f"{server}: a value", *figures["values"].items()))
+            yield beside(f"{server}: a value", *figures["values"].items())
         for title, of in figures.get("scale", {}).items():
-            parts.append(beside(f"{server}: {title}", ("pool", of["pool"]), ("sorted set", of["zset"])))
+            yield beside(f"{server}: {title}", ("pool", of["pool"]), ("sorted set", of["zset"]))
             for kind in "pool", "zset":
-                parts.append(single(f"{server}: {title}, {kind}s at random", of[f"{kind}, spread"]))
-    return "\n\n".join(parts) + "\n"
+                yield single(f"{server}: {title}, {kind}s at random", of[f"{kind}, spread"])
+    first = next(iter(data["servers"].values()))
+    if any("picks a second" in of for of in first["suites"][PLAIN].values()):
+        yield over_sizes(first)
+    if any(figures["targets"] for figures in data["servers"].values()):
+        yield against_targets(data)
+
+
+def report(data: Figures) -> str:
+    """All of them."""
+    return "\n\n".join(tables(data)) + "\n"

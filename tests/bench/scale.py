@@ -2,23 +2,20 @@
 
 import random
 import time
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from statistics import median
 
 from server import Server, waiting
 from servers import Binary
-from wire import Refused, Wire, pack
+from wire import Wire
 
 from .cases import Case
 from .load import busy, throughput
-from .members import ask, mixed, name
+from .members import ask, mixed, name, pipelined
 from .values import number
 
-AT_ONCE = 1000
 Figures = dict[str, dict[str, float]]
-HOT = 64
+HOT, MOST = 64, 400_000  # Keys to pick from; more than are reached in one measurement.
 NEXT = {"pool": "LB.PICK {key}", "zset": "ZRANGE {key} 0 0"}
 
 
@@ -72,15 +69,6 @@ def adding(kind: str, i: int, members: int) -> list[bytes]:
     return [command, key(kind, i).encode(), *arguments]
 
 
-def pipelined(wire: Wire, commands: Iterator[list[bytes]]) -> None:
-    """Sends them all."""
-    while some := list(islice(commands, AT_ONCE)):
-        wire.send(b"".join(map(pack, some)))
-        for command in some:
-            if isinstance(reply := wire.read(), Refused):
-                raise RuntimeError(f"{command[0].decode()}: {reply}")
-
-
 def spread(server: Server, kind: str, keys: int, seconds: float, rounds: int) -> dict[str, float]:
     """Commands a second on a few keys (hot) and on all of them at random (cold): GET on as many strings, and
     the next member of the keys of that kind, which are there."""
@@ -88,10 +76,10 @@ def spread(server: Server, kind: str, keys: int, seconds: float, rounds: int) ->
         pipelined(wire, (adding("text", i, 1) for i in range(keys)))
         process = number(wire, "server", "process_id")
     ways = {"GET": ("text", "GET {key}"), NEXT[kind].partition(" ")[0]: (kind, NEXT[kind])}
-    everywhere = random.Random(1).sample(range(keys), keys)
-    orders = {"hot": everywhere[:HOT], "cold": everywhere}
     rates: dict[str, list[float]] = {}
-    for _ in range(rounds):
+    for i in range(rounds):
+        everywhere = random.Random(i).sample(range(keys), min(keys, MOST))
+        orders = {"hot": everywhere[:HOT], "cold": everywhere}
         for warmth, order in orders.items():
             for way, (of, command) in ways.items():
                 case = Case(way, [[command.format(key=key(of, i))] for i in order])
@@ -113,7 +101,7 @@ def scale(binary: Binary, module: Path, keys: int, members: int, is_quick: bool)
         try:
             server.start()
             answers[kind] = keyspace(server, kind, keys, members)
-            effort = (0.3, 3) if is_quick else (1.0, 5)
+            effort = (0.3, 3) if is_quick else (0.5, 5)
             answers[f"{kind}, spread"] = spread(server, kind, keys, *effort)
         finally:
             server.close()

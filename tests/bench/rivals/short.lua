@@ -1,5 +1,6 @@
--- As packed.lua, for small pools: KEYS[1] is one string of structs: turn, sum of weights, then start, weight and name of
--- each backend.
+-- Smooth weighted round robin for small pools. Each pick adds its weight to every credit, takes the highest (the earliest
+-- added of equals), which pays the sum of weights. Only that one is written: a credit is start + weight * turn. KEYS[1] is
+-- one string of structs: turn, sum of weights, then start, weight and name of each backend, in order of addition.
 local pool = redis.call('GET', KEYS[1])
 local unpack, size = struct.unpack, #pool
 local turn, total, at = unpack('<dd', pool)
