@@ -62,8 +62,8 @@ impl Part {
     /// The weight, if it takes part in the running of that tier.
     #[inline(always)]
     pub fn weight_in(self, tier: u8) -> Option<u16> {
-        let weight = self.0 ^ u32::from(tier) << 16;
-        (weight.wrapping_sub(1) < u32::from(u16::MAX)).then_some(weight as u16)
+        let first = Part::of(1, tier).0;
+        (self.0.wrapping_sub(first) < u32::from(u16::MAX)).then_some(self.0 as u16)
     }
 }
 

@@ -73,19 +73,32 @@ pub struct Key<'a> {
 impl Key<'_> {
     #[inline(always)]
     pub(super) fn open(place: Place, mode: u32) -> Result<Self, Error> {
-        let mut key = Key::unread(place, mode);
-        let raw = key.raw;
-        if api!(RedisModule_ModuleTypeGetType(raw)) == datatype::pool_type() {
-            key.value = api!(RedisModule_ModuleTypeGetValue(raw)).cast();
+        let raw = api!(RedisModule_OpenKey(place.ctx, place.name, mode as c_int));
+        let value = if api!(RedisModule_ModuleTypeGetType(raw)) == datatype::pool_type() {
+            let value: *mut Value = api!(RedisModule_ModuleTypeGetValue(raw)).cast();
             // SAFETY: values of this type are made by `set` or `datatype`, from a `Box<Value>`.
-            match unsafe { &*key.value } {
-                Value::Pool(..) => Ok(key),
+            match unsafe { &*value } {
+                Value::Pool(..) => Ok(value),
                 Value::Poisoned => Err(Error::poisoned()),
             }
         } else if api!(RedisModule_KeyType(raw)) == raw::REDISMODULE_KEYTYPE_EMPTY as c_int {
-            Ok(key)
+            Ok(ptr::null_mut())
         } else {
             Err(Error::wrong_type())
+        };
+        let key = |value| Key {
+            place,
+            raw,
+            value,
+            is_lent: false,
+            call: PhantomData,
+        };
+        match value {
+            Ok(value) => Ok(key(value)),
+            Err(error) => {
+                drop(key(ptr::null_mut()));
+                Err(error)
+            }
         }
     }
 

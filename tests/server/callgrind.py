@@ -3,8 +3,9 @@
 All is counted in one server. callgrind writes out its counters whenever the server runs ECHO; a cost is what
 2 n commands took less what n took, so that what happens once is not in it. Three things would make it depend
 on the clock after all, and are kept out:
-- serverCron runs by the clock, so a slow valgrind sees more of it. What it took, with all that it called, is
-  taken off by the call graph. (A low `hz` alone leaves 1 % of noise; so 0.1 % is left.)
+- serverCron and the timers of modules run by the clock, so a slow valgrind sees more of them. What they took,
+  with all that they called, is taken off by the call graph. (A low `hz` alone leaves 1 % of noise; so 0.1 % is
+  left.)
 - Commands that come in pieces cost further rounds of the event loop. A batch goes out in one piece, and the
   next one when all replies are here.
 - jemalloc's background thread, and the rehashing of tables in spare time.
@@ -83,11 +84,12 @@ class Callgrind(Server):
         work()
         wire.ask("ECHO end")
         self._counts += 2
-        return without_cron((self.folder / f"counts.{self._counts}").read_text())
+        return without_timers((self.folder / f"counts.{self._counts}").read_text())
 
 
-def without_cron(profile: str) -> int:
-    """The instructions of a profile, less those of serverCron and all that it called."""
+def without_timers(profile: str) -> int:
+    """The instructions of a profile, less those of what runs by the clock and all that it called."""
     total = int(re.search(r"^totals: (\d+)", profile, re.M)[1])
-    cron = re.findall(r"^cfn=serverCron\n(?:c\w+=.*\n)*\S+ (\d+)", profile, re.M)
-    return total - sum(map(int, cron))
+    timers = "serverCron|moduleTimerHandler"
+    timed = re.findall(rf"^cfn=(?:{timers})\n(?:c\w+=.*\n)*\S+ (\d+)", profile, re.M)
+    return total - sum(map(int, timed))

@@ -161,17 +161,33 @@ impl Race {
     /// The pick, unless a sum would go beyond its bounds.
     #[inline(always)]
     fn pick(&mut self, backends: &mut [Backend], tier: u8, order: &Order) -> Option<Slot> {
-        let turn = self.turns + 1;
-        let (slot, credit) = match self.duels.is_empty() {
-            true => leading(backends, tier, turn),
-            false => self.winner(backends, tier, turn),
-        };
+        match self.duels.is_empty() {
+            true => self.advance(leading(backends, tier, self.turns + 1), backends, order),
+            false => self.pick_of_many(backends, tier, order),
+        }
+    }
+
+    /// Apart from the rest, which so needs no registers to be saved.
+    #[inline(never)]
+    fn pick_of_many(&mut self, backends: &mut [Backend], tier: u8, order: &Order) -> Option<Slot> {
+        let winner = self.winner(backends, tier, self.turns + 1);
+        self.advance(winner, backends, order)
+    }
+
+    /// That one leads at the next turn, with so much credit, which it pays.
+    #[inline(always)]
+    fn advance(
+        &mut self,
+        (slot, credit): (Slot, i64),
+        backends: &mut [Backend],
+        order: &Order,
+    ) -> Option<Slot> {
         let total = total(order);
-        if credit > CREDIT_MAX || credit - total < -CREDIT_MAX || turn > TURNS_MAX {
+        if credit > CREDIT_MAX || credit - total < -CREDIT_MAX || self.turns >= TURNS_MAX {
             return None;
         }
         backends[slot].credit -= total;
-        self.turns = turn;
+        self.turns += 1;
         // Whatever had changed before was played just now.
         self.changed = slot as u32;
         Some(slot)
@@ -209,7 +225,7 @@ impl Race {
 
     /// Who leads the tournament at that turn, and with how much credit. All that does not hold is played on the way
     /// from the slot that changed last up to the final.
-    #[inline(never)]
+    #[inline(always)]
     fn winner(&mut self, backends: &[Backend], tier: u8, turn: i64) -> (Slot, i64) {
         if i64::from(self.played) > turn {
             self.forget(1, turn);
