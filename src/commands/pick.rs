@@ -47,12 +47,9 @@ fn pick_one(call: &Call, algorithm: Option<Algorithm>) -> Result<(), Error> {
     let mut key = call.key()?;
     key.tick();
     key.seed_if_needed(algorithm, &[]);
-    match key
-        .pool_mut()
-        .and_then(|pool| Some((pool.pick(algorithm)?, pool)))
-    {
-        Some((slot, pool)) => {
-            call.reply().bulk(pool.name(slot));
+    match key.pool_mut().and_then(|pool| pool.pick(algorithm)) {
+        Some(backend) => {
+            call.reply().bulk(backend.name());
             PICKS.add(1);
             call.picked();
         }

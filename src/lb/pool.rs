@@ -254,12 +254,12 @@ impl Pool {
 
     /// Picks a backend, by the pool's policy where no algorithm is named.
     #[inline(always)]
-    pub fn pick(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
+    pub fn pick(&mut self, algorithm: Option<Algorithm>) -> Option<&Backend> {
         let slot = self.choose(algorithm)?;
         if self.capacity.is_some() {
             self.spend(slot, None);
         }
-        Some(slot)
+        Some(self.count(slot))
     }
 
     #[inline(always)]
@@ -269,8 +269,15 @@ impl Pool {
         }
         let slot = algorithm.unwrap_or(self.policy).pick(self);
         self.picks = counted(self.picks);
-        self.backends[slot].picks = counted(self.backends[slot].picks);
         Some(slot)
+    }
+
+    /// One pick more of that backend.
+    #[inline(always)]
+    fn count(&mut self, slot: Slot) -> &Backend {
+        let backend = &mut self.backends[slot];
+        backend.picks = counted(backend.picks);
+        backend
     }
 
     #[inline(always)]
@@ -296,6 +303,7 @@ impl Pool {
         while picked.slots.len() < request.count
             && let Some(slot) = self.choose(request.algorithm)
         {
+            self.count(slot);
             picked.slots.push(slot);
             if self.capacity.is_some() || request.terms.is_some() {
                 let lease = self.spend(slot, request.terms.as_ref());
@@ -355,8 +363,8 @@ impl Pool {
     /// Whether this pick is the first in the pool's life that needs chance.
     #[inline(always)]
     pub fn needs_seed(&self, algorithm: Option<Algorithm>, exclude: &[&[u8]]) -> bool {
-        self.chance.is_none()
-            && algorithm.unwrap_or(self.policy).is_by_chance()
+        algorithm.unwrap_or(self.policy).is_by_chance()
+            && self.chance.is_none()
             && self.has_eligible(exclude)
     }
 

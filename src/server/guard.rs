@@ -1,5 +1,6 @@
 //! Panics end here: unwinding into the server would abort it.
 
+use std::any::Any;
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
@@ -18,14 +19,19 @@ pub fn guarded<T>(what: &str, run: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(struck)) {
         Ok(value) => Some(value),
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(panic.downcast_ref::<&str>().copied());
-            log(&format!("bug: {what} panicked: {}", text.unwrap_or("?")));
-            // What a panic carries may panic when it is dropped.
-            std::mem::forget(panic);
+            report(what, panic);
             None
         }
     }
+}
+
+#[cold]
+fn report(what: &str, panic: Box<dyn Any + Send>) {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied());
+    log(&format!("bug: {what} panicked: {}", text.unwrap_or("?")));
+    // What a panic carries may panic when it is dropped.
+    std::mem::forget(panic);
 }
 
 /// Writes a warning into the server's log.

@@ -37,9 +37,7 @@ fn three_thousand_backends_are_picked_as_the_naive_pool_picks_them() {
             _ => {}
         }
         let wanted = one(ALGORITHMS[below(4) as usize]);
-        let picked = pool
-            .pick(wanted.algorithm)
-            .map(|slot| pool.name(slot).to_vec());
+        let picked = pool.pick(wanted.algorithm).map(|b| b.name().to_vec());
         assert_eq!(picked, naive.picks(&wanted).0.pop(), "round {round}");
         if round % 500 == 0 {
             pool.check();
@@ -56,9 +54,7 @@ fn a_newcomer_takes_part_at_once() {
         pool.add(&i.to_be_bytes(), Some(weight));
         naive.add(&i.to_be_bytes(), Some(weight));
         for algorithm in ALGORITHMS {
-            let picked = pool
-                .pick(Some(algorithm))
-                .map(|slot| pool.name(slot).to_vec());
+            let picked = pool.pick(Some(algorithm)).map(|b| b.name().to_vec());
             assert_eq!(
                 picked,
                 naive.picks(&one(algorithm)).0.pop(),
