@@ -4,8 +4,7 @@ All is counted in one server. callgrind writes out its counters whenever the ser
 2 n commands took less what n took, so that what happens once is not in it. Three things would make it depend
 on the clock after all, and are kept out:
 - serverCron and the timers of modules run by the clock, so a slow valgrind sees more of them. What they took,
-  with all that they called, is taken off by the call graph. (A low `hz` alone leaves 1 % of noise; so 0.1 % is
-  left.)
+  with all that they called, is taken off by the call graph. (A low `hz` alone leaves 1 % of noise, this 0.1.)
 - Commands that come in pieces cost further rounds of the event loop. A batch goes out in one piece, and the
   next one when all replies are here.
 - jemalloc's background thread, and the rehashing of tables in spare time.

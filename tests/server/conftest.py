@@ -19,6 +19,8 @@ Fixtures
 Markers
     @pytest.mark.needs("7.0", "COMMAND DOCS")       skips older servers; also "redis 7.4", "valkey 9.0"
     @pytest.mark.long                               runs only with REDIS_LB_LONG=1
+    @pytest.mark.heavy                              with REDIS_LB_LONG=1 on all servers, else on the installed
+                                                    one, the newest Redis and the newest Valkey
     @pytest.mark.timeout(300)                       instead of 120 s
 
 Environment
@@ -37,7 +39,7 @@ import pytest
 
 from matrix import Matrix
 from server import Server
-from servers import chosen
+from servers import chosen, installed, newest
 
 OPEN: list[Server] = []
 
@@ -60,6 +62,9 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("long") and os.environ.get("REDIS_LB_LONG") != "1":
             item.add_marker(pytest.mark.skip(reason="long: set REDIS_LB_LONG=1"))
         binary = item.callspec.params.get("binary") if hasattr(item, "callspec") else None
+        if item.get_closest_marker("heavy") and os.environ.get("REDIS_LB_LONG") != "1":
+            if binary not in [installed(), newest("redis"), newest("valkey")]:
+                item.add_marker(pytest.mark.skip(reason="heavy: set REDIS_LB_LONG=1"))
         for marker in item.iter_markers("needs"):
             version, why = marker.args
             if binary and not binary.satisfies(version):

@@ -182,6 +182,11 @@ def chosen() -> list[Binary]:
     return [installed() if name == installed().name else fetch(name) for name in names or [installed().name]]
 
 
+def newest(kind: str) -> Binary | None:
+    """The newest Redis, or Valkey, of those chosen."""
+    return max((binary for binary in chosen() if binary.kind == kind), key=lambda b: b.version, default=None)
+
+
 if __name__ == "__main__":
     os.environ["REDIS_LB_SERVERS"] = "all"
     for binary in chosen():

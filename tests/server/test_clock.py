@@ -178,12 +178,14 @@ def test_under_the_manual_clock_nobody_else_ticks(new_server):
 
 
 def test_a_replica_keeps_still_until_it_is_promoted(new_server):
-    primary = new_server()
+    # The primary ends no lease by itself, however long it lives.
+    primary = new_server(module_args=["clock", "manual"])
     replica = new_server(**AOF, **replica_of(primary))
     eventually(lambda: is_linked(replica))
     with Wire(primary.port) as wire, Wire(replica.port) as other:
         for key in "web", "late":
             wire.ask(f"LB.ADD {key} a")
+            wire.ask(f"LB.TICK {key} {now()}")
             wire.ask(f"LB.PICK {key} LEASE {300 if key == 'web' else 900_000}")
         eventually(lambda: is_followed(wire, other, "web", "late"))
         primary.kill()

@@ -57,6 +57,7 @@ def fleet():
     fleet.close()
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(300)
 def test_counts_do_not_leak_when_gateways_and_the_primary_die(new_server, fleet):
     primary = new_server()

@@ -272,6 +272,7 @@ class Exchange:
         self._batch = []
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(300)
 def test_a_million_commands_do_what_the_model_does(manual):
     seed = int(os.environ.get("REDIS_LB_SEED", 1))

@@ -36,7 +36,7 @@ from model import Pool, Request
 from proxy import Proxy
 from sentinel import NAME, NODES, Sentinels, follows, primary_of
 from server import BOUND, Server, eventually, is_free
-from servers import Binary, chosen, installed
+from servers import Binary, installed
 from standing import HOST, PIDFILE, ROOT, process
 from test_crash import dict_of
 
@@ -415,11 +415,6 @@ def plan(binary: Binary) -> list[str]:
     return [*islice(cycle(kinds), FAILOVERS)] if LONG else kinds
 
 
-def is_newest(binary: Binary) -> bool:
-    """Whether none of the servers that are tested is a newer Redis, or Valkey."""
-    return binary.version == max(other.version for other in chosen() if other.kind == binary.kind)
-
-
 @pytest.fixture
 def proxies():
     """Those of the test's nodes, gone when it ends."""
@@ -453,6 +448,7 @@ def record(server: str, form: str, failovers: list[Failover]) -> None:
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
+@pytest.mark.heavy
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "guarded", [True, pytest.param(False, marks=pytest.mark.long)], ids=["guarded", "open"]
@@ -462,8 +458,6 @@ def test_failovers(new_server, proxies, binary, guarded, capsys):
 
     Guarded: `min-replicas-to-write 1`, with which a primary that is cut off refuses to pick.
     """
-    if not (LONG or binary == installed() or is_newest(binary)):
-        pytest.skip("long: else only on the installed server, the newest Redis and the newest Valkey")
     servers = Apart(new_server, proxies, min_replicas_to_write=int(guarded))
     if not LONG and binary.satisfies("7.0"):
         for sentinel in servers.sentinels:
