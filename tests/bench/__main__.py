@@ -8,7 +8,8 @@ rivals keep) and scale (a million pools). Without any: all of them, in about 20 
 first four, in less than two. --only runs the cases whose titles the pattern finds, and INCR.
 
 Servers: the installed one and redis-8.2.3, or those of $REDIS_LB_SERVERS. All but the instructions are of the
-first one alone. Results: bench.json, .md and .svg in target/bench; a whole run writes tests/data/bench.* too.
+first one alone. Results: bench.json, .md and .svg in target/bench; a whole run writes tests/data/bench.* and
+the tables of the README too.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from . import hot, queues
 from .cases import Case, plain, with_aof
 from .load import latencies, throughput
 from .picture import picture
-from .report import report
+from .report import report, summary
 from .rivals import promises
 from .scale import scale
 from .targets import reached
@@ -43,6 +44,8 @@ from .values import number, values
 
 TARGET = Path(__file__).parents[2] / "target" / "bench"
 DATA = Path(__file__).parents[1] / "data"
+README = Path(__file__).parents[2] / "README.md"
+MARKS = "<!-- written by scripts/bench -->\n", "<!-- end of what scripts/bench wrote -->\n"
 PARTS = ["instructions", "throughput", "latency", "values", "promises", "scale"]
 ALONE = ["hot", "queues"]
 SUITES = {"no persistence": {}, "AOF": {"appendonly": "yes", "appendfsync": "no"}}
@@ -217,6 +220,9 @@ def main() -> None:
     load = f"{before:.1f} before and {os.getloadavg()[0]:.1f} after"
     data = {"machine": processor(), "load": load, "rounds": rounds, "servers": servers}
     is_whole = not options.quick and not options.only and options.parts == set(PARTS)
+    if is_whole:
+        before, _, rest = README.read_text().partition(MARKS[0])
+        README.write_text(f"{before}{MARKS[0]}{summary(data)}{MARKS[1]}{rest.partition(MARKS[1])[2]}")
     for folder in [TARGET, DATA] if is_whole else [TARGET]:
         (folder / "bench.json").write_text(json.dumps(data, indent=1) + "\n")
         (folder / "bench.md").write_text(report(data))

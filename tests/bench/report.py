@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from .picture import fastest
+
 Figures = dict[str, Any]
 PLAIN = "no persistence"
 SIZES = ["3", "100", "1,000", "10,000", "100,000"]
@@ -95,6 +97,13 @@ def over_sizes(figures: Figures) -> str:
         rows.append([title, *(by_size.get(size, "") for size in SIZES)])
         rows[-1] += [YES[kept[promise]] if kept else "" for promise in head[6:]]
     return table(head, rows)
+
+
+def summary(data: Figures) -> str:
+    """What the README shows: the cases of the picture, and the targets."""
+    server, figures = next(iter(data["servers"].items()))
+    cases = dict(fastest(figures["suites"][PLAIN]))
+    return f"\n{commands(server, cases)}\n\n{against_targets(data)}\n\n"
 
 
 def tables(data: Figures) -> Iterator[str]:
