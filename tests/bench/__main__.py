@@ -34,7 +34,7 @@ from wire import Wire
 
 from . import hot, queues
 from .cases import Case, plain, with_aof
-from .load import latencies, throughput
+from .load import Rate, apart, latencies, throughput
 from .picture import picture
 from .report import report, summary
 from .rivals import promises
@@ -89,35 +89,53 @@ def instructions(server: callgrind.Callgrind, cases: list[Case], share: float, c
         costs.setdefault(case.title, []).append(cost * len(case.turns[0]) / case.picks)
 
 
+def by_size(cases: list[Case]) -> list[list[Case]]:
+    """The cases that are timed in one server, the first one in each: what a rival's Function remembers of a
+    large pool makes all Functions of that server slow.
+    """
+    groups: dict[str, list[Case]] = {}
+    for case in cases[1:]:
+        size = re.search(r", ([\d,]+)(?: different weights)?$", case.title)
+        groups.setdefault(size[1] if size else "3", [cases[0]]).append(case)
+    return [*groups.values()]
+
+
 def timed(server: Server, cases: list[Case], parts: set[str], effort: Figures, results: Figures) -> None:
-    """Throughput and latency of every case, in interleaved rounds."""
+    """Throughput and latency of every case, in interleaved rounds. The others are compared to the first."""
     keys = Keys(server)
     for case in cases:
         keys.make(case)
     with Wire(server.port) as wire:
         process = number(wire, "server", "process_id")
-    rates: dict[str, list[float]] = {case.title: [] for case in cases}
-    shares: dict[str, list[float]] = {case.title: [] for case in cases}
+    rates: dict[str, list[Rate]] = {case.title: [] for case in cases}
     waits: dict[str, list[float]] = {case.title: [] for case in cases}
-    for i in range(effort["rounds"]):
-        say(f"{server.binary.name}: {len(cases)} cases, round {i + 1} of {effort['rounds']}")
+    rounds = effort["rounds"]
+    for i in range(rounds):
+        say(f"{server.binary.name}: {len(cases)} cases to {cases[-1].title}, round {i + 1} of {rounds}")
         for case in cases:
             if "throughput" in parts:
-                rate = throughput(server.port, process, case, effort["seconds"])
-                rates[case.title].append(rate.turns * case.picks / rate.cpu)
-                shares[case.title].append(rate.cpu / rate.wall)
+                rates[case.title].append(throughput(server.port, process, case, effort["seconds"]))
             if "latency" in parts:
-                waits[case.title] += latencies(server.port, case, effort["turns"], effort["seconds"])
-    for title, result in results.items():
-        if rates[title]:
-            ratios = [a / b for a, b in zip(rates[title], rates[cases[0].title], strict=True)]
-            result["rounds"] = rates[title]
-            result["picks a second"] = median(rates[title])
-            result["throughput ratio"] = median(ratios)
-            result["busy"] = median(shares[title])
-        if waits[title]:
-            hundredths = quantiles(waits[title], n=100)
+                with apart(process):
+                    waits[case.title] += latencies(server.port, case, effort["turns"], effort["seconds"])
+    base = [per_second(cases[0], rate) for rate in rates[cases[0].title]]
+    for case in cases:
+        result = results[case.title]
+        if "rounds" in result or "p50" in result:
+            continue
+        if base:
+            result["rounds"] = [per_second(case, rate) for rate in rates[case.title]]
+            result["picks a second"] = median(result["rounds"])
+            result["throughput ratio"] = median(a / b for a, b in zip(result["rounds"], base, strict=True))
+            result["busy"] = median(rate.cpu / rate.wall for rate in rates[case.title])
+        if waits[case.title]:
+            hundredths = quantiles(waits[case.title], n=100)
             result["p50"], result["p99"] = hundredths[49], hundredths[98]
+
+
+def per_second(case: Case, rate: Rate) -> float:
+    """Picks in a second of a processor."""
+    return rate.turns * case.picks / rate.cpu
 
 
 def measure(binary: Binary, module: Path, options: argparse.Namespace, is_first: bool) -> Figures:
@@ -142,8 +160,9 @@ def measure(binary: Binary, module: Path, options: argparse.Namespace, is_first:
             for title, all in costs.items():
                 results[title] |= {"instructions": min(all), "instructions ratio": min(all) / base}
         if is_first and parts & {"throughput", "latency"}:
-            with closing(Server(binary, module, loadmodule=floor(), **settings)) as server:
-                timed(server, cases, parts, effort, results)
+            for group in by_size(cases):
+                with closing(Server(binary, module, loadmodule=floor(), **settings)) as server:
+                    timed(server, group, parts, effort, results)
     if is_first and "values" in parts:
         say(f"{binary.name}: values")
         with closing(Server(binary, module)) as server:
@@ -155,7 +174,7 @@ def measure(binary: Binary, module: Path, options: argparse.Namespace, is_first:
         for keys, members in ((100_000, 3), (100, 1000)) if quick else ((1_000_000, 3), (1000, 1000)):
             title = f"{keys:,} keys of {members:,}"
             say(f"{binary.name}: {title}")
-            data.setdefault("scale", {})[title] = scale(binary, module, keys, members, quick)
+            data.setdefault("scale", {})[title] = scale(binary, module, floor(), keys, members, quick)
     data["targets"] = reached(binary.name, data)
     return data
 

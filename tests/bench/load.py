@@ -6,9 +6,11 @@ time of a processor that its main thread has had (/proc, schedstat), so that nei
 client change the figure; the share of the time that it was busy says whether the client kept up.
 """
 
+import os
 import socket
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -154,6 +156,21 @@ def latencies(port: int, case: Case, turns: int, seconds: float) -> list[float]:
                 stream.receive()
             took.append((time.perf_counter_ns() - start) / 1000)
     return took
+
+
+@contextmanager
+def apart(process: int) -> Iterator[None]:
+    """Keeps that process and this one each on a processor of its own, where there are two.
+
+    It would else be luck whether they share one, which halves or doubles a latency.
+    """
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(process, {allowed[0]})
+    os.sched_setaffinity(0, {allowed[-1]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def busy(process: int) -> float:

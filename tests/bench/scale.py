@@ -76,6 +76,8 @@ def spread(server: Server, kind: str, keys: int, seconds: float, rounds: int) ->
         pipelined(wire, (adding("text", i, 1) for i in range(keys)))
         process = number(wire, "server", "process_id")
     ways = {"GET": ("text", "GET {key}"), NEXT[kind].partition(" ")[0]: (kind, NEXT[kind])}
+    if kind == "pool":
+        ways["FLOOR.WRITE"] = (kind, "FLOOR.WRITE {key}")
     rates: dict[str, list[float]] = {}
     for i in range(rounds):
         everywhere = random.Random(i).sample(range(keys), min(keys, MOST))
@@ -93,11 +95,11 @@ def spread(server: Server, kind: str, keys: int, seconds: float, rounds: int) ->
     return answer
 
 
-def scale(binary: Binary, module: Path, keys: int, members: int, is_quick: bool) -> Figures:
+def scale(binary: Binary, module: Path, floor: str, keys: int, members: int, is_quick: bool) -> Figures:
     """One server for each kind, one after the other."""
     answers = {}
     for kind in "zset", "pool":
-        server = Server(binary, module)
+        server = Server(binary, module, loadmodule=floor)
         try:
             server.start()
             answers[kind] = keyspace(server, kind, keys, members)
