@@ -15,9 +15,12 @@ from test_golden import told  # noqa: E402
 from test_persistence import KEYS, MAKE, Pools  # noqa: E402
 
 
+SETTINGS = {"appendonly": "yes", "aof_use_rdb_preamble": "no", "module_args": ["clock", "manual"]}
+
+
 def main() -> None:
     module = Path(os.environ["REDIS_LB_MODULE"]).absolute()
-    server = Server(fetch("redis-6.2.5"), module, appendonly="yes", aof_use_rdb_preamble="no").start()
+    server = Server(fetch("redis-6.2.5"), module, **SETTINGS).start()
     try:
         client = server.client()
         folder = HERE / client.info("lb")["lb_version"]
