@@ -2,13 +2,14 @@
 pool is."""
 
 import functools
+import statistics
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from server import eventually
+from server import eventually, waiting
 from servers import environment
 from test_blocking import AOF, Waiter, lease, leases, slots
 from test_persistence import is_linked, replica_of, rewritten, stream
@@ -119,6 +120,31 @@ def test_what_is_due_is_done_without_a_command(new_server):
     server.restart()
     with Wire(server.port) as wire:
         assert wire.ask("DEBUG DIGEST-VALUE web") == digest
+
+
+def test_the_timer_is_in_time(web):
+    """It ends a lease 100 ms late at most: five in a row, where the machine lets it."""
+    row, delays = 0, []
+    for _ in waiting(60, 0.001):
+        web.ask("LB.PICK web LEASE 20")
+        granted = time.monotonic()
+        eventually(lambda: leases(web, "web") == 0, pause=0.001)
+        # A lease lasts two steps of the clock longer at most.
+        delays.append(1000 * (time.monotonic() - granted) - 40)
+        row = row + 1 if delays[-1] <= 100 else 0
+        if row == 5:
+            print(f"{len(delays)} leases, {statistics.median(delays):.0f} ms late in the median")
+            return
+    raise AssertionError(f"late by so many ms: {delays}")
+
+
+def test_a_lease_whose_reply_was_lost_ends_by_its_deadline(server, web):
+    with Wire(server.port) as gone:
+        gone.send(pack(words("LB.PICK web LEASE 300 OWNER gone")))
+        eventually(lambda: leases(web, "web") == 1)
+    eventually(lambda: leases(web, "web") == 0)
+    stats = web.ask("LB.STATS web a")
+    assert dict(zip(stats[::2], stats[1::2], strict=True))[b"expired"] == 1
 
 
 def test_a_lease_that_is_renewed_to_end_sooner_does_so(web):

@@ -14,7 +14,6 @@ from servers import fetch  # noqa: E402
 from test_golden import told  # noqa: E402
 from test_persistence import KEYS, MAKE, Pools  # noqa: E402
 
-
 SETTINGS = {"appendonly": "yes", "aof_use_rdb_preamble": "no", "module_args": ["clock", "manual"]}
 
 
