@@ -4,10 +4,11 @@
 mod sound;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use rand::rngs::Xoshiro256PlusPlus as Random;
 use rand::{RngExt, SeedableRng};
-use redis_lb::lb::{ALGORITHMS, Limits, Pool, Rate, Request, State, Terms, codec};
+use redis_lb::lb::{ALGORITHMS, Limits, Pool, Rate, Request, State, TIERS_MAX, Terms, codec};
 
 /// Numbers at which something may end, as the codec writes them.
 const EXTREMES: [u64; 14] = [
@@ -67,6 +68,34 @@ fn many_backends_take_memory_in_proportion() {
         }
         assert!(sound::holds_a_pool(&codec::encode(&pool)));
     }
+}
+
+/// Each backend is of one of all the tiers that there can be, and none of them is eligible.
+#[test]
+fn many_tiers_are_loaded_as_fast_as_one() {
+    let loading = |tiers: u32| {
+        let mut pool = Pool::new();
+        for n in 0..20_000u32 {
+            let name = n.to_be_bytes();
+            pool.add(&name, Some(0));
+            let limits = Limits {
+                max: Some(1),
+                tier: Some((n.min(tiers - 1)) as u8),
+                ..Limits::default()
+            };
+            pool.set_limits(Some(&name), &limits);
+        }
+        let payload = codec::encode(&pool);
+        let begun = Instant::now();
+        assert!(matches!(
+            codec::decode(&payload),
+            Ok(codec::Stored::Pool(_))
+        ));
+        begun.elapsed()
+    };
+    let (one, many) = (loading(1), loading(TIERS_MAX as u32));
+    // Sixteen lanes are not one; but to look at all backends for each of them takes a thousand times as long.
+    assert!(many < 60 * one, "{many:?}, {one:?}");
 }
 
 /// A pool in the middle of its life.

@@ -63,7 +63,12 @@ fn report(call: &Call) -> Result<Report, Error> {
             return Err(Error::not_one_of("keyword", word, "OK, FAIL or LATENCY us"));
         };
         if is_repeated {
-            return Err(Error::repeated(word));
+            let is_latency = word.eq_ignore_ascii_case(b"LATENCY");
+            return Err(Error::repeated(if is_latency {
+                word
+            } else {
+                b"OK or FAIL"
+            }));
         }
     }
     Ok(Report {

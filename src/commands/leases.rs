@@ -12,7 +12,7 @@ impl Command for Leases {
     const SPEC: Spec = Spec {
         name: "LB.LEASES",
         summary: "Lists open leases, the oldest first: id, backend, owner, age and remaining milliseconds.",
-        complexity: "O(N + L log N), with N the number of backends in the pool and L the number of leases listed; those of a backend or an owner: O(L)",
+        complexity: "O(N + L log N), with N the number of backends in the pool and L the number of leases listed; those of a backend or an owner: O(L), of both: L all those of the owner",
         since: "0.2.0",
         arity: -2,
         flags: "readonly",

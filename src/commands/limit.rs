@@ -12,7 +12,7 @@ impl Command for Limit {
     const SPEC: Spec = Spec {
         name: "LB.LIMIT",
         summary: "Limits a backend, or the pool as a whole: leases at once, picks in a time; or answers what is set.",
-        complexity: "O(log N), with N the number of backends in the pool",
+        complexity: "O(log N), with N the number of backends in the pool; O(N) for a TIER that no eligible backend is of",
         since: "0.2.0",
         arity: -2,
         flags: "write deny-oom",

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::backend::{Backend, State};
-use super::clock::{self, Millis};
+use super::clock::{self, CLOCK_MAX, Millis};
 use super::lease::{Lease, LeaseId, Leases};
 use super::limit::{Bucket, Limit, Limits};
 use super::pool::{COUNTER_MAX, Pool, counted};
@@ -122,7 +122,7 @@ impl Capacity {
         let is_unused = self.clock == 0 && self.turns == 0 && self.leases.next == 0;
         is_unlimited
             && is_unused
-            && self.leases.epochs().is_empty()
+            && self.leases.epochs().next().is_none()
             && self.records.iter().all(unused)
     }
 
@@ -256,12 +256,13 @@ impl Pool {
         self.capacity.as_ref().is_some_and(|c| c.is_timed())
     }
 
-    /// When something ends by itself or begins again.
+    /// When something ends by itself or begins again. What no clock can show does not come.
     pub fn due(&self) -> Option<Millis> {
         let capacity = self.capacity.as_ref()?;
         let lease = capacity.leases.first_due().map(|(deadline, _)| deadline);
         let refill = capacity.refills.first().map(|(refill, _)| *refill);
-        lease.into_iter().chain(refill).min()
+        let due = lease.into_iter().chain(refill).min();
+        due.filter(|due| *due <= CLOCK_MAX)
     }
 
     /// To what the clock can be moved to end what is due by that time; nothing where that is nothing. Not so far that more
@@ -651,5 +652,39 @@ mod tests {
             codec::decode(&codec::encode(&pool)),
             Ok(Stored::Pool(_))
         ));
+    }
+
+    /// While none is eligible a tier serves that nobody may be of any more.
+    #[test]
+    fn tiers_that_come_and_go_leave_no_lanes() {
+        let mut pool = Pool::new();
+        let names: Vec<[u8; 1]> = (0..20).map(|n| [n]).collect();
+        let set_tier = |pool: &mut Pool, name: &[u8], tier| {
+            assert!(pool.has_room_for_tier(tier));
+            let limits = Limits {
+                tier: Some(tier),
+                ..Limits::default()
+            };
+            pool.set_limits(Some(name), &limits);
+        };
+        names.iter().for_each(|name| _ = pool.add(name, None));
+        (names[1..].iter()).for_each(|name| _ = pool.set_state(name, State::Drain));
+        set_tier(&mut pool, &names[0], 200);
+        pool.set_state(&names[0], State::Drain);
+        set_tier(&mut pool, &names[0], 0);
+        for tier in 1..super::super::TIERS_MAX as u8 {
+            set_tier(&mut pool, &names[usize::from(tier)], tier);
+        }
+        let bytes = pool.bytes(0);
+        for tier in 20..180 {
+            set_tier(&mut pool, &names[1], 0);
+            set_tier(&mut pool, &names[1], tier);
+            pool.check();
+        }
+        assert!(
+            pool.bytes(0) < bytes + bytes / 4,
+            "{bytes}, {}",
+            pool.bytes(0)
+        );
     }
 }

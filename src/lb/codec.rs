@@ -10,7 +10,7 @@
 //! pools give equal bytes, however they are laid out in memory. Nothing read is believed: each field is checked,
 //! and memory grows only by what the bytes really hold.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use super::limit::{Bucket, LEASES_MAX};
 use super::name::Name;
 use super::pick::{Algorithm, CREDIT_MAX};
 use super::pool::{COUNTER_MAX, Pool};
-use super::{BACKENDS_MAX, NAME_MAX};
+use super::{BACKENDS_MAX, NAME_MAX, TIERS_MAX};
 
 /// The first byte of a pool that keeps no account of time, leases and limits.
 const POOL: u8 = 1;
@@ -183,7 +183,7 @@ fn encode_account(pool: &Pool, capacity: &Capacity, bytes: &mut Vec<u8>) {
             owners.len() as u32 - 1
         });
     }
-    let epochs = capacity.leases.epochs();
+    let epochs: Vec<_> = capacity.leases.epochs().collect();
     let account = Account {
         clock: capacity.clock,
         turns: capacity.turns,
@@ -281,6 +281,7 @@ fn decode_account<'a>(pool: &mut Pool, bytes: &'a [u8]) -> Result<&'a [u8], Malf
     let next = checked("lease number", account.next, account.next <= COUNTER_MAX)?;
     let (max, bucket) = decode_limit(account.max, account.bucket, clock)?;
     capacity.restore_limit(None, max, bucket);
+    let mut tiers = BTreeSet::from([0]);
     for slot in 0..pool.backends.len() {
         let (entry, after): (Entry, _) = read(rest)?;
         rest = after;
@@ -294,16 +295,19 @@ fn decode_account<'a>(pool: &mut Pool, bytes: &'a [u8]) -> Result<&'a [u8], Malf
         record.expired = counter("leases", entry.expired)?;
         record.latency = counter("latency", entry.latency)?;
         record.latencies = checked("latency", entry.latencies, entry.latencies <= entry.done)?;
-        checked("tiers", (), pool.has_room_for_tier(entry.tier))?;
+        tiers.insert(entry.tier);
+        checked("tiers", (), tiers.len() <= TIERS_MAX)?;
         let credit = pool.credit(slot);
         pool.set_tier(slot, entry.tier, credit);
     }
+    let (mut first, mut last) = (None, None);
     for _ in 0..account.epochs {
         let (epoch, after): (Epoch, _) = read(rest)?;
         rest = after;
-        let before = capacity.leases.epochs().last().map(|e| e.first);
-        let follows = before.is_none_or(|before| before < epoch.first) && epoch.first <= next;
+        let follows = last < Some(epoch.first) && epoch.first <= next;
         capacity.leases.next = checked("epochs", epoch.first, follows)?;
+        last = Some(epoch.first);
+        first = first.or(last);
         capacity.leases.append_epoch(epoch.epoch);
     }
     let mut owners = Vec::new();
@@ -319,7 +323,6 @@ fn decode_account<'a>(pool: &mut Pool, bytes: &'a [u8]) -> Result<&'a [u8], Malf
         let (lease, after): (Lease, _) = read(rest)?;
         rest = after;
         let follows = before < Some(lease.number) && lease.number < next;
-        let first = capacity.leases.epochs().first().map(|e| e.first);
         let has_epoch = first.is_some_and(|first| first <= lease.number);
         let number = checked("lease number", lease.number, follows && has_epoch)?;
         before = Some(number);
@@ -342,9 +345,7 @@ fn decode_account<'a>(pool: &mut Pool, bytes: &'a [u8]) -> Result<&'a [u8], Malf
             .insert(number, slot, owner, granted, deadline);
     }
     checked("owners", (), seen == owners.len())?;
-    let epochs = capacity.leases.epochs();
-    let (_, past) = epochs.split_last().unzip();
-    let are_open = past.is_none_or(|past: &[_]| past.iter().all(|e| e.is_open()));
+    let are_open = capacity.leases.epochs().count() == account.epochs as usize;
     checked("epochs", (), are_open)?;
     capacity.leases.next = next;
     pool.capacity = Some(capacity);

@@ -555,7 +555,9 @@ impl Pool {
 
     /// Whether a backend can be moved to that tier. Of the tiers that there can be, 0 is always kept for newcomers.
     pub fn has_room_for_tier(&self, tier: u8) -> bool {
-        if self.lanes().count() + 1 < TIERS_MAX {
+        // Nearly always it shows in the lanes, among which may be some that nobody is of any more.
+        let is_used = |lane: &Lane| lane.tier == tier && lane.eligible() > 0;
+        if self.lanes().count() + 1 < TIERS_MAX || self.lanes().any(is_used) {
             return true;
         }
         let mut used: HashSet<u8> = self.backends().map(Backend::tier).collect();
@@ -566,7 +568,7 @@ impl Pool {
     /// Sees to it that there is a lane of that tier, for which there is room.
     fn open_lane(&mut self, tier: u8) {
         if self.lanes().all(|lane| lane.tier != tier) {
-            if self.lanes().count() == TIERS_MAX {
+            if self.lanes().count() >= TIERS_MAX {
                 let used: HashSet<u8> = self.backends().map(Backend::tier).collect();
                 let parked = self.parked.get_or_insert_default();
                 parked.retain(|lane| used.contains(&lane.tier));

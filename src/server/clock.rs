@@ -210,7 +210,7 @@ fn look(ctx: *mut raw::RedisModuleCtx) -> bool {
             continue;
         }
         Place::with(ctx, db, &name, |place| {
-            let key = Key::open_to_read(place).ok();
+            let key = Key::open_unasked(place).ok();
             let time = key.and_then(|mut key| key.look(hint, is_primary, LEASES_A_TICK));
             // The server refuses where the slot is another node's.
             if let Some(time) = time
@@ -277,7 +277,7 @@ unsafe extern "C" fn event(
         let event = unsafe { std::ffi::CStr::from_ptr(event) }.to_bytes();
         if [&b"rename_to"[..], b"move_to", b"copy_to", b"restore"].contains(&event) {
             let place = Place { ctx, name };
-            if let Ok(mut key) = Key::open_to_read(place) {
+            if let Ok(mut key) = Key::open_unasked(place) {
                 key.arrived();
             }
             waiting::look_later(place.db(), place.bytes());

@@ -185,7 +185,7 @@ unsafe extern "C" fn free(pool: *mut c_void) {
 
 unsafe extern "C" fn free_effort(_key: *mut raw::RedisModuleString, pool: *const c_void) -> usize {
     let effort = guarded("weighing a pool", || match unsafe { value(pool) } {
-        Value::Pool(pool, _) => pool.len(),
+        Value::Pool(pool, _) => pool.len() + pool.leases(),
         Value::Poisoned => 1,
     });
     effort.unwrap_or(1)

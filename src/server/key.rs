@@ -10,7 +10,7 @@ use super::call::Call;
 use super::place::{Place, entropy};
 use super::{clock, datatype, info, waiting};
 use crate::commands::Error;
-use crate::lb::{Algorithm, Millis, Pool, Request, STEP};
+use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, Request, STEP};
 
 /// What is stored at a key.
 #[expect(
@@ -102,7 +102,16 @@ impl Key<'_> {
         }
     }
 
-    /// Opens it to look, or to note something that is no part of the pool.
+    /// Opens it to look, or to note something that is no part of the pool, where no client asked for it: from 7.2 on the server
+    /// counts and announces no access.
+    pub(super) fn open_unasked(place: Place) -> Result<Self, Error> {
+        let unseen = raw::REDISMODULE_OPEN_KEY_NOTOUCH
+            | raw::REDISMODULE_OPEN_KEY_NONOTIFY
+            | raw::REDISMODULE_OPEN_KEY_NOSTATS;
+        Key::open(place, raw::REDISMODULE_READ | unseen)
+    }
+
+    /// Opens it to look.
     pub(super) fn open_to_read(place: Place) -> Result<Self, Error> {
         Key::open(place, raw::REDISMODULE_READ)
     }
@@ -205,14 +214,15 @@ impl Key<'_> {
     pub(super) fn look(&mut self, hint: Millis, is_primary: bool, most: usize) -> Option<Millis> {
         let place = self.place;
         let (pool, local) = self.parts()?;
-        let is_of_use = pool.due().is_some()
-            && (hint == clock::AT_ONCE || local.as_ref().is_none_or(|l| l.is_hinted(hint)));
+        let is_the_one = hint == clock::AT_ONCE || local.as_ref().is_none_or(|l| l.is_hinted(hint));
+        let is_of_use = is_the_one && pool.due().is_some();
         let time = match is_of_use && is_primary {
             true => time(pool, local, place).and_then(|time| pool.due_by(time, most)),
             false => None,
         };
-        if is_of_use {
-            local.get_or_insert_default().hint = None;
+        // It is out of the list, also where nothing is due any more: what is due later needs another.
+        if let Some(local) = local.as_mut().filter(|_| is_the_one) {
+            local.hint = None;
         }
         // Where nothing is to be done now, the next hint is noted when the key is closed.
         self.is_lent = is_of_use && is_primary && time.is_none();
@@ -311,6 +321,16 @@ impl Key<'_> {
         self.place
     }
 
+    /// A panic came while the pool was lent: nothing of it is used any more.
+    #[cold]
+    pub(super) fn poison(&mut self) {
+        // What is there is forgotten, not dropped: dropping what is half-changed may panic again.
+        // SAFETY: the value lives as long as the key is open, and is looked at no more through this one.
+        unsafe { self.value.write(Value::Poisoned) };
+        self.value = ptr::null_mut();
+        info::POISONED.count();
+    }
+
     /// Puts that value at the key, in place of anything that is there if it may be replaced.
     pub(super) fn put(place: Place, value: Value, replace: bool) -> Result<(), Error> {
         let mut key = Key::unread(place, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE);
@@ -349,12 +369,13 @@ impl Key<'_> {
 }
 
 /// What time it is for that pool. Its clock never stands still: where it is ahead of the server's, it runs on from there.
-/// Nothing where the stream says what time it is.
+/// Only the latest time that a clock can show is the end of it. Nothing where the stream says what time it is.
 fn time(pool: &Pool, local: &mut Option<Box<Local>>, place: Place) -> Option<Millis> {
     let now = clock::now();
     let ahead = local.as_ref().map_or(0, |local| local.ahead);
-    if now + ahead >= pool.clock() {
-        return Some(now + ahead);
+    let time = (now + ahead).min(CLOCK_MAX);
+    if time >= pool.clock() {
+        return Some(time);
     }
     if place.must_obey() {
         return None;
@@ -368,10 +389,7 @@ impl Drop for Key<'_> {
     fn drop(&mut self) {
         if self.is_lent && !self.value.is_null() {
             if std::thread::panicking() {
-                // What is there is forgotten, not dropped: dropping what is half-changed may panic again.
-                // SAFETY: the value lives as long as the key is open.
-                unsafe { self.value.write(Value::Poisoned) };
-                info::POISONED.count();
+                self.poison();
             } else if self.pool().is_some_and(Pool::is_timed) && !clock::is_manual() {
                 self.hint();
             }

@@ -250,8 +250,14 @@ pub fn serve(key: &mut Key) {
         let Some(first) = first.filter(|_| !place.must_obey()) else {
             return;
         };
-        if let Some(waiter) = remove(place.ctx, first) {
-            give(key, &at, &waiter);
+        if let Some(waiter) = remove(place.ctx, first)
+            && guarded("a pick for who waits", || give(key, &at, &waiter)).is_none()
+        {
+            key.poison();
+            end(
+                waiter.client,
+                Outcome::Refused(Error::bug().message().into()),
+            );
         }
     }
 }

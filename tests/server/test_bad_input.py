@@ -148,8 +148,11 @@ MISTAKES = {
     "ERR 'RATE' is given twice": ["LB.LIMIT web RATE 1 1 RATE 0 0", "LB.LIMIT web RATE 0 0 RATE 1 1"],
     "ERR 'BURST' is given twice": ["LB.LIMIT web RATE 1 1 BURST 1 BURST 2"],
     "ERR 'TIER' is given twice": ["LB.LIMIT web TIER 1 BACKEND a TIER 1"],
-    "ERR 'OK' is given twice": ["LB.DONE web 7-1 OK OK", "LB.DONE none 7-1 FAIL OK"],
-    "ERR 'FAIL' is given twice": ["LB.DONE web 7-1 OK LATENCY 1 FAIL"],
+    "ERR 'OK or FAIL' is given twice": [
+        "LB.DONE web 7-1 OK OK",
+        "LB.DONE none 7-1 FAIL OK",
+        "LB.DONE web 7-1 OK LATENCY 1 FAIL",
+    ],
     "ERR 'LATENCY' is given twice": ["LB.DONE web 7-1 LATENCY 1 LATENCY 1"],
     "ERR …payload is no pool": ["LB.LOAD web garbage REPLACE", "LB.LOAD web garbage", "LB.LOAD none ''"],
     "ERR …seed…0 to 18446744073709551615": [

@@ -147,6 +147,16 @@ def test_a_lease_whose_reply_was_lost_ends_by_its_deadline(server, web):
     assert dict(zip(stats[::2], stats[1::2], strict=True))[b"expired"] == 1
 
 
+def test_what_is_due_is_done_where_before_nothing_was_due_any_more(web):
+    web.ask(f"LB.DONE web {lease(web.ask('LB.PICK web LEASE 50'))}")
+    web.ask("LB.ADD later a")
+    web.ask("LB.PICK later LEASE 50")
+    # The list of what is due is in order of time.
+    eventually(lambda: leases(web, "later") == 0)
+    web.ask("LB.PICK web LEASE 50")
+    eventually(lambda: leases(web, "web") == 0)
+
+
 def test_a_lease_that_is_renewed_to_end_sooner_does_so(web):
     held = lease(web.ask("LB.PICK web LEASE 600000"))
     web.ask("LB.PICK web LEASE 600000")
@@ -270,6 +280,31 @@ def test_time_goes_on_for_a_pool_whose_clock_was_not_ours(new_server, way, ahead
         eventually(lambda: leases(wire, "web") == (1 if ahead > 0 else 0))
         assert wire.ask(f"LB.DONE web {held}") == 0
         assert clock(wire) > first
+
+
+def test_a_clock_that_can_show_no_more_stands_still(new_server):
+    there, here = new_server(**MANUAL), new_server()
+    replica = new_server(**replica_of(here))
+    eventually(lambda: is_linked(replica))
+    latest = 2**47
+    with Wire(there.port) as wire:
+        wire.ask("LB.ADD web a")
+        wire.ask(f"LB.TICK web {latest}")
+        wire.ask("LB.PICK web LEASE 1")
+        dump = wire.ask("DUMP web")
+    with Wire(here.port) as wire, Wire(replica.port) as other:
+        assert wire.ask([b"RESTORE", b"web", b"0", dump]) == "OK"
+        wire.ask("LB.ADD late a")
+        wire.ask("LB.PICK late LEASE 100")
+        while leases(wire, "late"):
+            wire.ask("LB.PICK web LEASE 1")
+        assert clock(wire) == latest
+        eventually(lambda: is_followed(wire, other, "web"))
+        assert wire.ask("DEBUG RELOAD") == "OK"
+        # It keeps nobody else from what is due.
+        wire.ask("LB.PICK late LEASE 100")
+        eventually(lambda: leases(wire, "late") == 0)
+    assert not replica.crashed()
 
 
 def test_a_dump_that_is_a_day_old(new_server):
@@ -513,6 +548,19 @@ def test_hints_do_not_pile_up(new_server):
         eventually(lambda: primary.client().wait(1, 1000) == 1)
         assert used(primary) - before[0] < 800_000
         assert used(replica) - before[1] < 800_000
+
+
+@pytest.mark.needs("7.2", "keys that are opened without a trace")
+def test_the_timer_is_no_access(server, web):
+    web.ask("CONFIG RESETSTAT")
+    web.ask("LB.ADD gone a")
+    for key in "gone", "web":
+        web.ask(f"LB.PICK {key} LEASE 50")
+    web.ask("DEL gone")
+    # The list of what is due is in order of time.
+    eventually(lambda: clock(web) and not leases(web, "web"))
+    asked = server.client().info("stats")
+    assert asked["keyspace_misses"] == 0
 
 
 # A clock on the wall that steps

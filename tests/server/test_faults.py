@@ -580,3 +580,24 @@ def test_a_panic_over_a_client_that_waits_leaves_nobody_without_an_answer(server
     assert poisoned(client) == []
     assert client.execute_command("LB.ADD waited a 5 b 3") >= 1
     assert client.execute_command("LB.PICK waited BLOCK 50") in ("a", "b")
+
+
+def test_a_panic_in_a_pick_for_who_waits_is_answered_once(server, client):
+    """To the one who waits; the one who freed something has its own reply, and no other."""
+    arm(client, "a pick for who waits")
+    with server.client(socket_timeout=1) as waits:
+        connection = waits.connection_pool.get_connection()
+        connection.send_command("LB.PICK", "waited", "BLOCK", 0)
+        eventually(lambda: client.info("clients")["blocked_clients"] == 1)
+        assert client.execute_command("LB.ADD waited a 5") == 1
+        assert client.ping()
+        with pytest.raises(redis.ResponseError, match="a fault in redis-lb"):
+            connection.read_response()
+        connection.send_command("PING")
+        assert connection.read_response() == "PONG"
+    with pytest.raises(redis.ResponseError, match=HALF_CHANGED):
+        client.execute_command("LB.CARD waited")
+    client.delete("waited")
+    assert client.execute_command("LB.ADD waited a 5 b 3") == 2
+    assert client.execute_command("LB.PICK waited BLOCK 50") in ("a", "b")
+    assert poisoned(client) == []

@@ -165,6 +165,14 @@ def test_large_pools_are_freed(client, free):
     eventually(lambda: client.info("memory")["used_memory"] - before < 1_000_000)
 
 
+def test_many_leases_are_freed_in_the_background(client):
+    client.config_resetstat()
+    client.execute_command("LB.ADD small a")
+    client.execute_command("LB.PICK small COUNT 1000 LEASE 60000")
+    client.unlink("small")
+    eventually(lambda: client.info("memory")["lazyfreed_objects"] == 1)
+
+
 def test_a_pick_touches_who_watches(web, server):
     """WATCH: a pick is a change; one that found nobody is none."""
     with server.client() as other:
