@@ -594,11 +594,13 @@ def test_names_and_keys_are_any_bytes(server, name):
         ("lb.done web 7-1 fail latency 5", "LB.DONE web 7-1 FAIL LATENCY 5"),
     ],
 )
-def test_keywords_are_the_same_in_upper_and_lower_case(lb, command, same):
-    lb("LB.ADD web a 5 b 3 c 2")
-    lb("COPY web copy")
-    assert lb(command) == lb(same.replace(" web", " copy", 1))
-    assert digest(lb) == lb("DEBUG DIGEST-VALUE copy")
+def test_keywords_are_the_same_in_upper_and_lower_case(manual, command, same):
+    with manual.client() as client:
+        lb = client.execute_command
+        lb("LB.ADD web a 5 b 3 c 2")
+        lb("COPY web copy")
+        assert lb(command) == lb(same.replace(" web", " copy", 1))
+        assert digest(lb) == lb("DEBUG DIGEST-VALUE copy")
 
 
 @pytest.mark.parametrize(
