@@ -77,6 +77,18 @@ class Callgrind(Server):
             once, twice = (self._instructions(wire, lambda k=k: run(k)) for k in (rounds, 2 * rounds))
         return (twice - once) / (rounds * len(batch))
 
+    def calls(self, function: str, wire: Wire, command: str, n: int) -> int:
+        """How often functions whose names match are called, by anybody, while such a command runs n times."""
+
+        def work() -> None:
+            wire.send(pack(words(command)) * n)
+            for _ in range(n):
+                assert not isinstance(wire.read(), Refused)
+
+        self._instructions(wire, work)
+        profile = (self.folder / f"counts.{self._counts}").read_text()
+        return sum(int(calls) for calls in re.findall(rf"^cfn=(?:{function})\ncalls=(\d+)", profile, re.M))
+
     def _instructions(self, wire: Wire, work: Callable[[], None]) -> int:
         """How many instructions the server ran for `work`."""
         wire.ask("ECHO begin")

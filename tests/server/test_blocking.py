@@ -2,6 +2,7 @@
 its client or its server."""
 
 import contextlib
+import random
 import select
 import statistics
 import time
@@ -11,6 +12,7 @@ import pytest
 from callgrind import Callgrind, missing
 from conftest import module
 from server import eventually
+from test_equality import member, payload
 from test_persistence import is_linked, replica_of, stream
 from wire import Refused, Wire, pack, words
 
@@ -58,7 +60,7 @@ def take(wire):
     """Makes the pool `web`; the lease is at `wire.taken`."""
     assert wire.ask("LB.ADD web a") == 1
     assert wire.ask("LB.LIMIT web BACKEND a MAX 1") == "OK"
-    wire.taken = lease(wire.ask("LB.PICK web LEASE 60000"))
+    wire.taken = lease(wire.ask("LB.PICK web LEASE 60000 OWNER holder"))
     return wire
 
 
@@ -130,10 +132,15 @@ def test_nor_does_one_that_comes_right_behind_another_pool(server, web, command)
 
 # What wakes whom
 
+# A pool with the backend `b`, which can have one lease.
+ONE_PLACE = payload(
+    (1, 0, 0, b"\0"), [member(b"b", 1, 0, 0, 0)], (0, 0, (0, None), 0, 0), [(0, (1, None), 0, [0] * 5)]
+)
 # What happens, and what frees one place in the pool `web`.
 FREE = {
     "DONE": "LB.DONE web {taken}",
     "RENEW": "LB.RENEW web {taken} 1",
+    "RELEASE": "LB.RELEASE web OWNER holder",
     "MAX": "LB.LIMIT web BACKEND a MAX 2",
     "ADD": ["LB.ADD web b 0", "LB.LIMIT web BACKEND b MAX 1", "LB.ADD web b 1"],
     "SET": ["LB.LIMIT web MAX 2", "LB.SET web a 1 b 1"],
@@ -152,6 +159,7 @@ FREE = {
     "RENAME": "RENAME other web",
     "COPY": "COPY other web REPLACE",
     "RESTORE": "RESTORE other",
+    "LOAD": [[b"LB.LOAD", b"web", ONE_PLACE, b"REPLACE"]],
     "DEL and ADD": ["DEL web", "LB.LIMIT web MAX 1", "LB.ADD web b"],
     "MOVE": ["DEL web", "SELECT 1", "MOVE web 0", "SELECT 0"],
     "SWAPDB": ["SWAPDB 0 1"],
@@ -196,6 +204,27 @@ def test_a_refilled_bucket_wakes_as_many_as_it_has_tokens(server):
         begun = time.monotonic()
         assert [waiter.read() for waiter in waiters] == [b"a"] * 3
         assert time.monotonic() - begun > 0.35
+
+
+@pytest.mark.parametrize(("where", "rate"), [("", "1 10"), ("BACKEND a", "1 10"), ("BACKEND a", "0 0")])
+def test_a_raised_rate_wakes(server, where, rate):
+    with Wire(server.port) as wire:
+        wire.ask("LB.ADD web a")
+        wire.ask(f"LB.LIMIT web {where} RATE 1 3600000")
+        wire.ask("LB.PICK web")
+        waiters = [Waiter(server, "LB.PICK web BLOCK 0") for _ in range(3)]
+        wire.ask(f"LB.LIMIT web {where} RATE {rate}")
+        assert [waiter.read() for waiter in waiters] == [b"a"] * 3
+
+
+def test_a_pool_that_comes_from_another_server_wakes(server, new_server):
+    with Wire(new_server().port) as there:
+        there.ask("LB.ADD web a")
+        there.ask("LB.LIMIT web BACKEND a MAX 1")
+        with Waiter(server) as first, Waiter(server) as second:
+            assert there.ask(f"MIGRATE 127.0.0.1 {server.port} web 0 10000") == "OK"
+            assert first.read()[0] == b"a"
+            assert second.waits()
 
 
 def test_all_who_can_be_served_are_served_at_once(server, web):
@@ -368,6 +397,95 @@ def test_what_a_waiter_was_given_is_in_the_stream(new_server):
     dones = [number for number, c in enumerate(commands) if c[0] == b"LB.DONE"]
     given = [number for number, c in enumerate(commands) if b"me" in c]
     assert dones[0] < given[0]
+
+
+def test_whatever_waiters_are_given_is_the_same_everywhere(new_server):
+    """Clients wait, are served, time out, and are killed, while an operator does anything to their pool."""
+    primary = new_server(**AOF)
+    replica = new_server(**replica_of(primary))
+    eventually(lambda: is_linked(replica))
+    chance = random.Random(5)
+    clients: list[Wire] = []
+    asked, ids, killed, busiest = {}, set(), set(), 0
+    with Wire(primary.port) as wire:
+        for command in MIX_BEGINS:
+            assert not isinstance(wire.ask(command), Refused)
+        for _ in range(1500):
+            event = chance.random()
+            if event < 0.4 and len(asked) < 15:
+                client = clients.pop() if clients else Wire(primary.port)
+                client.id = client.ask("CLIENT ID")
+                client.send(
+                    pack(words(f"LB.PICK web {chance.choice(MIX_WANTED)} BLOCK {chance.randrange(60)}"))
+                )
+                asked[client.id] = client
+            elif event < 0.75:
+                held = wire.ask("LB.LEASES web")
+                if held:
+                    wire.ask([b"LB.DONE", b"web", chance.choice(held)[1]])
+            elif event < 0.95:
+                for command in chance.choice(MIX_OPERATOR):
+                    assert not isinstance(answer := wire.ask(command), Refused), answer
+            elif asked:
+                gone = chance.choice([*asked])
+                how = chance.choice(["KILL ID {}", "UNBLOCK {} ERROR", "UNBLOCK {} TIMEOUT"])
+                wire.ask(f"CLIENT {how.format(gone)}")
+                killed |= {gone} if "KILL" in how else set()
+            for id, client in list(asked.items()):
+                if select.select([client._socket], [], [], 0)[0]:
+                    del asked[id]
+                    given = set()
+                    with contextlib.suppress(AssertionError if id in killed else ()):
+                        given = {word for word in flat(client.read()) if b"-" in word}
+                    clients += [client] if id not in killed else []
+                    assert not given & ids
+                    ids |= given
+            busiest = max(busiest, len(wire.ask("LB.LEASES web BACKEND a")))
+        assert busiest == 2 and len(ids) > 100
+        for client in asked:
+            wire.ask(f"CLIENT KILL ID {client}")
+        wire.ask("DEL other")
+        # Then nothing is due any more.
+        wire.ask("LB.LIMIT web BACKEND c RATE 0 0")
+        eventually(lambda: leases(wire, "web") == 0)
+        with Wire(replica.port) as other:
+            digest = "DEBUG DIGEST-VALUE web"
+            eventually(lambda: other.ask(digest) == wire.ask(digest))
+            last = other.ask(digest)
+    primary.kill()
+    again = new_server(folder=primary.folder, module_args=["clock", "manual"], **AOF)
+    with Wire(again.port) as wire:
+        assert wire.ask(digest) == last
+
+
+MIX_BEGINS = ["LB.ADD web a 5 b 3 c 1", "LB.LIMIT web BACKEND a MAX 2", "LB.LIMIT web BACKEND b MAX 1"]
+MIX_BEGINS += ["LB.LIMIT web BACKEND c RATE 1 20 BURST 2 TIER 1", "LB.LIMIT web MAX 4"]
+MIX_WANTED = [
+    "LEASE 300",
+    "lc LEASE 60",
+    "p2c LEASE 5 OWNER me",
+    "COUNT 3 LEASE 200",
+    "random",
+    "wrandom COUNT 2",
+]
+MIX_WANTED += ["rr COUNT 3 DISTINCT LEASE 100 OWNER me", "EXCLUDE 1 a LEASE 200", "EXCLUDE 2 a b LEASE 90"]
+MIX_OPERATOR = [
+    ["LB.RELEASE web OWNER me"],
+    ["LB.STATE web a down", "LB.STATE web a up"],
+    ["LB.STATE web b drain", "LB.LIMIT web MAX 1", "LB.STATE web b up", "LB.LIMIT web MAX 4"],
+    ["LB.WEIGHT web c 0", "LB.ADD web d 2", "LB.WEIGHT web c 1", "LB.REM web d"],
+    ["RENAME web other", "RENAME other web"],
+    ["COPY web other REPLACE", "RENAME other web"],
+    ["MULTI", "LB.RELEASE web OWNER me", "LB.PICK web LEASE 40", "EXEC"],
+    ["MULTI", "LB.LIMIT web MAX 0", "LB.LIMIT web MAX 4", "EXEC"],
+]
+
+
+def flat(answer):
+    """The words of a reply."""
+    if isinstance(answer, list):
+        return [word for part in answer for word in flat(part)]
+    return [answer] if isinstance(answer, bytes) else []
 
 
 def leases(wire, key):
@@ -602,6 +720,20 @@ def test_who_waits_for_a_key_whose_slot_moves_is_told_where_it_is(new_server):
         assert waiter.read() == f"MOVED {slot} 127.0.0.1:{nodes[1].port}"
     assert stays.waits()
     there.ask(f"LB.DONE web {here.taken}")
+    assert there.ask("LB.PICK web BLOCK 0") == b"a"
+
+
+@pytest.mark.needs("valkey 9.0", "CLUSTER MIGRATESLOTS")
+def test_so_is_who_waits_when_the_slot_moves_as_one(new_server):
+    nodes, here, there = cluster(new_server)
+    take(here)
+    slot = slots(here, "KEYSLOT", "web")
+    moved, stays = Waiter(nodes[0]), Waiter(nodes[0], "LB.PICK elsewhere BLOCK 0")
+    target = slots(there, "MYID").decode()
+    slots(here, "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target)
+    assert moved.read() == f"MOVED {slot} 127.0.0.1:{nodes[1].port}"
+    assert stays.waits()
+    assert there.ask(f"LB.DONE web {here.taken}") == 1
     assert there.ask("LB.PICK web BLOCK 0") == b"a"
 
 

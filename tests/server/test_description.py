@@ -9,6 +9,7 @@ import select
 import struct
 import subprocess
 import termios
+from pathlib import Path
 
 import pytest
 import redis
@@ -17,6 +18,7 @@ from server import waiting
 from syntax import syntax
 from wire import Wire
 
+CARGO = Path(__file__).parents[2] / "Cargo.toml"
 # Of each command its arity, its flags, and what it does to its key.
 COMMANDS = {
     "LB.ADD": (-3, {"write", "denyoom", "fast"}, {"RW", "update"}),
@@ -187,6 +189,13 @@ def test_info_counts_picks_and_refusals(client):
     with pytest.raises(redis.ResponseError):
         client.execute_command("LB.PICK web COUNT 0")
     after = client.info("lb")
-    assert re.fullmatch(r"\d+\.\d+\.\d+", after["lb_version"])
     assert after["lb_picks"] == before["lb_picks"] + 4
     assert after["lb_refused_commands"] == before["lb_refused_commands"] + 1
+
+
+def test_the_version_is_told_alike(client):
+    version = re.search(r'^version = "(\d+)\.(\d+)\.(\d+)"$', CARGO.read_text(), re.M)
+    major, minor, patch = map(int, version.groups())
+    assert client.info("lb")["lb_version"] == f"{major}.{minor}.{patch}"
+    (told,) = [of for of in client.module_list() if of["name"] == "lb"]
+    assert told["ver"] == 10_000 * major + 100 * minor + patch

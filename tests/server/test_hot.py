@@ -169,6 +169,18 @@ def test_a_change_reaches_every_shard(client, recipes):
     assert "b2" in picks_of(gateways, 100)
 
 
+def test_shards_divide_what_limits_a_pool(client, recipes):
+    """Each has a k-th, and who comes to one gets no more though there is room in the others."""
+    k, most = 4, 12
+    one = recipes.ShardedPool([client], "pool", k)
+    one.create({"a": 1})
+    for limit in ["MAX", most // k], ["MAX", 0, "RATE", most // k, 3_600_000, "BURST", most // k]:
+        assert one.change("LB.LIMIT", *limit) == ["OK"] * k
+        given = one.change("LB.PICK", "COUNT", 100, "LEASE", 600_000)
+        assert [len(leases) for leases in given] == [most // k] * k
+        assert one.pick() is None
+
+
 def test_shards_lie_evenly_on_the_slots(client, recipes):
     text = README.read_text()
     for k in 2, 3, 4, 6, 8, 12, 16:

@@ -506,6 +506,21 @@ def test_no_id_comes_again_when_primaries_change(new_server):
     assert_no_id_twice(granted)
 
 
+def test_no_id_comes_again_where_a_pool_is_moved_to_and_back(server, new_server):
+    other = new_server()
+    granted = []
+    with server.client() as here, other.client() as there:
+        here.execute_command("LB.ADD web a 1 b 2")
+        for _ in range(3):
+            more(here, ["web"], granted)
+            assert here.migrate("127.0.0.1", other.port, "web", 0, 10_000, copy=True, replace=True) == "OK"
+            for client in (here, there, here, there):
+                more(client, ["web"], granted)
+            assert there.migrate("127.0.0.1", server.port, "web", 0, 10_000, replace=True) == "OK"
+            more(here, ["web"], granted)
+    assert_no_id_twice(granted)
+
+
 # Going on elsewhere
 
 
@@ -558,6 +573,23 @@ def test_a_lease_is_known_by_its_id_wherever_its_pool_goes(new_server, way):
         assert [client.execute_command("LB.DONE", key, id) for id in held] == [1] * 6
         # They live on their own.
         assert ids(original.execute_command) == held
+
+
+def test_leases_in_a_copy_end_by_their_deadline_as_their_holders_know_nothing_of_it(lb):
+    lb("LB.LIMIT web MAX 3")
+    held = [id for _, id in lb("LB.PICK web rr COUNT 3 LEASE 500")]
+    lb("COPY web twin")
+    assert [lb(f"LB.DONE web {id}") for id in held] == [1, 1, 1]
+    assert lb("LB.LEASES web") == []
+    assert (ids(lb, key="twin"), lb("LB.PICK twin")) == (held, None)
+    lb("LB.TICK twin 1509")
+    assert ids(lb, key="twin") == held
+    lb("LB.TICK twin 1510")
+    assert lb("LB.LEASES twin") == []
+    told = {backend: dict_of(of) for backend, of in dict_of(lb("LB.STATS twin")).items()}
+    assert {backend: (of["expired"], of["done"]) for backend, of in told.items()} == dict.fromkeys(
+        "abc", (1, 0)
+    )
 
 
 def test_whoever_follows_has_the_same_leases_at_any_time(new_server):
@@ -657,6 +689,48 @@ def test_a_million_leases_take_64_bytes_each(server):
         eventually(lambda: client.info("memory")["used_memory"] - before < 1_000_000)
 
 
+def test_the_name_of_an_owner_is_kept_once(client):
+    """However many leases it has. Nothing of it stays when they have ended."""
+    lb = client.execute_command
+    lb("LB.ADD web a 5 b 3 c 2")
+    before = client.memory_usage("web", samples=0)
+    owners = [f"{number:0512}" for number in range(100)]
+    for owner in owners:
+        lb("LB.PICK", "web", "COUNT", 100, "LEASE", 10**9, "OWNER", owner)
+    # What each name takes beside its bytes: an entry in a table, a list, and what an allocator rounds up.
+    assert client.memory_usage("web", samples=0) - before <= 10_000 * 64 + 100 * (512 + 256)
+    assert sum(lb("LB.RELEASE", "web", "OWNER", owner) for owner in owners) == 10_000
+    assert client.memory_usage("web", samples=0) < 4096
+
+
+@pytest.mark.skipif(callgrind.missing() is not None, reason="counts instructions by valgrind")
+@pytest.mark.timeout(300)
+def test_lc_costs_little_among_many_backends(binary):
+    """O(log n) a pick, and O(k log n) where the k least busy ones are passed over."""
+    if binary != installed():
+        pytest.skip("instructions are counted on one server")
+    server = callgrind.Callgrind(binary, module(), ["clock", "manual"])
+    cost = {}
+    try:
+        server.start()
+        with Wire(server.port) as wire:
+            for backends in 100, 20_000:
+                wire.ask(f"LB.ADD {backends} " + " ".join(f"b{n} {n % 7 + 1}" for n in range(backends)))
+                wire.ask(f"LB.PICK {backends} random COUNT 10000 LEASE 100000000")
+                for k in 0, 10, 50:
+                    idle = wire.ask(f"LB.PEEK {backends} lc COUNT {k} DISTINCT") if k else []
+                    exclude = " ".join([f"EXCLUDE {k}", *(name.decode() for name in idle)]) if k else ""
+                    grant = f"LB.PICK {backends} lc {exclude} LEASE 100000 OWNER me"
+                    cost[backends, k] = server.cost([grant, f"LB.RELEASE {backends} OWNER me"], 128)
+    finally:
+        server.close()
+    print(cost)
+    for k in 0, 10, 50:
+        assert cost[20_000, k] <= 2 * cost[100, k], cost
+    for backends in 100, 20_000:
+        assert cost[backends, 50] <= 5 * cost[backends, 10], cost
+
+
 @pytest.mark.skipif(callgrind.missing() is not None, reason="counts instructions by valgrind")
 @pytest.mark.timeout(600)
 def test_a_million_open_leases_cost_a_command_little(binary):
@@ -688,6 +762,9 @@ def costs(server, wire, key, leases):
         )
     cost["LB.RENEW"] = server.cost([f"LB.RENEW {key} 7-1 50000", f"LB.RENEW {key} 7-1 500000000"], 128)
 
+    for look in [f"LB.PEEK {key} lc", f"LB.LEASES {key} COUNT 10", f"LB.STATS {key} a", f"LB.WHEN {key}"]:
+        cost[look.replace(key, "key")] = server.cost([look], 128)
+
     def done(numbers):
         wire.send(b"".join(pack(words(f"LB.DONE {key} 7-{number}")) for number in numbers))
         assert all(wire.read() for _ in numbers)
@@ -700,4 +777,17 @@ def costs(server, wire, key, leases):
     twice, once = numbers[:60], numbers[60:90]
     counted = [server._instructions(wire, lambda some=some: done(some)) for some in (twice, once)]
     cost["LB.DONE"] = (counted[0] - counted[1]) / 30
+
+    # One after another ends by its deadline.
+    for number in range(1, 91):
+        wire.ask(f"LB.PICK {key} LEASE {10 * number}")
+
+    def tick(numbers):
+        wire.send(b"".join(pack(words(f"LB.TICK {key} {10 * number + 10}")) for number in numbers))
+        assert all(wire.read() == "OK" for _ in numbers)
+
+    counted = [
+        server._instructions(wire, lambda some=some: tick(some)) for some in (range(1, 61), range(61, 91))
+    ]
+    cost["the end of a lease by its deadline"] = (counted[0] - counted[1]) / 30
     return cost

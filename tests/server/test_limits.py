@@ -7,10 +7,19 @@ import time
 import pytest
 import redis
 
+from server import eventually
 from test_crash import dict_of
+from test_persistence import is_linked, replica_of
 
 ALGORITHMS = ["rr", "wrr", "random", "wrandom", "lc", "p2c"]
-OPTIONS = ["", "COUNT 3", "COUNT 3 DISTINCT", "EXCLUDE 1 b", "COUNT 2 EXCLUDE 2 a x"]
+OPTIONS = [
+    "",
+    "COUNT 3",
+    "COUNT 3 DISTINCT",
+    "EXCLUDE 1 b",
+    "COUNT 2 EXCLUDE 2 a x",
+    "COUNT 3 DISTINCT EXCLUDE 1 c",
+]
 
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
 
@@ -194,6 +203,28 @@ def run_at_once(work, clients):
     for thread in threads:
         thread.join()
     assert not failed
+
+
+@pytest.mark.parametrize("limit", ["MAX 10", "RATE 10 3600000 BURST 10"])
+@pytest.mark.parametrize("tail", [0, 3])
+def test_a_failover_lets_a_limit_be_exceeded_by_the_tail_alone(new_server, limit, tail):
+    """By as much as the new primary never got; by nothing where WAIT had said that it has all."""
+    primary = new_server()
+    replica = new_server(**replica_of(primary))
+    eventually(lambda: is_linked(replica))
+    with primary.client() as here, replica.client() as there:
+        here.execute_command("LB.ADD web a")
+        here.execute_command(f"LB.LIMIT web {limit}")
+        known = leased(here.execute_command("LB.PICK web COUNT 4 LEASE 600000"))
+        assert here.wait(1, 30_000) == 1
+        there.replicaof("NO", "ONE")
+        lost = leased(here.execute_command(f"LB.PICK web COUNT {tail} LEASE 600000")) if tail else []
+        primary.kill()
+        granted = leased(there.execute_command("LB.PICK web COUNT 100 LEASE 600000"))
+        assert (len(lost), len(known + granted)) == (tail, 10)
+        # What nobody knows of frees nothing.
+        assert [there.execute_command("LB.DONE", "web", id) for id in lost + known] == [0] * tail + [1] * 4
+        assert len(set(known + lost + granted)) == 10 + tail
 
 
 # RATE and BURST

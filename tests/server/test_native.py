@@ -228,6 +228,24 @@ def test_eviction_takes_pools_like_any_key(client):
         client.config_set("maxmemory-policy", "noeviction")
 
 
+@pytest.mark.parametrize("policy", ["volatile-lru", "volatile-ttl"])
+def test_eviction_of_what_expires_spares_pools(client, policy):
+    for pool in range(20):
+        add(client, f"pool:{pool}", 50)
+        limited(client, f"pool:{pool}", 50)
+    pools = {key: digest(client, key) for key in client.keys()}
+    client.config_set("maxmemory-policy", policy)
+    client.config_set("maxmemory", client.info("memory")["used_memory"] + 1_000_000)
+    try:
+        for cached in range(3000):
+            client.set(f"cached:{cached}", "x" * 1000, ex=100_000)
+        assert client.info("stats")["evicted_keys"] > 0
+        assert {key: digest(client, key) for key in client.keys("pool:*")} == pools
+    finally:
+        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory-policy", "noeviction")
+
+
 def test_scripts_and_transactions(web):
     """MULTI/EXEC and Lua see each pick at once, and take part in the same order."""
     pipeline = web.pipeline()
