@@ -4,7 +4,7 @@
     scripts/bench hot|queues [--quick]    simulations, with files of their own: see hot.py and queues.py
 
 Parts: instructions (needs valgrind), throughput, latency, values (memory, RDB, DUMP), promises (what the
-rivals keep) and scale (a million pools). Without any: all of them, in about 20 minutes, or with --quick the
+rivals keep) and scale (a million pools). Without any: all of them, in about 15 minutes, or with --quick the
 first four, in less than two. --only runs the cases whose titles the pattern finds, and INCR.
 
 Servers: the installed one and redis-8.2.3, or those of $REDIS_LB_SERVERS. All but the instructions are of the

@@ -20,7 +20,7 @@ Markers
     @pytest.mark.needs("7.0", "COMMAND DOCS")       skips older servers; also "redis 7.4", "valkey 9.0"
     @pytest.mark.long                               runs only with REDIS_LB_LONG=1
     @pytest.mark.heavy                              with REDIS_LB_LONG=1 on all servers, else on the installed
-                                                    one, the newest Redis and the newest Valkey
+                                                    one and the newest Valkey
     @pytest.mark.timeout(300)                       instead of 120 s
 
 Environment
@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="long: set REDIS_LB_LONG=1"))
         binary = item.callspec.params.get("binary") if hasattr(item, "callspec") else None
         if item.get_closest_marker("heavy") and os.environ.get("REDIS_LB_LONG") != "1":
-            if binary not in [installed(), newest("redis"), newest("valkey")]:
+            if binary not in [installed(), newest("valkey")]:
                 item.add_marker(pytest.mark.skip(reason="heavy: set REDIS_LB_LONG=1"))
         for marker in item.iter_markers("needs"):
             version, why = marker.args
