@@ -73,7 +73,7 @@ pub struct Key<'a> {
 impl Key<'_> {
     #[inline(always)]
     pub(super) fn open(place: Place, mode: u32) -> Result<Self, Error> {
-        let raw = api!(RedisModule_OpenKey(place.ctx, place.name, mode as c_int));
+        let raw = Key::open_raw(place, mode);
         let value = if api!(RedisModule_ModuleTypeGetType(raw)) == datatype::pool_type() {
             let value: *mut Value = api!(RedisModule_ModuleTypeGetValue(raw)).cast();
             // SAFETY: values of this type are made by `set` or `datatype`, from a `Box<Value>`.
@@ -86,17 +86,11 @@ impl Key<'_> {
         } else {
             Err(Error::wrong_type())
         };
-        let key = |value| Key {
-            place,
-            raw,
-            value,
-            is_lent: false,
-            call: PhantomData,
-        };
+        // Made here and not before: to fill it in later costs each command ten moves.
         match value {
-            Ok(value) => Ok(key(value)),
+            Ok(value) => Ok(Key::of(place, raw, value)),
             Err(error) => {
-                drop(key(ptr::null_mut()));
+                drop(Key::of(place, raw, ptr::null_mut()));
                 Err(error)
             }
         }
@@ -333,7 +327,8 @@ impl Key<'_> {
 
     /// Puts that value at the key, in place of anything that is there if it may be replaced.
     pub(super) fn put(place: Place, value: Value, replace: bool) -> Result<(), Error> {
-        let mut key = Key::unread(place, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE);
+        let raw = Key::open_raw(place, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE);
+        let mut key = Key::of(place, raw, ptr::null_mut());
         let is_missing =
             api!(RedisModule_KeyType(key.raw)) == raw::REDISMODULE_KEYTYPE_EMPTY as c_int;
         if !is_missing && !replace {
@@ -348,11 +343,16 @@ impl Key<'_> {
     }
 
     #[inline(always)]
-    fn unread(place: Place, mode: u32) -> Self {
+    fn open_raw(place: Place, mode: u32) -> *mut raw::RedisModuleKey {
+        api!(RedisModule_OpenKey(place.ctx, place.name, mode as c_int))
+    }
+
+    #[inline(always)]
+    fn of(place: Place, raw: *mut raw::RedisModuleKey, value: *mut Value) -> Self {
         Key {
             place,
-            raw: api!(RedisModule_OpenKey(place.ctx, place.name, mode as c_int)),
-            value: ptr::null_mut(),
+            raw,
+            value,
             is_lent: false,
             call: PhantomData,
         }

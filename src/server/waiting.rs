@@ -104,6 +104,12 @@ enum Outcome {
     Refused(String),
 }
 
+impl Outcome {
+    fn fault() -> Outcome {
+        Outcome::Refused(Error::bug().message().into())
+    }
+}
+
 impl Queue {
     fn add(&mut self, arrival: u64, waiter: Waiter) {
         match self.kinds.get_mut(&waiter.excluded) {
@@ -254,10 +260,7 @@ pub fn serve(key: &mut Key) {
             && guarded("a pick for who waits", || give(key, &at, &waiter)).is_none()
         {
             key.poison();
-            end(
-                waiter.client,
-                Outcome::Refused(Error::bug().message().into()),
-            );
+            end(waiter.client, Outcome::fault());
         }
     }
 }
@@ -386,7 +389,7 @@ unsafe extern "C" fn time_out(_: Ctx, client: *mut c_void) {
         }
     });
     if timed_out.is_none() && leave().is_some() {
-        end(client, Outcome::Refused(Error::bug().message().into()));
+        end(client, Outcome::fault());
     }
 }
 
