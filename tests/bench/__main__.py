@@ -20,8 +20,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from statistics import median, quantiles
@@ -153,7 +151,7 @@ def measure(binary: Binary, module: Path, options: argparse.Namespace, is_first:
         if "instructions" in parts:
             costs: Costs = {}
             for start in range(effort["starts"]):
-                with closing(callgrind.Callgrind(binary, module, loadmodule=floor(), **settings)) as server:
+                with callgrind.Callgrind(binary, module, loadmodule=floor(), **settings) as server:
                     some = [case for case in cases if case.counted and case.starts > start]
                     instructions(server, some, effort["share"], costs)
             base = min(costs[cases[0].title])
@@ -161,11 +159,11 @@ def measure(binary: Binary, module: Path, options: argparse.Namespace, is_first:
                 results[title] |= {"instructions": min(all), "instructions ratio": min(all) / base}
         if is_first and parts & {"throughput", "latency"}:
             for group in by_size(cases):
-                with closing(Server(binary, module, loadmodule=floor(), **settings)) as server:
+                with Server(binary, module, loadmodule=floor(), **settings) as server:
                     timed(server, group, parts, effort, results)
     if is_first and "values" in parts:
         say(f"{binary.name}: values")
-        with closing(Server(binary, module)) as server:
+        with Server(binary, module) as server:
             data["values"] = values(server, effort["rounds"])
     if is_first and "promises" in parts:
         say(f"{binary.name}: promises of the rivals")
@@ -187,15 +185,6 @@ def floor() -> str:
         ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, source], check=True
     )
     return f'"{library}"'
-
-
-@contextmanager
-def closing(server: Server) -> Iterator[Server]:
-    """The server, started, and closed in the end."""
-    try:
-        yield server.start()
-    finally:
-        server.close()
 
 
 def processor() -> str:

@@ -99,12 +99,8 @@ def scale(binary: Binary, module: Path, floor: str, keys: int, members: int, is_
     """One server for each kind, one after the other."""
     answers = {}
     for kind in "zset", "pool":
-        server = Server(binary, module, loadmodule=floor)
-        try:
-            server.start()
+        with Server(binary, module, loadmodule=floor) as server:
             answers[kind] = keyspace(server, kind, keys, members)
             effort = (0.3, 3) if is_quick else (0.5, 5)
             answers[f"{kind}, spread"] = spread(server, kind, keys, *effort)
-        finally:
-            server.close()
     return answers

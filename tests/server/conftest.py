@@ -7,6 +7,8 @@ Fixtures
     client      a client of it: `client.execute_command("LB.PICK web wrr COUNT 3") == ["a", "a", "b"]`.
                 It answers str; `server.client(decode_responses=False)` answers bytes, `protocol=3` speaks
                 RESP3. (redis-py splits the first argument at blanks: give odd names as further arguments.)
+    lb          sends a command that is written as one line to `manual`: `lb("LB.PICK web LEASE 500")`.
+                There is a pool `web` (a 5, b 3, c 2, seed 1), whose clock stands at 1000 ms.
     new_server  a factory of servers of the test's own, gone when it ends:
                     primary = new_server(appendonly="yes", aof_use_rdb_preamble="no")
                     replica = new_server(replicaof=f"127.0.0.1 {primary.port}")
@@ -21,6 +23,7 @@ Markers
     @pytest.mark.long                               runs only with REDIS_LB_LONG=1
     @pytest.mark.heavy                              with REDIS_LB_LONG=1 on all servers, else on the installed
                                                     one and the newest Valkey
+    @pytest.mark.once("it counts instructions")     on the installed server only
     @pytest.mark.timeout(300)                       instead of 120 s
 
 Environment
@@ -65,6 +68,9 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("heavy") and os.environ.get("REDIS_LB_LONG") != "1":
             if binary not in [installed(), newest("valkey")]:
                 item.add_marker(pytest.mark.skip(reason="heavy: set REDIS_LB_LONG=1"))
+        for marker in item.iter_markers("once"):
+            if binary != installed():
+                item.add_marker(pytest.mark.skip(reason=marker.args[0]))
         for marker in item.iter_markers("needs"):
             version, why = marker.args
             if binary and not binary.satisfies(version):
@@ -126,6 +132,15 @@ def emptied(server):
 def client(server):
     with server.client() as client:
         yield client
+
+
+@pytest.fixture
+def lb(manual):
+    with manual.client() as client:
+        client.execute_command("LB.ADD web a 5 b 3 c 2")
+        client.execute_command("LB.SEED web 1")
+        client.execute_command("LB.TICK web 1000")
+        yield client.execute_command
 
 
 @pytest.fixture

@@ -162,6 +162,17 @@ class Server:
         """SIGCONT."""
         self._process.send_signal(signal.SIGCONT)
 
+    def __enter__(self) -> "Server":
+        """Start it, and close it in the end."""
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """End it and remove its folder, if that is its own."""
         self.kill()

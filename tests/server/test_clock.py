@@ -14,7 +14,7 @@ import pytest
 import callgrind
 from conftest import module
 from server import eventually, waiting
-from servers import environment, installed
+from servers import environment
 from test_blocking import AOF, Waiter, lease, leases, slots
 from test_persistence import is_linked, replica_of, rewritten, stream
 from wire import Refused, Wire, pack, words
@@ -129,13 +129,11 @@ def test_what_is_due_is_done_without_a_command(new_server):
 
 
 @pytest.mark.skipif(callgrind.missing() is not None, reason=callgrind.missing() or "")
+@pytest.mark.once("calls are counted on one server")
 def test_where_time_does_not_matter_nobody_looks_at_a_clock(binary):
     """Nor where there are limits in which time changes nothing. The few calls of the timer count too."""
-    if binary != installed():
-        pytest.skip("calls are counted on one server")
-    server, picks = callgrind.Callgrind(binary, module()), 2000
-    try:
-        server.start()
+    picks = 2000
+    with callgrind.Callgrind(binary, module()) as server:
         with Wire(server.port) as wire:
             for command in [
                 *(f"LB.ADD {key} a 5 b 1 c 1" for key in ("plain", "limited", "timed")),
@@ -149,8 +147,6 @@ def test_where_time_does_not_matter_nobody_looks_at_a_clock(binary):
                 key: server.calls("RM_Milliseconds|RM_CachedMicroseconds", wire, command, picks)
                 for key, command in commands.items()
             }
-    finally:
-        server.close()
     assert calls["timed"] >= picks
     assert calls["plain"] < picks / 2 and calls["limited"] < picks / 2, calls
 

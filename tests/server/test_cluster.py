@@ -814,22 +814,13 @@ def test_no_pick_is_wrong_while_the_cluster_changes(operator, binary):
     with operator.strictly("slots move pool by pool"):
         for client in CLIENTS:
             operator.split(client)
-    with operator.strictly("a primary joins and is drained"):
-        joined = operator.join(0.05)
-    with operator.strictly("it leaves"):
-        operator.leave(joined)
+    nodes_come_and_go(operator, 0.05)
     if binary.satisfies("valkey 9.0"):
         with operator.strictly("slots move as one"):
             operator.move_atomically(a, b)
-    with operator.carefully("a primary dies and is back at once", b) as seen:
-        operator.restart(b)
-    assert not seen.repeated
-    with operator.carefully("a primary dies", a) as seen:
-        operator.kill(a)
-    assert_little_is_repeated(seen)
-    with operator.carefully("a primary dies unreplicated", b) as seen:
-        lacking = operator.kill_unreplicated(b)
-    assert 0 < seen.repeated.total() <= lacking
+    it_dies_and_is_back(operator, b)
+    it_dies(operator, a)
+    it_dies_unreplicated(operator, b)
     operator.end()
 
 
@@ -854,25 +845,40 @@ def test_no_pick_is_wrong_for_long(operator, binary):
         with operator.strictly("replicas take over as planned"):
             for primary in primaries:
                 operator.fail_over(primary)
-        with operator.strictly("a primary joins and is drained"):
-            joined = operator.join(1)
-        with operator.strictly("it leaves"):
-            operator.leave(joined)
+        nodes_come_and_go(operator, 1)
         for victim in cluster.primaries():
-            with operator.carefully("a primary dies and is back at once", victim) as seen:
-                operator.restart(victim)
-            assert not seen.repeated
-            with operator.carefully("a primary dies", victim) as seen:
-                operator.kill(victim)
-            assert_little_is_repeated(seen)
-        victim = cluster.primaries()[turn % PRIMARIES]
-        with operator.carefully("a primary dies unreplicated", victim) as seen:
-            lacking = operator.kill_unreplicated(victim)
-        assert 0 < seen.repeated.total() <= lacking
+            it_dies_and_is_back(operator, victim)
+            it_dies(operator, victim)
+        it_dies_unreplicated(operator, cluster.primaries()[turn % PRIMARIES])
         victim = cluster.primaries()[turn % PRIMARIES]
         with operator.carefully("a primary hangs", victim):
             operator.hang(victim)
     operator.end()
+
+
+def nodes_come_and_go(operator, weight: float) -> None:
+    with operator.strictly("a primary joins and is drained"):
+        joined = operator.join(weight)
+    with operator.strictly("it leaves"):
+        operator.leave(joined)
+
+
+def it_dies_and_is_back(operator, victim: Server) -> None:
+    with operator.carefully("a primary dies and is back at once", victim) as seen:
+        operator.restart(victim)
+    assert not seen.repeated
+
+
+def it_dies(operator, victim: Server) -> None:
+    with operator.carefully("a primary dies", victim) as seen:
+        operator.kill(victim)
+    assert_little_is_repeated(seen)
+
+
+def it_dies_unreplicated(operator, victim: Server) -> None:
+    with operator.carefully("a primary dies unreplicated", victim) as seen:
+        lacking = operator.kill_unreplicated(victim)
+    assert 0 < seen.repeated.total() <= lacking
 
 
 def assert_little_is_repeated(seen: Tally) -> None:

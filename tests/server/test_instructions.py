@@ -70,15 +70,11 @@ def ratios(binary):
     """What the commands cost, as multiples of INCR."""
     costs = {title: [] for title in CASES}
     for _ in range(SERVERS):
-        server = callgrind.Callgrind(binary, module())
-        try:
-            server.start()
+        with callgrind.Callgrind(binary, module()) as server:
             for title, (setup, commands) in CASES.items():
                 with Wire(server.port) as wire:
                     for command in ["FLUSHALL", *setup]:
                         assert not isinstance(wire.ask(command), Refused), command
                 costs[title].append(server.cost(commands, COUNTED))
-        finally:
-            server.close()
     base = min(costs["INCR"])
     return {title: round(min(all) / base, 3) for title, all in costs.items()}

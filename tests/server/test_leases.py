@@ -12,13 +12,12 @@ import redis
 import callgrind
 from conftest import module
 from server import eventually, waiting
-from servers import installed
+from test_commands import ALGORITHMS
 from test_crash import dict_of
 from test_native import used_when_empty
 from test_persistence import WAYS, is_linked, replica_of
 from wire import Refused, Wire, pack, words
 
-ALGORITHMS = ["rr", "wrr", "random", "wrandom", "lc", "p2c"]
 # These do not look at leases, so they pick with LEASE what they pick without.
 BLIND = ["rr", "wrr", "random", "wrandom"]
 
@@ -40,16 +39,6 @@ MALFORMED = [
 ]
 MALFORMED += [b"1-18446744073709551616", b"18446744073709551616-1", b"9" * 100_000, b"-" * 512, b"\xff\xfe-1"]
 MALFORMED += [b"1-1\0", b"\0", b"\r\n", b"%s%n-1", "١-١".encode(), b"OWNER", b"nan-0", b"1e3-1", b"1-1,1-2"]
-
-
-@pytest.fixture
-def lb(manual):
-    """Sends a command that is written as one line. Only LB.TICK moves the clock, which stands at 1000 ms."""
-    with manual.client() as client:
-        client.execute_command("LB.ADD web a 5 b 3 c 2")
-        client.execute_command("LB.SEED web 1")
-        client.execute_command("LB.TICK web 1000")
-        yield client.execute_command
 
 
 def leases(lb, options="", key="web"):
@@ -705,14 +694,11 @@ def test_the_name_of_an_owner_is_kept_once(client):
 
 @pytest.mark.skipif(callgrind.missing() is not None, reason="counts instructions by valgrind")
 @pytest.mark.timeout(300)
+@pytest.mark.once("instructions are counted on one server")
 def test_lc_costs_little_among_many_backends(binary):
     """O(log n) a pick, and O(k log n) where the k least busy ones are passed over."""
-    if binary != installed():
-        pytest.skip("instructions are counted on one server")
-    server = callgrind.Callgrind(binary, module(), ["clock", "manual"])
     cost = {}
-    try:
-        server.start()
+    with callgrind.Callgrind(binary, module(), ["clock", "manual"]) as server:
         with Wire(server.port) as wire:
             for backends in 100, 20_000:
                 wire.ask(f"LB.ADD {backends} " + " ".join(f"b{n} {n % 7 + 1}" for n in range(backends)))
@@ -722,8 +708,6 @@ def test_lc_costs_little_among_many_backends(binary):
                     exclude = " ".join([f"EXCLUDE {k}", *(name.decode() for name in idle)]) if k else ""
                     grant = f"LB.PICK {backends} lc {exclude} LEASE 100000 OWNER me"
                     cost[backends, k] = server.cost([grant, f"LB.RELEASE {backends} OWNER me"], 128)
-    finally:
-        server.close()
     print(cost)
     for k in 0, 10, 50:
         assert cost[20_000, k] <= 2 * cost[100, k], cost
@@ -733,13 +717,10 @@ def test_lc_costs_little_among_many_backends(binary):
 
 @pytest.mark.skipif(callgrind.missing() is not None, reason="counts instructions by valgrind")
 @pytest.mark.timeout(600)
+@pytest.mark.once("instructions are counted on one server")
 def test_a_million_open_leases_cost_a_command_little(binary):
     """At most twice the instructions that it takes with ten."""
-    if binary != installed():
-        pytest.skip("instructions are counted on one server")
-    server = callgrind.Callgrind(binary, module(), ["clock", "manual"])
-    try:
-        server.start()
+    with callgrind.Callgrind(binary, module(), ["clock", "manual"]) as server:
         cost = {}
         with Wire(server.port) as wire:
             for key, leases in [("few", 10), ("many", MILLION)]:
@@ -748,8 +729,6 @@ def test_a_million_open_leases_cost_a_command_little(binary):
         for command, instructions in cost["many"].items():
             print(f"{command}: {cost['few'][command]:.0f} with ten, {instructions:.0f} with a million")
             assert instructions <= 2 * cost["few"][command], command
-    finally:
-        server.close()
 
 
 def costs(server, wire, key, leases):

@@ -8,10 +8,10 @@ import pytest
 import redis
 
 from server import eventually
+from test_commands import ALGORITHMS
 from test_crash import dict_of
 from test_persistence import is_linked, replica_of
 
-ALGORITHMS = ["rr", "wrr", "random", "wrandom", "lc", "p2c"]
 OPTIONS = [
     "",
     "COUNT 3",
@@ -22,16 +22,6 @@ OPTIONS = [
 ]
 
 every_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
-
-
-@pytest.fixture
-def lb(manual):
-    """Sends a command that is written as one line. Only LB.TICK moves the clock, which stands at 1000 ms."""
-    with manual.client() as client:
-        client.execute_command("LB.ADD web a 5 b 3 c 2")
-        client.execute_command("LB.SEED web 1")
-        client.execute_command("LB.TICK web 1000")
-        yield client.execute_command
 
 
 def picked(reply):

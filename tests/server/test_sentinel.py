@@ -36,7 +36,7 @@ from model import Pool, Request
 from proxy import Proxy
 from sentinel import NAME, NODES, Sentinels, follows, primary_of
 from server import BOUND, Server, eventually, is_free
-from servers import Binary, installed
+from servers import Binary
 from standing import HOST, PIDFILE, ROOT, process
 from test_crash import dict_of
 
@@ -488,9 +488,8 @@ def test_failovers(new_server, proxies, binary, guarded, capsys):
 
 
 @pytest.mark.parametrize("block", README_BLOCKS, ids=lambda _: "readme")
+@pytest.mark.once("the script is run once, on the installed server")
 def test_the_readmes_script_outlives_a_primary(new_server, binary, block, tmp_path):
-    if binary != installed():
-        pytest.skip("the script is run once, on the installed server")
     servers = Sentinels(new_server)
     for number, server in enumerate([*servers.nodes, *servers.sentinels]):
         block = block.replace(str(7000 + number), str(server.port))
