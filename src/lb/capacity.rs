@@ -72,7 +72,8 @@ pub struct Report {
 pub enum When {
     /// Now.
     Available,
-    /// Limits keep all out that could be picked; the first one is back in so many milliseconds, if not before.
+    /// Limits keep all out that could be picked; whoever comes in so many milliseconds finds the first one back, if not
+    /// before.
     Limited(Millis),
     /// None comes back by itself: some are drained.
     Drained,
@@ -569,7 +570,7 @@ impl Pool {
             return When::Available;
         }
         match self.first_back() {
-            Some(time) => When::Limited(time - self.clock()),
+            Some(time) => When::Limited(clock::shown(time) - self.clock()),
             None if self.is_empty() => When::Empty,
             None if self.backends().any(|b| b.state == State::Drain) => When::Drained,
             None if self.backends().any(|b| b.state == State::Down) => When::Down,
