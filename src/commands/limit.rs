@@ -89,12 +89,9 @@ fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
             limits.max.replace(max as u32).is_some()
         } else if word.eq_ignore_ascii_case(b"RATE") {
             let picks = options.number("RATE", 0..=RATE_MAX)?;
-            // No limit is `RATE 0 0`.
-            let millis = match picks {
-                0 => 0..=0,
-                _ => 1..=SPAN_MAX,
-            };
-            let millis = options.number("the time of RATE", millis)?;
+            // `RATE 0` is no limit, in whatever time.
+            let least = u64::from(picks > 0);
+            let millis = options.number("the time of RATE", least..=SPAN_MAX)?;
             let burst = 1;
             let rate = Rate {
                 picks,

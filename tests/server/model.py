@@ -660,7 +660,7 @@ class Model:
         if b"RATE" in limits:
             picks, millis = limits[b"RATE"]
             picks = integer(picks, 0, RATE)
-            rate = (picks, integer(millis, 1, SPAN) if picks else integer(millis, 0, 0), burst)
+            rate = (picks, integer(millis, 1 if picks else 0, SPAN), burst)
         if b"BURST" in limits and not (rate and rate[0]) or tier is not None and not backend:
             raise Refusal("ERR")
         if not limits:

@@ -514,6 +514,17 @@ def test_limit_tells_what_is_set(lb, where):
     assert {backend: limits(lb, f"BACKEND {backend}") for backend in "bc"} == {"b": {}, "c": {}}
 
 
+@pytest.mark.parametrize("where", ["", "BACKEND a"])
+@pytest.mark.parametrize("ms", [0, 1, 1000, 2**40])
+def test_rate_0_removes_the_rate_whatever_the_time_is(lb, where, ms):
+    lb(f"LB.LIMIT web {where} MAX 3 RATE 5 1000")
+    assert lb(f"LB.LIMIT web {where} RATE 0 {ms}") == "OK"
+    assert limits(lb, where) == {"max": 3}
+    before = state(lb)
+    assert lb(f"LB.LIMIT web {where} RATE 0 {ms}") == "OK"
+    assert state(lb) == before
+
+
 def test_tier_is_told_unless_it_is_0(lb):
     lb("LB.LIMIT web TIER 9 BACKEND a MAX 1")
     assert limits(lb, "BACKEND a") == {"max": 1, "tier": 9}
