@@ -10,7 +10,8 @@ use super::clock::{self, is_manual, now};
 use super::guard::guarded;
 use super::hints::ANY;
 use super::key::Key;
-use super::place::{Place, has_flag};
+use super::listening::tells_databases;
+use super::place::{Place, databases, has_flag};
 use super::queue::At;
 use super::refusal::is_refusing;
 use super::{listening, timer, waiting};
@@ -77,8 +78,7 @@ fn look(ctx: *mut raw::RedisModuleCtx, now: Millis, until: Instant) -> bool {
     }
     while let Some((hint, db, name)) = timer::next_hint(now) {
         if db == ANY {
-            let dbs = (0..).take_while(|db| Place::with(ctx, *db, &name, |_| ()).is_some());
-            dbs.for_each(|db| timer::remember(hint, db, &name));
+            databases(ctx, db).for_each(|db| timer::remember(hint, db, &name));
             continue;
         }
         Place::with(ctx, db, &name, |place| look_at(place, hint, now));
@@ -140,20 +140,28 @@ unsafe extern "C" fn key_event(
         // SAFETY: the server hands a text.
         let event = unsafe { std::ffi::CStr::from_ptr(event) }.to_bytes();
         let place = Place { ctx, name };
-        let at = || (place.db(), place.bytes().into());
-        let is_leaving = [&b"rename_from"[..], b"move_from"].contains(&event);
-        if is_leaving {
-            LEAVING.set(Some(at()));
-        } else if [&b"rename_to"[..], b"move_to", b"copy_to", b"restore"].contains(&event) {
-            if let Ok(mut key) = Key::open_unasked(place) {
-                key.arrived();
-            }
-            waiting::look_later(at());
-            if let Some(from) = LEAVING.take()
-                && [&b"rename_to"[..], b"move_to"].contains(&event)
-            {
-                waiting::moved(from, at());
-            }
+        let at = |db| (db, place.bytes().into());
+        let is_one_of = |events: &[&[u8]]| events.contains(&event);
+        if is_one_of(&[b"rename_from", b"move_from"]) {
+            return LEAVING.set(Some(at(place.db())));
+        }
+        if !is_one_of(&[b"rename_to", b"move_to", b"copy_to", b"restore"]) {
+            return;
+        }
+        let is_database_known = tells_databases() || is_one_of(&[b"rename_to", b"restore"]);
+        let db = if is_database_known { place.db() } else { ANY };
+        for db in databases(ctx, db) {
+            Place::with(ctx, db, place.bytes(), |place| {
+                if let Ok(mut key) = Key::open_unasked(place) {
+                    key.arrived();
+                }
+            });
+        }
+        waiting::look_later(at(db));
+        if let Some(from) = LEAVING.take()
+            && is_one_of(&[b"rename_to", b"move_to"])
+        {
+            waiting::moved(from, at(db));
         }
     });
     raw::REDISMODULE_OK as c_int

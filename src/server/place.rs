@@ -5,6 +5,8 @@ use std::os::raw::c_int;
 
 use redis_module::raw;
 
+use super::hints::ANY;
+
 /// A key of the database that the context has selected. It lives as long as the context and the name do, which is
 /// as long as the server is in one callback.
 #[derive(Clone, Copy)]
@@ -150,6 +152,16 @@ impl Place {
 /// Whether the context has any of these flags.
 pub(super) fn has_flag(ctx: *mut raw::RedisModuleCtx, flags: u32) -> bool {
     api!(RedisModule_GetContextFlags(ctx)) as u32 & flags != 0
+}
+
+/// That database alone, or every one that there is.
+pub(super) fn databases(ctx: *mut raw::RedisModuleCtx, db: c_int) -> std::ops::Range<c_int> {
+    if db != ANY {
+        return db..db + 1;
+    }
+    let is_there =
+        |db: &c_int| api!(RedisModule_SelectDb(ctx, *db)) == raw::REDISMODULE_OK as c_int;
+    0..(0..).take_while(is_there).count() as c_int
 }
 
 /// The bytes of a string of the server's, which outlives them.

@@ -19,10 +19,11 @@ use redis_module::raw;
 
 use super::clock::now;
 use super::guard::guarded;
+use super::hints::ANY;
 use super::info::PICKS;
 use super::key::Key;
 use super::listening::{is_deaf, listen};
-use super::place::Place;
+use super::place::{Place, databases};
 use super::queue::{Asked, At, Leasing, Queues};
 use super::reply::Reply;
 use super::timer;
@@ -124,7 +125,9 @@ impl Grants {
     fn now_at(&self, mut at: At, moves: usize) -> At {
         for moved in &self.moves[moves..] {
             match moved {
-                Move::Key(from, to) if *from == at => at = to.clone(),
+                Move::Key(from, to) if from.1 == at.1 && [from.0, ANY].contains(&at.0) => {
+                    at = to.clone();
+                }
                 Move::Databases(a, b) if *a == at.0 => at.0 = *b,
                 Move::Databases(a, b) if *b == at.0 => at.0 = *a,
                 Move::Key(..) | Move::Databases(..) => {}
@@ -298,8 +301,10 @@ pub fn is_idle() -> bool {
 pub fn look(ctx: Ctx, until: Instant) -> bool {
     end_what_reached_nobody(ctx);
     next_in_turn().iter().for_each(|at| look_at(ctx, at));
-    while let Some(at) = WAITS.with_borrow_mut(|waits| waits.to_look_at.pop_first()) {
-        look_at(ctx, &at);
+    while let Some((db, name)) = WAITS.with_borrow_mut(|waits| waits.to_look_at.pop_first()) {
+        for db in databases(ctx, db) {
+            look_at(ctx, &(db, name.clone()));
+        }
         if Instant::now() >= until {
             return false;
         }
@@ -327,9 +332,11 @@ fn end_what_reached_nobody(ctx: Ctx) {
         to_end
     });
     for ((db, name), id) in to_end {
-        Place::with(ctx, db, &name, |place| {
-            place.command(c"LB.DONE", &id.to_string())
-        });
+        for db in databases(ctx, db) {
+            Place::with(ctx, db, &name, |place| {
+                place.command(c"LB.DONE", &id.to_string())
+            });
+        }
     }
 }
 
