@@ -24,14 +24,23 @@ mod call;
 mod clock;
 mod datatype;
 mod defrag;
+mod events;
+mod grants;
 mod guard;
+mod hints;
 mod info;
 mod key;
+mod listening;
 mod load;
 mod place;
+mod queue;
+mod refusal;
 mod register;
 mod reply;
+mod timer;
+mod value;
 mod waiting;
+mod waits;
 
 pub use call::{Args, Call};
 #[cfg(feature = "faults")]
