@@ -9,7 +9,7 @@ first four, in less than two. --only runs the cases whose titles the pattern fin
 
 Servers: the installed one and redis-8.2.3, or those of $REDIS_LB_SERVERS. All but the instructions are of the
 first one alone. Results: bench.json, .md and .svg in target/bench; a whole run writes tests/data/bench.* and
-the tables of the README too.
+the tables of README.md beside this file.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from .values import number, values
 
 TARGET = Path(__file__).parents[2] / "target" / "bench"
 DATA = Path(__file__).parents[1] / "data"
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).with_name("README.md")
 MARKS = "<!-- written by scripts/bench -->\n", "<!-- end of what scripts/bench wrote -->\n"
 PARTS = ["instructions", "throughput", "latency", "values", "promises", "scale"]
 ALONE = ["hot", "queues"]

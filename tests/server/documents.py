@@ -5,6 +5,7 @@
     ```python   a script; it must end without an error
     ```python cluster, ```python sentinel    the same for a set of servers: test_cluster.py, test_sentinel.py
     ```python client, also sh, rust, js, c   a program for test_clients.py; ```text client: what it prints
+    ```js waiting                            another one, with a pick that waits
     ```text, ```ini                          nothing that can be run: a drawing, a log, lines of redis.conf
 
 In an answer `…` stands for what differs from run to run. Port 6379 becomes that of the test server.
@@ -24,6 +25,7 @@ from script import ROOT, module
 from server import BOUND
 from servers import Binary, environment
 
+TOP = ROOT / "README.md"
 FENCE_OR_HEADING = re.compile(r"^( *)```(.*)\n((?:.*\n)*?) *```$|^#+ (.*)$", re.MULTILINE)
 
 

@@ -34,6 +34,7 @@ NAMES = [b"two words", b"\0\xff\r\n", b'"\\']
 
 SHOWN = [block for block in blocks(kind="client") if block.language in SUFFIXES]
 (PRINTED,) = blocks("text", "client")
+(WAITING,) = blocks("js", "waiting")
 (FALLBACK,) = [block for block in blocks("python") if block.section == "When Redis is unreachable"]
 
 pytestmark = pytest.mark.timeout(600)  # the first build of redis-rs
@@ -106,6 +107,10 @@ def test_the_clients_that_are_shown_print_what_is_said(suffix, text, protocol, p
     assert printed(suffix, text, place, tmp_path) == lines
 
 
+def test_a_pick_that_waits_has_a_connection_of_its_own(place, tmp_path):
+    assert printed(".mjs", WAITING.text, place, tmp_path) == [["one"]]
+
+
 @in_each_protocol({path.name: (path.suffix, path.read_text()) for path in SHIPPED})
 def test_names_errors_maps_nil_and_waiting_reach_every_client(suffix, text, protocol, place, tmp_path):
     lines = printed(suffix, text, place, tmp_path)
@@ -119,7 +124,7 @@ def test_names_errors_maps_nil_and_waiting_reach_every_client(suffix, text, prot
 
 
 def recipe(server) -> type:
-    """The class that the README shows; its last lines have made one and picked."""
+    """The class that the document shows; its last lines have made one and picked."""
     module = types.ModuleType("readme")
     exec(compile(at_port(FALLBACK.text, server.port), str(FALLBACK), "exec"), module.__dict__)
     return module.Pool

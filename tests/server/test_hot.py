@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from bench import hot  # noqa: E402
 
 SLOTS = 16384
-DOCUMENT = ROOT / "README.md"
+DOCUMENT = ROOT / "tests" / "bench" / "README.md"
 EQUAL = {f"b{i}": 1 for i in range(10)}
 MIXED = {f"b{i}": i for i in range(1, 11)}
 ROUNDED = 0.0005  # The figures are kept with three decimals.
@@ -30,7 +30,7 @@ ROUNDED = 0.0005  # The figures are kept with three decimals.
 
 @pytest.fixture
 def recipes():
-    """The classes of the README, `Prefetch` and `ShardedPool`, with the same chance each time."""
+    """The classes of the document, `Prefetch` and `ShardedPool`, with the same chance each time."""
     names: dict = {}
     for block in blocks("python"):
         if re.search("^class (Prefetch|ShardedPool)", block.text, re.MULTILINE):
@@ -61,7 +61,7 @@ def picks_of(gateways, count):
 
 
 def deviation(picks, weights):
-    """As the README counts it."""
+    """As the document counts it."""
     names = list(weights)
     return hot.deviation(map(names.index, picks), list(weights.values()))
 
@@ -189,7 +189,7 @@ def test_shards_lie_evenly_on_the_slots(client, recipes):
         for nodes in (nodes for nodes in range(1, k + 1) if k % nodes == 0):
             held = Counter(key_slot(key.encode()) * nodes // SLOTS for key in keys)
             assert held == dict.fromkeys(range(nodes), k // nodes)
-    # The trap that the README names.
+    # The trap that the document names.
     assert [key_slot(b"pool:{%d}" % i) * 2 // SLOTS for i in (0, 1)] == [1, 1]
 
 

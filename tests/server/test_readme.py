@@ -1,4 +1,4 @@
-"""The documents are true: every block in them runs, and their links lead somewhere.
+"""The documents are true: every block in them runs, their links lead somewhere, and the top one stays short.
 
 Each block runs twice on one server, which scripts/run has left with a pool and which nobody empties between,
 the second time after all other blocks. See documents.py for what a block can be.
@@ -10,13 +10,14 @@ from collections import Counter
 
 import pytest
 
-from documents import ROOT, at_port, blocks, documents, left_running, run
+from documents import ROOT, TOP, at_port, blocks, documents, left_running, run
 from syntax import syntax
 
 # All kinds of blocks, and who runs them.
 HERE = {("sh", ""), ("redis", ""), ("python", "")}
 ELSEWHERE = {("python", "cluster"), ("python", "sentinel")}
 ELSEWHERE |= {(language, "client") for language in ("python", "rust", "js", "c", "sh", "text")}
+ELSEWHERE |= {("js", "waiting")}
 NOT_RUN = {("text", ""), ("ini", "")}
 
 # What a test cannot do as it stands in an sh block, and what it does instead.
@@ -101,6 +102,22 @@ def test_links_lead_somewhere(path):
         if anchor:
             # GitHub shows a folder's README.md below the folder, but does not scroll to its headings.
             assert there.suffix == ".md" and anchor in anchors(there), link
+
+
+def test_the_top_one_is_short():
+    assert len(TOP.read_text().splitlines()) < 200
+
+
+def test_every_document_can_be_reached_from_the_top_one():
+    reached, new = set(), {TOP}
+    while new:
+        reached |= new
+        links = {
+            path.parent / link.partition("#")[0] for path in new for link in LINK.findall(path.read_text())
+        }
+        there = {link.resolve() for link in links}
+        new = {path for path in documents() if {path, path.parent} & there} - reached
+    assert reached == set(documents())
 
 
 @pytest.mark.needs("7.0", "COMMAND LIST and COMMAND DOCS")
