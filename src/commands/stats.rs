@@ -57,7 +57,7 @@ fn one(call: &Call) -> Result<(), Error> {
     Ok(())
 }
 
-fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: &Backend) {
+fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: Backend) {
     let none = Record::default();
     let record = pool.record(slot).unwrap_or(&none);
     let numbers = [

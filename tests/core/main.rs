@@ -4,3 +4,4 @@ mod growth;
 mod naive;
 mod nginx;
 mod properties;
+mod tiers;

@@ -1,49 +1,118 @@
 //! The algorithms: one file each, one line each in the table.
 
+mod by_tier;
 mod lc;
+mod own;
 mod p2c;
 mod random;
 mod rr;
+mod view;
 mod wrandom;
 mod wrr;
 
-use super::Slot;
-use super::pool::Pool;
+pub use lc::Turns;
+pub use own::{Before, DependsOn, Own};
+pub use view::View;
+pub use wrr::Credits;
 
-pub(super) use lc::Least;
-pub(super) use rr::Cursor;
-pub(super) use wrr::{CREDIT_MAX, Race};
+use own::Pick;
 
-/// What an algorithm is to the rest of the house.
-trait Pick {
-    /// The user's word for it.
-    const NAME: &'static str;
-    /// What stands for it in a saved pool. Never reused.
-    const CODE: u8;
-    /// How its picks can be known beforehand.
-    const FORESIGHT: Foresight;
+use super::field::Field;
+use super::ground::bounds::Slot;
+use super::ground::chance::Chance;
+use super::ground::kept::{Gaps, Kept};
+use super::ground::memory::Mover;
 
-    /// Chooses an eligible backend, of which there is one at least, and moves the algorithm's own cursor, and
-    /// nothing else of the pool.
-    fn pick(pool: &mut Pool) -> Slot;
+/// Makes all that depends on which algorithms there are.
+macro_rules! algorithms {
+    ($($own:ident: $algorithm:ty),* $(,)?) => {
+        /// What the algorithms keep of their own in a pool.
+        #[derive(Clone, Debug, Default)]
+        pub struct Owns {
+            $(pub $own: <$algorithm as Pick>::Own,)*
+        }
+
+        impl Kept for Owns {
+            fn grown(&mut self, slots: usize) {
+                $(self.$own.grown(slots);)*
+            }
+
+            fn forget(&mut self, slot: Slot) {
+                $(self.$own.forget(slot);)*
+            }
+
+            fn renumber(&mut self, gaps: &Gaps) {
+                $(self.$own.renumber(gaps);)*
+            }
+
+            fn relocate(&mut self, by: &mut impl Mover) {
+                $(self.$own.relocate(by);)*
+            }
+
+            fn heap_bytes(&self) -> usize {
+                0 $(+ self.$own.heap_bytes())*
+            }
+        }
+
+        impl Own for Owns {
+            fn weight_changes(&mut self, field: &Field, slot: Slot) {
+                $(self.$own.weight_changes(field, slot);)*
+            }
+
+            fn weight_changed(&mut self, see: View<'_>, slot: Slot) {
+                $(self.$own.weight_changed(see, slot);)*
+            }
+
+            fn reweighted(&mut self, slot: Slot, from: u16, to: u16) {
+                $(self.$own.reweighted(slot, from, to);)*
+            }
+
+            fn moved(&mut self, slot: Slot) {
+                $(self.$own.moved(slot);)*
+            }
+
+            fn load_changed(&mut self, see: View<'_>, slot: Slot) {
+                $(self.$own.load_changed(see, slot);)*
+            }
+
+            fn gaps_close(&mut self, field: &Field) {
+                $(self.$own.gaps_close(field);)*
+            }
+
+            fn check(&self, see: View<'_>) {
+                $(self.$own.check(see);)*
+            }
+        }
+
+        #[expect(non_upper_case_globals, reason = "they are the users' words")]
+        mod lines {
+            use super::*;
+
+            $(pub const $own: Algorithm = Algorithm(&Line {
+                name: <$algorithm>::NAME,
+                code: <$algorithm>::CODE,
+                depends_on: <$algorithm>::DEPENDS_ON,
+                pick: |owns, see, chance| <$algorithm>::pick(&mut owns.$own, see, chance),
+                pick_ahead: |owns, see| <$algorithm>::pick_ahead(&mut owns.$own, see),
+                take_back: |owns, see, slot, before| {
+                    <$algorithm>::take_back(&mut owns.$own, see, slot, before)
+                },
+            });)*
+        }
+
+        /// Every algorithm there is, in the order in which they are listed to users.
+        pub const ALGORITHMS: [Algorithm; [$(stringify!($own)),*].len()] = [$(lines::$own),*];
+    };
 }
 
-/// How the next picks of an algorithm can be known without making them.
-#[derive(Clone, Copy)]
-pub(super) enum Foresight {
-    /// By making them and then taking them back, from the last to the first.
-    TakeBack {
-        /// Picks, and tells what taking that back will need; or answers nothing where it could not be taken back.
-        pick: fn(&mut Pool) -> Option<(Slot, Before)>,
-        /// Takes back the pick of that slot, which was the latest.
-        take_back: fn(&mut Pool, Slot, Before),
-    },
-    /// Not at all: chance decides.
-    None,
+algorithms! {
+    rr: rr::RoundRobin,
+    wrr: wrr::WeightedRoundRobin,
+    random: random::Random,
+    wrandom: wrandom::WeightedRandom,
+    lc: lc::LeastConnections,
+    p2c: p2c::PowerOfTwoChoices,
 }
-
-/// What a pick has overwritten, as its algorithm wants to be told.
-pub(super) type Before = u64;
 
 /// A way to choose backends: a line of the table.
 #[derive(Clone, Copy)]
@@ -52,34 +121,15 @@ pub struct Algorithm(&'static Line);
 struct Line {
     name: &'static str,
     code: u8,
-    foresight: Foresight,
-    pick: fn(&mut Pool) -> Slot,
+    depends_on: DependsOn,
+    pick: fn(&mut Owns, View<'_>, &mut Chance) -> Slot,
+    pick_ahead: fn(&mut Owns, View<'_>) -> Option<(Slot, Before)>,
+    take_back: fn(&mut Owns, View<'_>, Slot, Before),
 }
-
-impl Line {
-    const fn of<P: Pick>() -> Line {
-        Line {
-            name: P::NAME,
-            code: P::CODE,
-            foresight: P::FORESIGHT,
-            pick: P::pick,
-        }
-    }
-}
-
-/// Every algorithm there is, in the order in which they are listed to users.
-pub const ALGORITHMS: [Algorithm; 6] = [
-    Algorithm(&const { Line::of::<rr::RoundRobin>() }),
-    Algorithm::WRR,
-    Algorithm(&const { Line::of::<random::Random>() }),
-    Algorithm(&const { Line::of::<wrandom::WeightedRandom>() }),
-    Algorithm(&const { Line::of::<lc::LeastConnections>() }),
-    Algorithm(&const { Line::of::<p2c::PowerOfTwoChoices>() }),
-];
 
 impl Algorithm {
     /// The policy of a new pool.
-    pub const WRR: Algorithm = Algorithm(&const { Line::of::<wrr::WeightedRoundRobin>() });
+    pub const WRR: Algorithm = lines::wrr;
 
     /// The algorithm of that name, upper or lower case.
     #[inline]
@@ -89,6 +139,7 @@ impl Algorithm {
             .copied()
     }
 
+    /// The algorithm of that code in a saved pool.
     pub(super) fn by_code(code: u8) -> Option<Algorithm> {
         ALGORITHMS.into_iter().find(|a| a.code() == code)
     }
@@ -98,22 +149,30 @@ impl Algorithm {
         self.0.name
     }
 
+    /// Its code in a saved pool.
     pub(super) fn code(self) -> u8 {
         self.0.code
     }
 
     /// Whether it draws from the pool's generator, so that its picks cannot be foreseen.
     pub const fn is_by_chance(self) -> bool {
-        matches!(self.0.foresight, Foresight::None)
+        matches!(self.0.depends_on, DependsOn::Chance)
     }
 
-    pub(super) fn foresight(self) -> Foresight {
-        self.0.foresight
-    }
-
+    /// Chooses an eligible backend. There is at least one.
     #[inline(always)]
-    pub(super) fn pick(self, pool: &mut Pool) -> Slot {
-        (self.0.pick)(pool)
+    pub(super) fn pick(self, owns: &mut Owns, see: View<'_>, chance: &mut Chance) -> Slot {
+        (self.0.pick)(owns, see, chance)
+    }
+
+    /// Picks, and tells what taking that back will need, if it can be taken back.
+    pub(super) fn pick_ahead(self, owns: &mut Owns, see: View<'_>) -> Option<(Slot, Before)> {
+        (self.0.pick_ahead)(owns, see)
+    }
+
+    /// Takes back the latest pick.
+    pub(super) fn take_back(self, owns: &mut Owns, see: View<'_>, slot: Slot, before: Before) {
+        (self.0.take_back)(owns, see, slot, before);
     }
 }
 

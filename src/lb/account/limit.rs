@@ -2,21 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::{Millis, SPAN_MAX};
+use crate::lb::ground::clock::{Millis, SPAN_MAX};
+use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
 
 /// The most leases that can be allowed at once; more than a pool can hold.
 pub const LEASES_MAX: u32 = i32::MAX as u32;
 /// The largest number of picks in RATE and BURST.
 pub const RATE_MAX: u64 = 1 << 40;
 
-/// So many picks in so many milliseconds.
+/// A number of picks in a number of milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
-    /// How many.
+    /// The number of picks.
     pub picks: u64,
-    /// In how long.
+    /// The time for them.
     pub millis: Millis,
-    /// How many of them can come at once.
+    /// How many can come at once.
     pub burst: u64,
 }
 
@@ -25,7 +26,7 @@ pub struct Rate {
 /// Its level is counted in parts of a token, of which a token has `millis` and each millisecond brings `picks`: so all
 /// is exact in whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Bucket {
+pub struct Bucket {
     pub rate: Rate,
     /// How full it was at `at`. It is brought up to date only when a token is taken: so the clock may pass in one
     /// step or in many.
@@ -110,14 +111,14 @@ impl Bucket {
     }
 }
 
-/// What LB.LIMIT sets, of which each may be left as it is.
+/// The settings of LB.LIMIT. Each may be left as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Leases at once; 0 = any number.
     pub max: Option<u32>,
     /// Picks in a time; `Some(None)` = any number.
     pub rate: Option<Option<Rate>>,
-    /// Which backends serve first: those of the lowest tier that has an eligible one.
+    /// The backends of the lowest tier that has an eligible one serve.
     pub tier: Option<u8>,
 }
 
@@ -132,11 +133,13 @@ impl Limits {
 
 /// A limit of a backend or of the pool.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Limit {
+pub struct Limit {
     pub max: u32,
     pub bucket: Option<Box<Bucket>>,
     /// When its bucket has a token again, where it has none: as it stands among the pool's refills.
     pub refill: Option<Millis>,
+    /// Whether it was reached when it was looked at last.
+    pub is_reached: bool,
 }
 
 impl Limit {
@@ -162,7 +165,7 @@ impl Limit {
         changed
     }
 
-    /// Whether so many leases are as many as there may be.
+    /// Whether this number of leases is the most.
     pub fn is_reached_by(&self, leases: u32) -> bool {
         self.max > 0 && leases >= self.max
     }
@@ -171,11 +174,30 @@ impl Limit {
     pub fn next(&self, clock: Millis) -> Millis {
         (self.bucket.as_ref()).map_or(clock, |bucket| bucket.next(clock))
     }
+
+    /// Writes it.
+    pub fn save(&self, to: &mut Writer) {
+        to.put(&self.max);
+        to.put(&self.bucket.as_deref());
+    }
+
+    /// Reads what [`Limit::save`] wrote.
+    pub fn load(from: &mut Reader, clock: Millis) -> Result<Limit, Malformed> {
+        let max = from.number("limit", LEASES_MAX)?;
+        let bucket: Option<Bucket> = from.get()?;
+        let is_sound = bucket.is_none_or(|bucket| bucket.is_sound(clock));
+        Ok(Limit {
+            max,
+            bucket: checked("limit", bucket, is_sound)?.map(Box::new),
+            ..Limit::default()
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lb::ground::clock::CLOCK_MAX;
 
     /// Every window of a greedy user's log, over rates whose tokens do not come at whole milliseconds.
     #[test]
@@ -222,15 +244,12 @@ mod tests {
             burst: RATE_MAX,
         };
         let mut bucket = Bucket::full(rate, 0);
-        bucket.take(super::super::clock::CLOCK_MAX);
+        bucket.take(CLOCK_MAX);
         let slow = Rate { picks: 1, ..rate };
         let mut slow = Bucket::full(Rate { burst: 1, ..slow }, 0);
         slow.take(0);
         assert_eq!(slow.next(0), SPAN_MAX);
-        assert_eq!(
-            bucket.with_rate(rate, super::super::clock::CLOCK_MAX).rate,
-            rate
-        );
+        assert_eq!(bucket.with_rate(rate, CLOCK_MAX).rate, rate);
     }
 
     #[test]

@@ -4,50 +4,15 @@
 //! deadline, O(log n), and no step walks all leases. One takes 48 bytes, 4 in the heap of deadlines and 6 to 7 in the
 //! table of numbers.
 
-use std::fmt;
-use std::sync::LazyLock;
-
-use hashbrown::HashTable;
-
-use super::clock::Millis;
-use super::index::hash;
-use super::name::Name;
-use super::{Mover, Slot, allocated};
-
-/// What a lease is called outside: `<epoch>-<number>`.
-///
-/// The number alone is unique in one pool's life; the epoch makes it so among all that this pool could have been
-/// otherwise: copies of it, restored dumps, a primary whose last words were lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeaseId {
-    /// Drawn by the primary, before the first lease after anything that may have doubled the pool.
-    pub epoch: u64,
-    /// Counts the leases of a pool.
-    pub number: u64,
-}
-
-impl LeaseId {
-    /// Reads what `Display` writes.
-    pub fn parse(bytes: &[u8]) -> Option<LeaseId> {
-        let (epoch, number) = std::str::from_utf8(bytes).ok()?.split_once('-')?;
-        let plain = |digits: &str| {
-            // As they are written, with no zeros before them: one lease has one id.
-            let is_plain = digits.bytes().all(|b| b.is_ascii_digit())
-                && (digits == "0" || !digits.starts_with('0'));
-            is_plain.then(|| digits.parse().ok()).flatten()
-        };
-        Some(LeaseId {
-            epoch: plain(epoch)?,
-            number: plain(number)?,
-        })
-    }
-}
-
-impl fmt::Display for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.epoch, self.number)
-    }
-}
+use super::entry::{At, Entry, Links, List, NONE, Short};
+use super::lease_id::LeaseId;
+use super::numbers::Numbers;
+use super::owners::Owners;
+use super::timed::{Timed, Whose};
+use crate::lb::ground::bounds::Slot;
+use crate::lb::ground::clock::Millis;
+use crate::lb::ground::kept::{Gaps, Kept};
+use crate::lb::ground::memory::{Mover, buffer};
 
 /// A lease, as one looks at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +31,7 @@ pub struct Lease<'a> {
 
 /// All leases of a pool.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Leases {
+pub struct Leases {
     entries: Vec<Entry>,
     /// One more than the place of the first vacant entry, 0 = none; each names the next one so as its
     /// `backend_links.next`.
@@ -85,92 +50,8 @@ pub(super) struct Leases {
     pub next: u64,
 }
 
-/// Where an entry lies. That is layout: it is not saved.
-type At = u32;
-const NONE: At = u32::MAX;
-
 #[derive(Clone, Debug)]
-struct Entry {
-    number: u64,
-    deadline: Short,
-    granted: Short,
-    slot: u32,
-    owner: u32,
-    /// Its place in the heap.
-    place: u32,
-    backend_links: Links,
-    owner_links: Links,
-}
-
-/// A time in 48 bits.
-#[derive(Clone, Copy, Debug)]
-struct Short([u16; 3]);
-
-impl Short {
-    fn of(millis: Millis) -> Short {
-        Short([millis as u16, (millis >> 16) as u16, (millis >> 32) as u16])
-    }
-
-    fn millis(self) -> Millis {
-        let [low, middle, high] = self.0.map(u64::from);
-        low | middle << 16 | high << 32
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Links {
-    previous: At,
-    next: At,
-}
-
-/// Some leases, linked through their entries, the oldest first.
-#[derive(Clone, Copy, Debug)]
-struct List {
-    first: At,
-    last: At,
-    len: u32,
-}
-
-impl Default for List {
-    fn default() -> List {
-        List {
-            first: NONE,
-            last: NONE,
-            len: 0,
-        }
-    }
-}
-
-impl List {
-    fn push(&mut self, at: At, entries: &mut [Entry], links: impl Fn(&mut Entry) -> &mut Links) {
-        *links(&mut entries[at as usize]) = Links {
-            previous: self.last,
-            next: NONE,
-        };
-        match self.last {
-            NONE => self.first = at,
-            last => links(&mut entries[last as usize]).next = at,
-        }
-        self.last = at;
-        self.len += 1;
-    }
-
-    fn remove(&mut self, at: At, entries: &mut [Entry], links: impl Fn(&mut Entry) -> &mut Links) {
-        let Links { previous, next } = *links(&mut entries[at as usize]);
-        match previous {
-            NONE => self.first = next,
-            previous => links(&mut entries[previous as usize]).next = next,
-        }
-        match next {
-            NONE => self.last = previous,
-            next => links(&mut entries[next as usize]).previous = previous,
-        }
-        self.len -= 1;
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Epoch {
+pub struct Epoch {
     /// The number of its first lease.
     pub first: u64,
     pub epoch: u64,
@@ -187,26 +68,31 @@ impl Leases {
         self.by_deadline.is_empty()
     }
 
+    /// Whether there are no leases, and never were any.
+    pub fn is_default(&self) -> bool {
+        self.next == 0 && self.is_empty() && self.epochs().next().is_none()
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.by_slot.len()
+    }
+
     /// How many are open on that slot.
     pub fn on(&self, slot: Slot) -> u32 {
         self.by_slot[slot].len
     }
 
-    /// Makes room for the slot that was added last.
-    pub fn added(&mut self, slots: usize) {
-        self.by_slot.resize(slots, List::default());
-    }
-
     /// From now on leases are of that epoch.
     pub fn open_epoch(&mut self, epoch: u64) {
         self.epochs.pop_if(|present| present.open == 0);
-        self.append_epoch(epoch);
+        self.append_epoch(self.next, epoch);
     }
 
-    /// An epoch out of a saved pool, whose leases come later.
-    pub fn append_epoch(&mut self, epoch: u64) {
+    /// An epoch out of a saved pool, whose leases come later. `first` is the number of the first one.
+    pub fn append_epoch(&mut self, first: u64, epoch: u64) {
         self.epochs.push(Epoch {
-            first: self.next,
+            first,
             epoch,
             open: 0,
         });
@@ -280,7 +166,7 @@ impl Leases {
         let entries = &mut self.entries;
         self.by_slot[slot].push(at, entries, |e| &mut e.backend_links);
         if owner != NONE {
-            let list = &mut self.owners.owners[owner as usize].list;
+            let list = self.owners.list_mut(owner);
             list.push(at, entries, |e| &mut e.owner_links);
         }
         let epoch = self.epoch_of(number);
@@ -302,8 +188,7 @@ impl Leases {
         Lease {
             id: self.id(entry.number),
             slot: entry.slot as Slot,
-            owner: (entry.owner != NONE)
-                .then(|| self.owners.owners[entry.owner as usize].name.as_bytes()),
+            owner: (entry.owner != NONE).then(|| self.owners.name(entry.owner)),
             granted: entry.granted.millis(),
             deadline: entry.deadline.millis(),
         }
@@ -321,7 +206,7 @@ impl Leases {
         self.by_number.remove(number, &self.entries);
         self.by_slot[slot as Slot].remove(at, &mut self.entries, |e| &mut e.backend_links);
         if owner != NONE {
-            let list = &mut self.owners.owners[owner as usize].list;
+            let list = self.owners.list_mut(owner);
             list.remove(at, &mut self.entries, |e| &mut e.owner_links);
             if list.len == 0 {
                 self.owners.remove(owner);
@@ -374,7 +259,7 @@ impl Leases {
     /// The oldest lease of that owner.
     pub fn first_of(&self, owner: &[u8]) -> Option<At> {
         let owner = self.owners.find(owner)?;
-        Some(self.owners.owners[owner as usize].list.first)
+        Some(self.owners.list(owner).first)
     }
 
     /// The next younger lease on the same slot.
@@ -407,40 +292,6 @@ impl Leases {
         let mut all: Vec<Lease> = self.by_deadline.iter().map(|at| self.lease(*at)).collect();
         all.sort_unstable_by_key(|lease| lease.id.number);
         all
-    }
-
-    /// The slots have other numbers now: what was slot `n` is `slots[n]`. O(leases).
-    pub fn renumber(&mut self, slots: &[Slot], len: usize) {
-        for at in &self.by_deadline {
-            let entry = &mut self.entries[*at as usize];
-            entry.slot = slots[entry.slot as usize] as u32;
-        }
-        let mut by_slot = vec![List::default(); len];
-        for (from, list) in self.by_slot.iter().enumerate() {
-            if list.len > 0 {
-                by_slot[slots[from]] = *list;
-            }
-        }
-        self.by_slot = by_slot;
-    }
-
-    /// Lets the mover at what is on the heap in one piece each.
-    pub fn relocate(&mut self, by: &mut impl Mover) {
-        by.vec(&mut self.entries);
-        by.vec(&mut self.by_number.cells);
-        by.vec(&mut self.by_deadline);
-        by.vec(&mut self.by_slot);
-        by.vec(&mut self.epochs);
-    }
-
-    /// How many bytes it takes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        allocated(self.entries.capacity() * size_of::<Entry>())
-            + allocated(self.by_number.cells.capacity() * size_of::<At>())
-            + allocated(self.by_deadline.capacity() * size_of::<At>())
-            + allocated(self.by_slot.capacity() * size_of::<List>())
-            + allocated(self.epochs.capacity() * size_of::<Epoch>())
-            + self.owners.heap_bytes()
     }
 
     fn id(&self, number: u64) -> LeaseId {
@@ -506,7 +357,7 @@ impl Leases {
 
     /// Panics where the ways to find a lease disagree. For the tests.
     pub fn check(&self) {
-        assert_eq!(self.by_number.used, self.len());
+        assert_eq!(self.by_number.len(), self.len());
         let mut on = vec![0; self.by_slot.len()];
         let mut owned = 0;
         for (place, at) in self.by_deadline.iter().enumerate() {
@@ -533,8 +384,50 @@ impl Leases {
         let open: u32 = self.epochs.iter().map(|e| e.open).sum();
         assert_eq!(open as usize, self.len());
         assert_eq!(self.epochs.len(), self.epochs().count() + self.over);
-        let lists: u32 = self.owners.owners.iter().map(|o| o.list.len).sum();
-        assert_eq!(lists, owned);
+        assert_eq!(self.owners.leases(), owned);
+    }
+}
+
+impl Kept for Leases {
+    fn grown(&mut self, slots: usize) {
+        self.by_slot.resize(slots, List::default());
+    }
+
+    /// O(leases).
+    fn renumber(&mut self, gaps: &Gaps) {
+        for at in &self.by_deadline {
+            let entry = &mut self.entries[*at as usize];
+            entry.slot = gaps.before_slot(entry.slot as Slot) as u32;
+        }
+        gaps.close(&mut self.by_slot);
+    }
+
+    fn relocate(&mut self, by: &mut impl Mover) {
+        by.vec(&mut self.entries);
+        self.by_number.relocate(by);
+        by.vec(&mut self.by_deadline);
+        by.vec(&mut self.by_slot);
+        by.vec(&mut self.epochs);
+    }
+
+    fn heap_bytes(&self) -> usize {
+        buffer(&self.entries)
+            + self.by_number.heap_bytes()
+            + buffer(&self.by_deadline)
+            + buffer(&self.by_slot)
+            + buffer(&self.epochs)
+            + self.owners.heap_bytes()
+    }
+}
+
+impl Timed for Leases {
+    fn due(&self) -> Option<Millis> {
+        self.first_due().map(|(deadline, _)| deadline)
+    }
+
+    fn end_first(&mut self, clock: Millis) -> Option<Whose> {
+        let (_, at) = self.first_due().filter(|(due, _)| *due <= clock)?;
+        Some(Whose::of(self.end(at)))
     }
 }
 
@@ -551,196 +444,9 @@ fn grow<T>(vec: &mut Vec<T>) {
     }
 }
 
-/// A process's own, as that of the hash of names.
-static KEY: LazyLock<u64> = LazyLock::new(|| hash(b"the numbers of leases"));
-
-/// From a lease's number to its place: a hash table with linear probing, of any size.
-///
-/// A crate's table doubles, so that just behind that it takes 11 bytes a lease and more, where this takes 7; with a
-/// million leases that is what keeps one within 64 bytes.
-#[derive(Clone, Debug, Default)]
-struct Numbers {
-    cells: Vec<At>,
-    used: usize,
-}
-
-impl Numbers {
-    /// Where the search for a number begins. A payload can hold any numbers, and a client can choose which ones stay: the key
-    /// is there so that nobody can make them collide. Without the last multiplication it is a bad one in every hundred.
-    fn home(&self, number: u64) -> usize {
-        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-        let product = u128::from(number ^ *KEY) * u128::from(GOLDEN);
-        let scattered = (product as u64 ^ (product >> 64) as u64).wrapping_mul(GOLDEN);
-        ((u128::from(scattered) * self.cells.len() as u128) >> 64) as usize
-    }
-
-    fn next(&self, cell: usize) -> usize {
-        if cell + 1 < self.cells.len() {
-            cell + 1
-        } else {
-            0
-        }
-    }
-
-    /// The cell of that number, or a free one where it is not there. There is a free one.
-    fn cell(&self, number: u64, entries: &[Entry]) -> usize {
-        let mut cell = self.home(number);
-        while self.cells[cell] != NONE && entries[self.cells[cell] as usize].number != number {
-            cell = self.next(cell);
-        }
-        cell
-    }
-
-    fn find(&self, number: u64, entries: &[Entry]) -> Option<At> {
-        if self.cells.is_empty() {
-            return None;
-        }
-        Some(self.cells[self.cell(number, entries)]).filter(|at| *at != NONE)
-    }
-
-    fn insert(&mut self, at: At, entries: &[Entry]) {
-        // At most two thirds are in use.
-        if (self.used + 1) * 3 > self.cells.len() * 2 {
-            let cells = vec![NONE; self.cells.len() / 5 * 6 + 10];
-            let old = std::mem::replace(&mut self.cells, cells);
-            for at in old.into_iter().filter(|at| *at != NONE) {
-                self.put(at, entries);
-            }
-        }
-        self.put(at, entries);
-        self.used += 1;
-    }
-
-    fn put(&mut self, at: At, entries: &[Entry]) {
-        // It is new, so nothing needs to be compared.
-        let mut cell = self.home(entries[at as usize].number);
-        while self.cells[cell] != NONE {
-            cell = self.next(cell);
-        }
-        self.cells[cell] = at;
-    }
-
-    fn remove(&mut self, number: u64, entries: &[Entry]) {
-        let mut hole = self.cell(number, entries);
-        self.used -= 1;
-        // What stands behind moves up into the hole, unless that lies before its home.
-        let mut cell = hole;
-        loop {
-            self.cells[hole] = NONE;
-            loop {
-                cell = self.next(cell);
-                let at = self.cells[cell];
-                if at == NONE {
-                    return;
-                }
-                let home = self.home(entries[at as usize].number);
-                let from_home = |to: usize| (to + self.cells.len() - home) % self.cells.len();
-                if from_home(hole) < from_home(cell) {
-                    self.cells[hole] = at;
-                    hole = cell;
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// Those who hold leases, each name once.
-#[derive(Clone, Debug, Default)]
-struct Owners {
-    owners: Vec<Owner>,
-    vacant: Vec<u32>,
-    by_name: HashTable<u32>,
-    name_bytes: usize,
-}
-
-#[derive(Clone, Debug)]
-struct Owner {
-    name: Name,
-    list: List,
-}
-
-impl Owners {
-    fn find(&self, name: &[u8]) -> Option<u32> {
-        let same = |owner: &u32| self.owners[*owner as usize].name.as_bytes() == name;
-        self.by_name.find(hash(name), same).copied()
-    }
-
-    fn find_or_add(&mut self, name: &[u8]) -> u32 {
-        if let Some(owner) = self.find(name) {
-            return owner;
-        }
-        let new = Owner {
-            name: Name::new(name),
-            list: List::default(),
-        };
-        self.name_bytes += new.name.heap_bytes();
-        let owner = match self.vacant.pop() {
-            Some(vacant) => {
-                self.owners[vacant as usize] = new;
-                vacant
-            }
-            None => {
-                self.owners.push(new);
-                self.owners.len() as u32 - 1
-            }
-        };
-        let rehash = |o: &u32| hash(self.owners[*o as usize].name.as_bytes());
-        self.by_name.insert_unique(hash(name), owner, rehash);
-        owner
-    }
-
-    fn remove(&mut self, owner: u32) {
-        let hash = hash(self.owners[owner as usize].name.as_bytes());
-        if let Ok(found) = self.by_name.find_entry(hash, |o| *o == owner) {
-            found.remove();
-        }
-        self.name_bytes -= self.owners[owner as usize].name.heap_bytes();
-        self.owners[owner as usize].name = Name::new(b"");
-        self.vacant.push(owner);
-        if self.by_name.is_empty() {
-            *self = Owners::default();
-        }
-    }
-
-    fn heap_bytes(&self) -> usize {
-        allocated(self.owners.capacity() * size_of::<Owner>())
-            + allocated(self.vacant.capacity() * size_of::<u32>())
-            + allocated(self.by_name.allocation_size())
-            + self.name_bytes
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_id_is_read_as_it_is_written() {
-        let id = LeaseId {
-            epoch: u64::MAX,
-            number: 7,
-        };
-        assert_eq!(LeaseId::parse(id.to_string().as_bytes()), Some(id));
-        for bad in [
-            "",
-            "-",
-            "1",
-            "1-",
-            "-1",
-            "1-2-3",
-            "+1-2",
-            "1--2",
-            "a-1",
-            "01-1",
-            "1-01",
-            "00-1",
-            "1-99999999999999999999",
-        ] {
-            assert_eq!(LeaseId::parse(bad.as_bytes()), None, "{bad}");
-        }
-        assert_eq!(LeaseId::parse(&[0xff, b'-', b'1']), None);
-    }
 
     /// Of numbers that a payload brings, or that a client lets stay. The multiples of the multiplier's inverse are those that
     /// would lie side by side without the key.
@@ -755,17 +461,13 @@ mod tests {
             (0..100_000).filter(|n: &u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) < 1 << 61);
         for mut numbers in [following, multiples, staying.collect()] {
             let mut leases = Leases::default();
-            leases.added(1);
+            leases.grown(1);
             leases.open_epoch(0);
             numbers.sort_unstable();
             for number in &numbers {
                 leases.insert(*number, 0, None, 0, 1);
             }
-            let table = &leases.by_number;
-            let distance = |n: &u64| {
-                let (home, cells) = (table.home(*n), table.cells.len());
-                (table.cell(*n, &leases.entries) + cells - home) % cells
-            };
+            let distance = |n: &u64| leases.by_number.distance(*n, &leases.entries);
             let sum: usize = numbers.iter().map(distance).sum();
             assert!(sum < 10 * numbers.len(), "{sum} for {}", numbers.len());
         }
@@ -774,7 +476,7 @@ mod tests {
     #[test]
     fn epochs_that_are_over_cost_nothing_each() {
         let mut leases = Leases::default();
-        leases.added(1);
+        leases.grown(1);
         for epoch in 0..1000 {
             leases.open_epoch(epoch);
             leases.grant(0, None, 0, epoch + 1);
@@ -796,7 +498,7 @@ mod tests {
     fn an_entry_takes_48_bytes_and_a_lease_64_at_most() {
         assert_eq!(size_of::<Entry>(), 48);
         let mut leases = Leases::default();
-        leases.added(1);
+        leases.grown(1);
         for i in 0..1_000_000 {
             leases.grant(0, Some(b"gateway"), i, i + 60_000);
         }

@@ -1,0 +1,119 @@
+//! What an algorithm is to the rest of the house.
+
+use std::fmt::Debug;
+
+use super::view::View;
+use crate::lb::field::Field;
+use crate::lb::ground::bounds::Slot;
+use crate::lb::ground::chance::Chance;
+use crate::lb::ground::kept::Kept;
+
+/// A way to choose backends.
+pub trait Pick {
+    /// The user's word for it.
+    const NAME: &'static str;
+    /// What stands for it in a saved pool. Never reused.
+    const CODE: u8;
+    /// What its picks depend on.
+    const DEPENDS_ON: DependsOn = DependsOn::State;
+
+    /// What it keeps of its own in each pool.
+    type Own: Own;
+
+    /// Chooses an eligible backend. There is at least one.
+    fn pick(own: &mut Self::Own, see: View<'_>, chance: &mut Chance) -> Slot;
+
+    /// Picks, and tells what taking that back will need. Answers nothing, and changes nothing, where a pick cannot be taken back: then
+    /// a copy of the pool looks ahead.
+    fn pick_ahead(_own: &mut Self::Own, _see: View<'_>) -> Option<(Slot, Before)> {
+        None
+    }
+
+    /// Takes back the pick of that slot, which was the latest. All is again as it was just after it.
+    fn take_back(_own: &mut Self::Own, _see: View<'_>, _slot: Slot, _before: Before) {
+        unreachable!("{} does not pick ahead", Self::NAME)
+    }
+}
+
+/// What the picks of an algorithm depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DependsOn {
+    /// The state of the pool alone, so that the next picks can be told beforehand.
+    State,
+    /// The pool's generator of chance too.
+    Chance,
+}
+
+/// What a pick has overwritten, in a form of the algorithm's own.
+pub type Before = u64;
+
+/// What an algorithm keeps of its own in a pool. Where it says nothing of a change, that change is nothing to it.
+pub trait Own: Kept + Clone + Debug + Default {
+    /// The running weight of a backend is about to change.
+    fn weight_changes(&mut self, _field: &Field, _slot: Slot) {}
+
+    /// The running weight of a backend has changed.
+    fn weight_changed(&mut self, _see: View<'_>, _slot: Slot) {}
+
+    /// The operator gives a backend another weight. This comes between the two above.
+    fn reweighted(&mut self, _slot: Slot, _from: u16, _to: u16) {}
+
+    /// A backend that takes no part was moved to another tier, where it is a newcomer.
+    fn moved(&mut self, _slot: Slot) {}
+
+    /// What a backend has in flight has changed, and its running weight has not.
+    fn load_changed(&mut self, _see: View<'_>, _slot: Slot) {}
+
+    /// The gaps are about to be closed.
+    fn gaps_close(&mut self, _field: &Field) {}
+
+    /// Panics where it does not agree with what is seen. For the tests.
+    fn check(&self, _see: View<'_>) {}
+}
+
+impl Own for () {}
+
+/// Made when it is first needed.
+impl<T: Own> Own for Option<Box<T>> {
+    fn weight_changes(&mut self, field: &Field, slot: Slot) {
+        if let Some(own) = self {
+            own.weight_changes(field, slot);
+        }
+    }
+
+    fn weight_changed(&mut self, see: View<'_>, slot: Slot) {
+        if let Some(own) = self {
+            own.weight_changed(see, slot);
+        }
+    }
+
+    fn reweighted(&mut self, slot: Slot, from: u16, to: u16) {
+        if let Some(own) = self {
+            own.reweighted(slot, from, to);
+        }
+    }
+
+    fn moved(&mut self, slot: Slot) {
+        if let Some(own) = self {
+            own.moved(slot);
+        }
+    }
+
+    fn load_changed(&mut self, see: View<'_>, slot: Slot) {
+        if let Some(own) = self {
+            own.load_changed(see, slot);
+        }
+    }
+
+    fn gaps_close(&mut self, field: &Field) {
+        if let Some(own) = self {
+            own.gaps_close(field);
+        }
+    }
+
+    fn check(&self, see: View<'_>) {
+        if let Some(own) = self {
+            own.check(see);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What flows through a pool: time, leases and limits.
+
+use super::parts::Pool;
+use crate::lb::account::{Lease, LeaseId, Limits, Report, Tally, Timed, Whose};
+use crate::lb::field::State;
+use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
+use crate::lb::ground::clock::Millis;
+use crate::lb::pick::Own;
+
+/// When a pool can be picked from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Now.
+    Available,
+    /// Limits keep all backends out that could be picked. After this time the first one is back, if not before.
+    Limited(Millis),
+    /// None comes back by itself: some are drained.
+    Drained,
+    /// Some are down.
+    Down,
+    /// All have weight 0.
+    Quiesced,
+    /// There are none.
+    Empty,
+}
+
+/// How many things that are due one step ends. It bounds what the caller waits for, where it need not wait for all.
+const BUDGET: usize = 1000;
+
+impl Pool {
+    // Time
+
+    /// The pool's clock.
+    pub fn clock(&self) -> Millis {
+        self.account.as_ref().map_or(0, |account| account.clock())
+    }
+
+    /// Whether time changes anything in this pool. If not, nobody needs to know what time it is.
+    #[inline(always)]
+    pub fn is_timed(&self) -> bool {
+        self.account
+            .as_ref()
+            .is_some_and(|account| account.is_timed())
+    }
+
+    /// When something ends by itself or begins again.
+    pub fn due(&self) -> Option<Millis> {
+        self.account.as_ref()?.due()
+    }
+
+    /// To what the clock can be moved to end what is due by that time; nothing where that is nothing. Not so far that more
+    /// than `most` leases end, unless they end together.
+    pub fn due_by(&self, time: Millis, most: usize) -> Option<Millis> {
+        self.due().filter(|due| *due <= time)?;
+        Some(self.account.as_ref()?.due_by(time, most))
+    }
+
+    /// Moves the pool's clock forward, and ends what is due; answers whether the clock moved.
+    pub fn tick(&mut self, clock: Millis) -> bool {
+        if clock <= self.clock() {
+            return false;
+        }
+        self.account().move_clock(clock);
+        // By the rules of version 1 a tick ends all that is due.
+        while self.end_due(BUDGET) {}
+        true
+    }
+
+    /// Ends the first things that are due, `budget` of them at most; answers whether more may be.
+    fn end_due(&mut self, budget: usize) -> bool {
+        let clock = self.clock();
+        for _ in 0..budget {
+            match self.account().end_first(clock).map(Whose::slot) {
+                Some(Some(slot)) => self.flow_changed(slot),
+                Some(None) => _ = self.recheck(Whose::POOL),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    // Leases
+
+    /// From now on leases are of that epoch.
+    pub fn open_epoch(&mut self, epoch: u64) {
+        self.account().open_epoch(epoch);
+    }
+
+    /// Whether there are numbers for this number of leases. There are, save in a pool from a crafted payload.
+    pub(super) fn has_numbers_for(&self, leases: usize) -> bool {
+        match &self.account {
+            Some(account) => account.has_numbers_for(leases),
+            None => leases as u64 <= COUNTER_MAX,
+        }
+    }
+
+    /// How many leases are open.
+    pub fn leases(&self) -> usize {
+        self.account.as_ref().map_or(0, |account| account.leases())
+    }
+
+    /// How many are open on a backend of this pool.
+    pub fn leases_on(&self, slot: Slot) -> u32 {
+        (self.account.as_ref()).map_or(0, |account| account.leases_on(slot))
+    }
+
+    /// The lease of that id, if it is open.
+    pub fn lease(&self, id: LeaseId) -> Option<Lease<'_>> {
+        self.account.as_ref()?.lease(id)
+    }
+
+    /// Ends a lease, and counts how it went; false where it is not open.
+    pub fn done(&mut self, id: LeaseId, report: &Report) -> bool {
+        let account = self.account.as_mut();
+        let ended = account.and_then(|account| account.done(id, report));
+        if let Some(slot) = ended {
+            self.flow_changed(slot);
+        }
+        ended.is_some()
+    }
+
+    /// Lets a lease end that long from now; false where it is not open.
+    pub fn renew(&mut self, id: LeaseId, span: Millis) -> bool {
+        (self.account.as_mut()).is_some_and(|account| account.renew(id, span))
+    }
+
+    /// Ends all leases of that owner; answers how many.
+    pub fn release(&mut self, owner: &[u8]) -> usize {
+        let mut ended = 0;
+        while let Some(slot) = (self.account.as_mut()).and_then(|a| a.end_first_of(owner)) {
+            self.flow_changed(slot);
+            ended += 1;
+        }
+        ended
+    }
+
+    /// Ends all leases on a backend.
+    pub(super) fn end_leases_on(&mut self, slot: Slot) {
+        while (self.account.as_mut()).is_some_and(|account| account.end_first_on(slot)) {
+            self.flow_changed(slot);
+        }
+    }
+
+    /// The oldest leases, `most` of them at most, of that backend and that owner where they are given.
+    pub fn list_leases(
+        &self,
+        slot: Option<Slot>,
+        owner: Option<&[u8]>,
+        most: usize,
+    ) -> Vec<Lease<'_>> {
+        let account = self.account.as_ref();
+        account.map_or(Vec::new(), |a| a.list_leases(slot, owner, most))
+    }
+
+    /// How the leases of a backend ended, where there were any.
+    pub fn record(&self, slot: Slot) -> Option<&Tally> {
+        self.account.as_ref().map(|account| account.tally(slot))
+    }
+
+    // Limits
+
+    /// Limits a backend, or the pool as a whole; answers whether that changed anything. A backend that is not there has no limits.
+    pub fn set_limits(&mut self, backend: Option<&[u8]>, limits: &Limits) -> bool {
+        let slot = match backend.map(|name| self.slot(name)) {
+            None => None,
+            Some(Some(slot)) => Some(slot),
+            Some(None) => return false,
+        };
+        let mut changed = false;
+        if let (Some(slot), Some(tier)) = (slot, limits.tier)
+            && self.field.seats()[slot].tier() != tier
+        {
+            changed = true;
+            self.suspend(slot);
+            self.owns.moved(slot);
+            self.move_to_tier(slot, tier);
+        }
+        if limits.max.is_some() || limits.rate.is_some() {
+            let whose = slot.map_or(Whose::POOL, Whose::of);
+            changed |= self.account().set_limit(whose, limits);
+            self.recheck(whose);
+        }
+        changed
+    }
+
+    /// The limits that are set, of a backend or of the pool as a whole; nothing where the backend is not there.
+    pub fn limits(&self, backend: Option<&[u8]>) -> Option<Limits> {
+        let slot = match backend {
+            Some(name) => Some(self.slot(name)?),
+            None => None,
+        };
+        let whose = slot.map_or(Whose::POOL, Whose::of);
+        let limits = self.account.as_ref().map(|account| account.limit(whose));
+        let tier = slot.map(|slot| self.field.seats()[slot].tier());
+        Some(Limits {
+            tier: tier.filter(|tier| *tier > 0),
+            ..limits.unwrap_or_default()
+        })
+    }
+
+    /// When a backend can be picked, and why not now.
+    pub fn when(&self) -> When {
+        if self.available() > 0 {
+            return When::Available;
+        }
+        let seats = self.field.seats();
+        // Vacant slots have weight 0.
+        let willing = (0..seats.len())
+            .filter(|slot| seats[*slot].state == State::Up && seats[*slot].weight > 0);
+        match self.account.as_ref().and_then(|a| a.first_back(willing)) {
+            Some(time) => When::Limited(time - self.clock()),
+            None if self.is_empty() => When::Empty,
+            None if self.backends().any(|b| b.state() == State::Drain) => When::Drained,
+            None if self.backends().any(|b| b.state() == State::Down) => When::Down,
+            None => When::Quiesced,
+        }
+    }
+}
