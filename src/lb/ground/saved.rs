@@ -39,6 +39,11 @@ impl Writer {
         self.0 = postcard::to_extend(value, bytes).expect("a vector takes all bytes");
     }
 
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All that was written.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0

@@ -22,9 +22,10 @@ use super::ground::bounds::Slot;
 use super::ground::chance::Chance;
 use super::ground::kept::{Gaps, Kept};
 use super::ground::memory::Mover;
+use super::ground::saved::{Malformed, Reader, Writer};
 
-/// Makes all that depends on which algorithms there are.
-macro_rules! algorithms {
+/// Makes what these algorithms keep of their own.
+macro_rules! owns {
     ($($own:ident: $algorithm:ty),* $(,)?) => {
         /// What the algorithms keep of their own in a pool.
         #[derive(Clone, Debug, Default)]
@@ -83,6 +84,41 @@ macro_rules! algorithms {
                 $(self.$own.check(see);)*
             }
         }
+
+        impl Owns {
+            /// The sections of those that have something to save, in the order of the table, each with the code of its algorithm.
+            pub fn save_sections(&self, slots: &[Slot]) -> Vec<(u8, Vec<u8>)> {
+                let mut sections = Vec::new();
+                $(
+                    let mut section = Writer::default();
+                    self.$own.save_section(slots, &mut section);
+                    if !section.is_empty() {
+                        sections.push((<$algorithm>::CODE, section.into_bytes()));
+                    }
+                )*
+                sections
+            }
+
+            /// Reads the section of the algorithm of that code.
+            pub fn load_section(
+                &mut self,
+                code: u8,
+                slots: usize,
+                from: &mut Reader,
+            ) -> Result<(), Malformed> {
+                match code {
+                    $(<$algorithm>::CODE => self.$own.load_section(slots, from),)*
+                    _ => Err(Malformed::Version),
+                }
+            }
+        }
+    };
+}
+
+/// Makes all that depends on which algorithms there are.
+macro_rules! algorithms {
+    ($($own:ident: $algorithm:ty),* $(,)?) => {
+        owns! { $($own: $algorithm),* }
 
         #[expect(non_upper_case_globals, reason = "they are the users' words")]
         mod lines {
@@ -207,5 +243,74 @@ mod tests {
             );
         }
         assert!(Algorithm::by_name(b"wrr ").is_none());
+    }
+
+    /// A table with an algorithm that keeps something for each slot, as those that come later.
+    mod with_a_counting_one {
+        use super::*;
+
+        owns! { rr: rr::RoundRobin, counting: Counting }
+
+        pub struct Counting;
+
+        impl Pick for Counting {
+            const NAME: &'static str = "counting";
+            const CODE: u8 = 200;
+            type Own = Option<Box<Counts>>;
+
+            fn pick(_: &mut Self::Own, see: View<'_>, _: &mut Chance) -> Slot {
+                see.by_count(0)
+            }
+        }
+
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Counts(Vec<u32>);
+
+        impl Kept for Counts {
+            fn grown(&mut self, slots: usize) {
+                self.0.resize(slots, 0);
+            }
+
+            fn renumber(&mut self, gaps: &Gaps) {
+                gaps.close(&mut self.0);
+            }
+        }
+
+        impl Own for Counts {
+            fn save_section(&self, slots: &[Slot], to: &mut Writer) {
+                slots.iter().for_each(|slot| to.put(&self.0[*slot]));
+            }
+
+            fn load_section(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
+                (0..slots).try_for_each(|slot| {
+                    self.0[slot] = from.get()?;
+                    Ok(())
+                })
+            }
+        }
+
+        #[test]
+        fn what_an_algorithm_keeps_is_saved_in_a_section_of_its_own() {
+            let mut owns = Owns::default();
+            assert_eq!(owns.save_sections(&[]), []);
+            owns.counting = Some(Box::new(Counts(vec![7, 0, 300])));
+            let sections = owns.save_sections(&[0, 2]);
+            let [(200, section)] = &sections[..] else {
+                panic!("{sections:?}");
+            };
+
+            let mut loaded = Owns::default();
+            let mut from = Reader::of(section);
+            assert_eq!(loaded.load_section(200, 2, &mut from), Ok(()));
+            assert!(from.is_at_end());
+            assert_eq!(loaded.counting, Some(Box::new(Counts(vec![7, 300]))));
+            owns.renumber(&Gaps::of([false, true, false].into_iter()));
+            assert_eq!(loaded.counting, owns.counting);
+
+            let unknown = loaded.load_section(201, 2, &mut Reader::of(section));
+            assert_eq!(unknown, Err(Malformed::Version));
+            let cut_off = loaded.load_section(200, 2, &mut Reader::of(&section[..1]));
+            assert_eq!(cut_off, Err(Malformed::Syntax));
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::lb::field::Field;
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::chance::Chance;
 use crate::lb::ground::kept::Kept;
+use crate::lb::ground::saved::{Malformed, Reader, Writer};
 
 /// A way to choose backends.
 pub trait Pick {
@@ -67,6 +68,16 @@ pub trait Own: Kept + Clone + Debug + Default {
     /// The gaps are about to be closed.
     fn gaps_close(&mut self, _field: &Field) {}
 
+    /// Writes its section of a saved pool, if there is something in it. The backends are in these slots.
+    ///
+    /// rr, wrr and lc write none: the first two forms of a saved pool have a place for each of them.
+    fn save_section(&self, _slots: &[Slot], _to: &mut Writer) {}
+
+    /// Reads its section, in a pool with this number of slots, all of which have backends.
+    fn load_section(&mut self, _slots: usize, _from: &mut Reader) -> Result<(), Malformed> {
+        Err(Malformed::Version)
+    }
+
     /// Panics where it does not agree with what is seen. For the tests.
     fn check(&self, _see: View<'_>) {}
 }
@@ -109,6 +120,20 @@ impl<T: Own> Own for Option<Box<T>> {
         if let Some(own) = self {
             own.gaps_close(field);
         }
+    }
+
+    fn save_section(&self, slots: &[Slot], to: &mut Writer) {
+        if let Some(own) = self {
+            own.save_section(slots, to);
+        }
+    }
+
+    fn load_section(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
+        let mut own = T::default();
+        own.grown(slots);
+        own.load_section(slots, from)?;
+        *self = Some(Box::new(own));
+        Ok(())
     }
 
     fn check(&self, see: View<'_>) {

@@ -7,7 +7,7 @@ use crate::lb::account::{Account, LeasesHead, Whose};
 use crate::lb::field::{Field, State};
 use crate::lb::ground::bounds::{BACKENDS_MAX, COUNTER_MAX, Slot, TIERS_MAX};
 use crate::lb::ground::chance::Chance;
-use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
+use crate::lb::ground::saved::{Bytes, Malformed, Reader, Writer, checked};
 use crate::lb::pick::{Algorithm, Credits, Turns};
 
 /// The form that a pool is saved in. A pool is saved in the first one that holds it.
@@ -17,6 +17,8 @@ pub enum Format {
     Plain = 1,
     /// And of one that does.
     Accounted = 2,
+    /// The same, and then sections of algorithms that came later.
+    Sectioned = 3,
 }
 
 impl Pool {
@@ -25,10 +27,16 @@ impl Pool {
         let is_accounted = self.account.as_ref().is_some_and(|a| !a.is_default())
             || self.turns().is_some_and(|turns| turns.made() > 0)
             || self.field.seats().iter().any(|seat| seat.tier() > 0);
-        match is_accounted {
-            true => Format::Accounted,
-            false => Format::Plain,
+        match self.save_sections().is_empty() {
+            false => Format::Sectioned,
+            true if is_accounted => Format::Accounted,
+            true => Format::Plain,
         }
+    }
+
+    fn save_sections(&self) -> Vec<(u8, Vec<u8>)> {
+        let slots: Vec<Slot> = self.roster.members().collect();
+        self.owns.save_sections(&slots)
     }
 
     fn turns(&self) -> Option<&Turns> {
@@ -81,6 +89,12 @@ impl Pool {
             account.save_tally(slot, to);
         }
         leases.save(&gaps, to);
+        if format == Format::Sectioned {
+            for (code, section) in self.save_sections() {
+                to.put(&code);
+                to.put(&Bytes(&section));
+            }
+        }
     }
 
     /// Reads a pool in that form.
@@ -99,8 +113,11 @@ impl Pool {
             pool.load_member(from)?;
         }
         checked("cursor", (), pool.owns.rr.is_sound(members as usize))?;
-        if format == Format::Accounted {
+        if format != Format::Plain {
             pool.load_account(from)?;
+        }
+        if format == Format::Sectioned {
+            pool.load_sections(from)?;
         }
         let is_void = pool.is_void();
         checked("size", pool, !is_void)
@@ -145,6 +162,21 @@ impl Pool {
             self.recheck(whose);
         }
         Ok(())
+    }
+
+    /// They are written in one order, none of them is empty, and there is one at least: equal pools have equal bytes.
+    fn load_sections(&mut self, from: &mut Reader) -> Result<(), Malformed> {
+        let mut sections = Vec::new();
+        while !from.is_at_end() {
+            let code = from.get()?;
+            let section = from.bytes("sections", 1..=usize::MAX)?;
+            let mut rest = Reader::of(section);
+            (self.owns).load_section(code, self.roster.slots(), &mut rest)?;
+            checked("sections", (), rest.is_at_end())?;
+            sections.push((code, section.to_vec()));
+        }
+        let are_all = !sections.is_empty() && sections == self.save_sections();
+        checked("sections", (), are_all)
     }
 
     /// Moves a backend to a tier. Its credit goes with it.
