@@ -23,5 +23,5 @@ pub use ground::bounds::{
 pub use ground::clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP};
 pub use ground::memory::Mover;
 pub use ground::name::Name;
-pub use pick::{ALGORITHMS, Algorithm};
+pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE};
 pub use pool::{Added, Backend, Picked, Pool, Replaced, Request, When};

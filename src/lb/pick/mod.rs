@@ -150,6 +150,33 @@ algorithms! {
     p2c: p2c::PowerOfTwoChoices,
 }
 
+/// Those whose picks can be foreseen, in the same order.
+pub const FORESEEABLE: [Algorithm; foreseeable(ALGORITHMS).1] = {
+    let (all, mut some) = (
+        foreseeable(ALGORITHMS).0,
+        [Algorithm::WRR; foreseeable(ALGORITHMS).1],
+    );
+    let mut i = 0;
+    while i < some.len() {
+        some[i] = all[i];
+        i += 1;
+    }
+    some
+};
+
+/// These algorithms, moved so that those whose picks can be foreseen come first, and how many these are.
+const fn foreseeable<const N: usize>(mut all: [Algorithm; N]) -> ([Algorithm; N], usize) {
+    let (mut i, mut n) = (0, 0);
+    while i < N {
+        if !all[i].is_by_chance() {
+            all[n] = all[i];
+            n += 1;
+        }
+        i += 1;
+    }
+    (all, n)
+}
+
 /// A way to choose backends: a line of the table.
 #[derive(Clone, Copy)]
 pub struct Algorithm(&'static Line);
