@@ -1,5 +1,6 @@
 //! The core held against a naive form of itself, against nginx, and against its own copies.
 
+mod bounds;
 mod growth;
 mod naive;
 mod nginx;

@@ -6,7 +6,7 @@ use redis_lb::lb::{
     Added, Algorithm, LeaseId, Limits, Millis, Rate, Replaced, Report, State, When,
 };
 
-/// Where credits saturate.
+/// How far from 0 a credit can be.
 pub const CREDIT_MAX: i128 = 1 << 60;
 
 #[derive(Clone, Debug)]
@@ -329,13 +329,19 @@ impl Naive {
                 let mut best = eligible[0];
                 for &i in &eligible {
                     let m = &mut self.members[i];
-                    m.credit = (m.credit + i128::from(m.weight)).min(CREDIT_MAX);
+                    m.credit += i128::from(m.weight);
                     if m.credit > self.members[best].credit {
                         best = i;
                     }
                 }
-                let m = &mut self.members[best];
-                m.credit = (m.credit - i128::from(weights)).max(-CREDIT_MAX);
+                let highest = self.members[best].credit;
+                if highest > CREDIT_MAX || highest - i128::from(weights) < -CREDIT_MAX {
+                    for &i in &eligible {
+                        let m = &mut self.members[i];
+                        m.credit = (m.credit - highest).max(-CREDIT_MAX);
+                    }
+                }
+                self.members[best].credit -= i128::from(weights);
                 best
             }
             "random" => eligible[self.below(eligible.len() as u64) as usize],

@@ -386,9 +386,9 @@ proptest! {
         copy.check();
     }
 
-    /// Credits that only a crafted payload has: they saturate, in every form alike.
+    /// Credits that only a crafted payload has: they move together, in every form alike.
     #[test]
-    fn credits_at_the_bounds_saturate(
+    fn credits_at_the_bounds_move_together(
         list in pairs(20, 20),
         credits in credits(),
         commands in prop::collection::vec(command(20), 1..60),
@@ -404,6 +404,7 @@ proptest! {
         for command in &commands {
             prop_assert_eq!(step(&mut pool, command), naive_step(&mut naive, command), "{:?}", command);
             pool.check();
+            same_state(&pool, &naive);
         }
     }
 }
