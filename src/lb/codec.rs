@@ -1,7 +1,7 @@
-//! Pools as bytes: what RDB files, DUMP and LB.LOAD carry, and what a digest is made of.
+//! Pools as bytes. RDB files, DUMP and LB.LOAD carry them, and digests are made of them.
 //!
 //! ```text
-//! 0                                                       a poisoned pool: of that one nothing may be kept but the fact
+//! 0  (a poisoned pool: nothing of it may be kept)
 //! 1, rules, policy, picks, cursor of rr, generator,
 //!    number of backends, and for each one in order of addition
 //!        name, weight, state, credit of wrr, picks
@@ -30,7 +30,7 @@ const PLAIN: u8 = Format::Plain as u8;
 const ACCOUNTED: u8 = Format::Accounted as u8;
 const SECTIONED: u8 = Format::Sectioned as u8;
 
-/// What bytes can hold.
+/// A value of the type.
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -39,11 +39,11 @@ const SECTIONED: u8 = Format::Sectioned as u8;
 pub enum Stored {
     /// A pool.
     Pool(Pool),
-    /// What is left of a pool that was poisoned.
+    /// A pool that was poisoned. Nothing is left of it.
     Poisoned,
 }
 
-/// What stands for a poisoned pool.
+/// A poisoned pool as bytes.
 pub fn encode_poisoned() -> Vec<u8> {
     vec![POISONED]
 }
@@ -96,7 +96,7 @@ mod tests {
         members: u32,
     }
 
-    /// What follows for each backend.
+    /// Then the backends follow.
     #[derive(Serialize)]
     struct Member<'a> {
         #[serde(with = "serde_bytes")]
@@ -115,7 +115,7 @@ mod tests {
         pool.add(b"\0\r\n", Some(65535));
         pool.set_state(b"a", State::Drain).unwrap();
         pool.seed(7);
-        // What the others keep is not in the first form.
+        // The first form has no place for what the others keep.
         for name in ["rr", "wrr", "random", "wrandom", "p2c"] {
             let request = Request {
                 algorithm: Algorithm::by_name(name.as_bytes()),
@@ -188,7 +188,7 @@ mod tests {
         assert!(matches!(decode(&encode_poisoned()), Ok(Stored::Poisoned)));
     }
 
-    /// What a pool without account was written as by the first release stays its bytes, and its digest.
+    /// A pool without an account keeps the bytes, and so the digest, that the first release gave it.
     #[test]
     fn a_pool_whose_account_is_over_is_written_as_one_that_never_had_any() {
         let mut pool = pool();

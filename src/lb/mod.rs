@@ -1,8 +1,16 @@
 //! The core: a pool of backends as a deterministic state machine.
 //!
 //! Same state and same command give the same result, on every machine and in every release that knows the
-//! pool's rules. Nothing of Redis is imported here; no clock, no entropy. What only speeds things up (trees,
-//! tables, vacant slots) is layout: it is not saved, and never shows in a result.
+//! pool's rules. Nothing of Redis is imported here; no clock, no entropy. Trees, tables and vacant slots only speed things up.
+//! They are layout: they are not saved, and never show in a result.
+//!
+//! The rooms, from the inside out. Each one knows only those before it.
+//!
+//! - `ground`: memory, names, the clock, chance, and how things are kept for slots and saved.
+//! - `roster`: the members. `account`: clock, leases, limits, tallies. `field`: all that an algorithm sees of the backends.
+//! - `pick`: the algorithms. Each sees a view, and changes only what it keeps of its own.
+//! - `pool`: all of these together, in step. One file for each kind of command.
+//! - [`codec`]: pools as bytes.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! Leases: what is in flight, by whom, and until when.
+//! The leases of a pool.
 //!
-//! A lease is found by its number, by its deadline, by its backend and by its owner; each of these costs O(1) or, by
-//! deadline, O(log n), and no step walks all leases. One takes 48 bytes, 4 in the heap of deadlines and 6 to 7 in the
+//! A lease is found by its number, by its backend and by its owner in O(1), and by its deadline in O(log n). No step walks
+//! all leases. One takes 48 bytes, 4 in the heap of deadlines and 6 to 7 in the
 //! table of numbers.
 
 use super::entry::{At, Entry, Links, List, NONE, Short};
@@ -14,14 +14,14 @@ use crate::lb::ground::clock::Millis;
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::{Mover, buffer};
 
-/// A lease, as one looks at it.
+/// A lease that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease<'a> {
-    /// What it is called.
+    /// Its name.
     pub id: LeaseId,
-    /// On which backend it is.
+    /// The slot of its backend.
     pub slot: Slot,
-    /// Who holds it, if that was said.
+    /// Its owner, if one was named.
     pub owner: Option<&'a [u8]>,
     /// The pool's clock when it was granted.
     pub granted: Millis,
@@ -33,7 +33,7 @@ pub struct Lease<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Leases {
     entries: Vec<Entry>,
-    /// One more than the place of the first vacant entry, 0 = none; each names the next one so as its
+    /// One more than the place of the first vacant entry, 0 = none. Each names the next one in the same way, in
     /// `backend_links.next`.
     vacant: At,
     by_number: Numbers,
@@ -42,9 +42,9 @@ pub struct Leases {
     /// The leases of each slot, in the order in which they were granted.
     by_slot: Vec<List>,
     owners: Owners,
-    /// The present epoch, and before it those of which leases are open, and some that are over.
+    /// The present epoch, and before it the epochs with open leases, and some that are over.
     epochs: Vec<Epoch>,
-    /// How many are over: they are swept out when they are more than half, so that each costs O(1).
+    /// How many epochs are over. They are swept out when they are more than half, so that each costs O(1).
     over: usize,
     /// The number of the next lease.
     pub next: u64,
@@ -89,7 +89,7 @@ impl Leases {
         self.append_epoch(self.next, epoch);
     }
 
-    /// An epoch out of a saved pool, whose leases come later. `first` is the number of the first one.
+    /// Adds an epoch, from the lease of number `first` on. In a saved pool its leases come later.
     pub fn append_epoch(&mut self, first: u64, epoch: u64) {
         self.epochs.push(Epoch {
             first,
@@ -98,7 +98,7 @@ impl Leases {
         });
     }
 
-    /// The present epoch, and before it those of which leases are open.
+    /// The present epoch, and before it the epochs with open leases.
     pub fn epochs(&self) -> impl Iterator<Item = &Epoch> {
         let present = self.epochs.len().wrapping_sub(1);
         let epochs = self.epochs.iter().enumerate();
@@ -114,7 +114,7 @@ impl Leases {
         deadline: Millis,
     ) -> LeaseId {
         if self.epochs.is_empty() {
-            // A stream without an epoch is nobody's but a test's.
+            // Only the streams of tests have no epoch.
             self.open_epoch(0);
         }
         let number = self.next;
@@ -123,7 +123,7 @@ impl Leases {
         self.id(number)
     }
 
-    /// A lease out of a saved pool; its number is below `next` and above all that are there, and has an epoch.
+    /// Adds a lease. Its number is above those of all others, and has an epoch.
     pub fn insert(
         &mut self,
         number: u64,
@@ -227,7 +227,7 @@ impl Leases {
         self.entries[at as usize].backend_links.next = self.vacant;
         self.vacant = at + 1;
         if self.is_empty() && self.entries.capacity() > KEPT {
-            // Nothing is left to be found, so what was kept for the highest flood can go.
+            // Nothing is left to be found, so the room for the highest flood can go.
             self.entries = Vec::new();
             self.by_deadline = Vec::new();
             self.by_number = Numbers::default();
@@ -287,7 +287,7 @@ impl Leases {
         })
     }
 
-    /// All leases, the oldest first. O(n log n), for who writes them all.
+    /// All leases, the oldest first. O(n log n).
     pub fn by_age(&self) -> Vec<Lease<'_>> {
         let mut all: Vec<Lease> = self.by_deadline.iter().map(|at| self.lease(*at)).collect();
         all.sort_unstable_by_key(|lease| lease.id.number);
@@ -431,13 +431,12 @@ impl Timed for Leases {
     }
 }
 
-/// As [`Leases::vacant`]: no entry is.
+/// The value of [`Leases::vacant`] where no entry is vacant.
 const VACANT_NONE: At = 0;
-/// Room for so many leases stays when the last one has ended.
+/// Room for this number of leases stays when the last one has ended.
 const KEPT: usize = 64;
 
-/// Grows by a sixteenth, where a vector would double: with a million leases the room that waits is worth more than
-/// the time to move them.
+/// Grows by a sixteenth, where a vector would double: with a million leases unused room costs more than moving them.
 fn grow<T>(vec: &mut Vec<T>) {
     if vec.len() == vec.capacity() {
         vec.reserve_exact((vec.len() / 16).max(4));
@@ -448,8 +447,8 @@ fn grow<T>(vec: &mut Vec<T>) {
 mod tests {
     use super::*;
 
-    /// Of numbers that a payload brings, or that a client lets stay. The multiples of the multiplier's inverse are those that
-    /// would lie side by side without the key.
+    /// A payload brings any numbers, and a client lets any numbers stay. Without the key the multiples of the multiplier's inverse
+    /// would lie side by side.
     #[test]
     fn no_choice_of_numbers_makes_them_collide() {
         const INVERSE: u64 = 0xf1de_83e1_9937_733d;

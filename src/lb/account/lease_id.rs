@@ -1,25 +1,25 @@
-//! What a lease is called.
+//! The names of leases.
 
 use std::fmt;
 
-/// What a lease is called outside: `<epoch>-<number>`.
+/// The name of a lease for clients: `<epoch>-<number>`.
 ///
-/// The number alone is unique in one pool's life; the epoch makes it so among all that this pool could have been
-/// otherwise: copies of it, restored dumps, a primary whose last words were lost.
+/// The number is unique in the life of one pool. A pool can live twice: as a copy, as a restored dump, on a replica that takes
+/// over and has missed the last commands. Each of these draws an epoch of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseId {
-    /// Drawn by the primary, before the first lease after anything that may have doubled the pool.
+    /// The primary draws it before the first lease after anything that may have doubled the pool.
     pub epoch: u64,
     /// Counts the leases of a pool.
     pub number: u64,
 }
 
 impl LeaseId {
-    /// Reads what `Display` writes.
+    /// Reads an id as `Display` writes it.
     pub fn parse(bytes: &[u8]) -> Option<LeaseId> {
         let (epoch, number) = std::str::from_utf8(bytes).ok()?.split_once('-')?;
         let plain = |digits: &str| {
-            // As they are written, with no zeros before them: one lease has one id.
+            // As they are written, without zeros before them: one lease has one id.
             let is_plain = digits.bytes().all(|b| b.is_ascii_digit())
                 && (digits == "0" || !digits.starts_with('0'));
             is_plain.then(|| digits.parse().ok()).flatten()

@@ -23,7 +23,7 @@ pub struct Rate {
 
 /// A token bucket: in any window of T ms it gives at most `burst + ⌊T × picks / millis⌋` tokens.
 ///
-/// Its level is counted in parts of a token, of which a token has `millis` and each millisecond brings `picks`: so all
+/// Its level is counted in parts of a token. A token has `millis` parts, and each millisecond brings `picks` parts. So all
 /// is exact in whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
@@ -86,7 +86,7 @@ impl Bucket {
         }
     }
 
-    /// Takes a token, of which there is one.
+    /// Takes a token. There is one.
     pub fn take(&mut self, clock: Millis) {
         self.level = (self.level_at(clock) - u128::from(self.rate.millis)).into();
         self.at = clock;
@@ -148,7 +148,7 @@ impl Limit {
         self.max > 0 || self.bucket.is_some()
     }
 
-    /// Sets what is given; says whether that changed anything.
+    /// Sets the limits that are given; answers whether that changed anything.
     pub fn set(&mut self, limits: &Limits, clock: Millis) -> bool {
         let max = limits.max.unwrap_or(self.max);
         let mut changed = max != self.max;
@@ -181,7 +181,7 @@ impl Limit {
         to.put(&self.bucket.as_deref());
     }
 
-    /// Reads what [`Limit::save`] wrote.
+    /// Reads it.
     pub fn load(from: &mut Reader, clock: Millis) -> Result<Limit, Malformed> {
         let max = from.number("limit", LEASES_MAX)?;
         let bucket: Option<Bucket> = from.get()?;
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::lb::ground::clock::CLOCK_MAX;
 
-    /// Every window of a greedy user's log, over rates whose tokens do not come at whole milliseconds.
+    /// All windows of a greedy user's log. With some of these rates tokens come between two milliseconds.
     #[test]
     fn no_window_holds_more_than_the_bucket_allows() {
         for (picks, millis, burst) in [

@@ -1,6 +1,6 @@
-//! The account of a pool: what it has in flight, how much it may take, and since when.
+//! The account of a pool: its clock, its leases, its limits, and how its leases ended.
 //!
-//! It knows no pool and no algorithm. A pool that uses nothing of this has no account, and pays nothing for it.
+//! It knows no pool and no algorithm. A pool that never used any of this has no account, and pays nothing for it.
 
 mod entry;
 mod lease;
@@ -85,8 +85,8 @@ impl Account {
         !self.leases.is_empty() || self.quotas.is_timed()
     }
 
-    /// To what the clock can be moved to end what is due by that time, of which there is something. Not so far that more than `most`
-    /// leases end, unless they end together.
+    /// The clock at which the things end that are due by that time. An earlier one, if otherwise more than `most` leases would end
+    /// that do not end together. Something is due by that time.
     pub fn due_by(&self, time: Millis, most: usize) -> Millis {
         let one_too_many = self.leases.by_deadline().nth(most);
         let one_too_many = one_too_many.filter(|lease| lease.deadline <= time);
@@ -172,7 +172,7 @@ impl Account {
                 }
             }
             (slot, None) => {
-                // Merges the lists of the backends, each of which is in order of age.
+                // Merges the lists of the backends. Each list is in order of age.
                 let slots = slot.map_or(0..leases.slots(), |slot| slot..slot + 1);
                 let firsts = slots.filter_map(|slot| leases.first_on(slot));
                 let entry = |at| Reverse((leases.lease(at).id.number, at));
@@ -221,7 +221,7 @@ impl Account {
         self.quotas.of(whose).is_reached
     }
 
-    /// Looks at a limit again; answers whether it is reached now and was not before, or the other way round.
+    /// Looks at a limit again. Answers whether it is reached now and was not before, or the other way round.
     pub fn recheck(&mut self, whose: Whose) -> bool {
         let leases = match whose.slot() {
             Some(slot) => self.leases.on(slot),
@@ -240,7 +240,7 @@ impl Account {
         self.quotas.put_back(slot, before);
     }
 
-    /// When the first backend is back, if nothing else happens, of those that only limits keep out. The caller names these.
+    /// The time at which a limit lets the first of these backends in again, if nothing else happens. Nothing else keeps them out.
     pub fn first_back(&self, candidates: impl Iterator<Item = Slot>) -> Option<Millis> {
         // How many leases must end before one more is allowed.
         let excess = |limit: &Limit, leases: u32| match limit.max {
@@ -304,12 +304,12 @@ impl Account {
         Ok(())
     }
 
-    /// Writes how the leases of a backend ended.
+    /// Writes the tally of a backend.
     pub fn save_tally(&self, slot: Slot, to: &mut Writer) {
         self.tallies.save(slot, to);
     }
 
-    /// Reads how the leases of a backend ended.
+    /// Reads the tally of a backend.
     pub fn load_tally(&mut self, slot: Slot, from: &mut Reader) -> Result<(), Malformed> {
         self.tallies.load(slot, from)
     }
@@ -319,7 +319,7 @@ impl Account {
         LeasesSaved::of(&self.leases)
     }
 
-    /// Reads the leases, whose head was read before.
+    /// Reads the leases. Their head was read before.
     pub fn load_leases(&mut self, head: &LeasesHead, from: &mut Reader) -> Result<(), Malformed> {
         head.load_leases(&mut self.leases, self.clock, from)
     }

@@ -6,13 +6,13 @@ use super::entry::{At, Entry, NONE};
 use crate::lb::ground::memory::{Mover, buffer};
 use crate::lb::ground::name::hash;
 
-/// A process's own, as that of the hash of names.
+/// The process's own, as the key of the hash of names.
 static KEY: LazyLock<u64> = LazyLock::new(|| hash(b"the numbers of leases"));
 
 /// From a lease's number to its place: a hash table with linear probing, of any size.
 ///
-/// A crate's table doubles, so that just behind that it takes 11 bytes a lease and more, where this takes 7; with a
-/// million leases that is what keeps one within 64 bytes.
+/// A crate's table doubles. Just after that it takes 11 bytes a lease and more, where this one takes 7. So a lease stays
+/// within 64 bytes where there are a million.
 #[derive(Clone, Debug, Default)]
 pub struct Numbers {
     cells: Vec<At>,
@@ -20,8 +20,8 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// Where the search for a number begins. A payload can hold any numbers, and a client can choose which ones stay: the key
-    /// is there so that nobody can make them collide. Without the last multiplication it is a bad one in every hundred.
+    /// Where the search for a number begins. A payload can hold any numbers, and a client can choose which ones stay. With the
+    /// key neither can make them collide. Without the last multiplication one key in a hundred is a bad one.
     fn home(&self, number: u64) -> usize {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
         let product = u128::from(number ^ *KEY) * u128::from(GOLDEN);
@@ -78,7 +78,7 @@ impl Numbers {
     pub fn remove(&mut self, number: u64, entries: &[Entry]) {
         let mut hole = self.cell(number, entries);
         self.used -= 1;
-        // What stands behind moves up into the hole, unless that lies before its home.
+        // The next ones move up into the hole, unless that lies before their home.
         let mut cell = hole;
         loop {
             self.cells[hole] = NONE;

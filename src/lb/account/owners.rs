@@ -48,7 +48,7 @@ impl Owners {
         self.by_name.find(hash(name), same).copied()
     }
 
-    /// The owner of that name, who is added if there is none yet.
+    /// The owner of that name. Adds it if there is none yet.
     pub fn find_or_add(&mut self, name: &[u8]) -> u32 {
         if let Some(owner) = self.find(name) {
             return owner;
@@ -73,7 +73,7 @@ impl Owners {
         owner
     }
 
-    /// Removes an owner whose last lease has ended.
+    /// Removes an owner without leases.
     pub fn remove(&mut self, owner: u32) {
         let hash = hash(self.owners[owner as usize].name.as_bytes());
         if let Ok(found) = self.by_name.find_entry(hash, |o| *o == owner) {

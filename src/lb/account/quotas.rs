@@ -54,8 +54,8 @@ impl Quotas {
         self.buckets > 0 || self.of_pool.bucket.is_some()
     }
 
-    /// Looks at a limit again, which is that of a backend or a pool with this number of leases. Answers whether it is reached now and
-    /// was not before, or the other way round.
+    /// Looks at a limit again, where this number of leases is open. Answers whether it is reached now and was not before, or the other
+    /// way round.
     pub fn recheck(&mut self, whose: Whose, leases: u32, clock: Millis) -> bool {
         let limit = self.of_mut(whose);
         let next = limit.next(clock);
@@ -77,7 +77,7 @@ impl Quotas {
         self.change(whose, |limit| limit.set(limits, clock))
     }
 
-    /// Gives a backend or the pool, which has none, a limit that was read.
+    /// Sets a limit that was read, where none is set.
     pub fn load(&mut self, whose: Whose, limit: Limit) {
         self.change(whose, |old| *old = limit);
     }
@@ -93,7 +93,7 @@ impl Quotas {
         changed
     }
 
-    /// Takes a token out of each bucket that a pick of this backend needs one of.
+    /// A pick of this backend takes a token out of its bucket and out of the pool's, where they have one.
     pub fn take_tokens(&mut self, slot: Slot, clock: Millis) -> TokensBefore {
         let mut take = |whose| {
             let bucket = &mut self.of_mut(whose).bucket;
@@ -144,7 +144,7 @@ impl Kept for Quotas {
     }
 
     fn heap_bytes(&self) -> usize {
-        // A leaf of a B-tree has room for eleven, of which about eight are used, and so has a node above leaves.
+        // A leaf of a B-tree has room for eleven and holds about eight. So does a node above leaves.
         let leaves = self.refills.len().div_ceil(8);
         let leaf = allocated(11 * size_of::<(Millis, Whose)>() + 16);
         let refills = leaves * leaf + leaves / 8 * (leaf + 96);

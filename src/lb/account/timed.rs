@@ -1,20 +1,20 @@
-//! What ends, or begins again, by itself.
+//! Things that end, or begin again, by themselves.
 
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::Millis;
 
 /// A part of the account in which something can be due.
 ///
-/// One step ends one thing in O(log n). So the caller decides how many it ends at once, and no trait says "all".
+/// One step ends one thing, in O(log n). So the caller decides how many end at once.
 pub trait Timed {
     /// When the first thing is due.
     fn due(&self) -> Option<Millis>;
 
-    /// Ends the first thing, if it is due at this clock. Answers for whom it may change the running weight.
+    /// Ends the first thing, if it is due at this clock. Answers whose running weight that may change.
     fn end_first(&mut self, clock: Millis) -> Option<Whose>;
 }
 
-/// To whom something belongs: a backend, or the pool as a whole.
+/// The owner of a limit, or of a thing that is due: a backend, or the pool as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Whose(u32);
 

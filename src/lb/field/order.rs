@@ -88,8 +88,8 @@ impl Order {
         self.descend(seats, tier, u64::from(k), |sum| u64::from(sum.count))
     }
 
-    /// The one in whose stretch `w` falls when the eligible ones lie end to end, each as long as its weight.
-    /// `w` is below the sum of weights.
+    /// The eligible ones lie end to end, each as long as its running weight. Answers the one that lies at `w`, which is below the
+    /// sum of the weights.
     pub fn by_weight(&self, seats: &[Seat], tier: u8, w: u64) -> Slot {
         self.descend(seats, tier, w, |sum| sum.weight)
     }

@@ -1,6 +1,6 @@
 //! A backend as the algorithms see it.
 
-/// What makes a backend's part in the running: what the operator wants of it, and what takes part for now.
+/// The settings of the operator for a backend, and the weight that it takes part with for now.
 ///
 /// A seat has 8 bytes, so that eight neighbours lie in one cache line.
 #[derive(Clone, Copy, Debug)]
@@ -15,9 +15,9 @@ pub struct Seat {
 pub enum State {
     /// In service.
     Up,
-    /// Nothing new is picked; what runs there runs on.
+    /// It is not picked any more. Its leases run on.
     Drain,
-    /// Nothing new is picked; what runs there is over.
+    /// It is not picked any more. Its leases are over.
     Down,
 }
 

@@ -1,4 +1,4 @@
-//! The tiers of a pool, of which one serves.
+//! The tiers of a pool. One of them serves.
 
 use std::collections::HashSet;
 

@@ -8,7 +8,7 @@ use super::saved::{Malformed, Reader, Writer, checked};
 
 /// xoshiro256++ (Blackman and Vigna, 2018), with the ways to draw from it. It begins when it is seeded.
 ///
-/// How a number below n is made of 64 bits stands here, not in a crate, so that no update changes what an old
+/// The way from 64 bits to a number below n stands here, not in a crate, so that no update changes the picks that an old
 /// stream of commands replays to.
 #[derive(Clone, Debug, Default)]
 pub struct Chance(Option<Box<Xoshiro256PlusPlus>>);
@@ -48,7 +48,7 @@ impl Chance {
         to.put(&self.0.as_deref());
     }
 
-    /// Reads what [`Chance::save`] wrote.
+    /// Reads it.
     pub fn load(from: &mut Reader) -> Result<Chance, Malformed> {
         let generator: Option<Xoshiro256PlusPlus> = from.get()?;
         // In a state of all zeros xoshiro stays for ever. Each of the four words is a varint.

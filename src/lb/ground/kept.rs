@@ -1,4 +1,4 @@
-//! What is kept for each slot of a pool.
+//! Parts of a pool that keep something for each slot.
 
 use super::bounds::Slot;
 use super::memory::{Mover, allocated};
@@ -11,7 +11,7 @@ pub trait Kept {
     /// Makes room for the slot that was added last: there are this many slots now.
     fn grown(&mut self, _slots: usize) {}
 
-    /// Forgets all about the backend of this slot, which becomes vacant.
+    /// Forgets the backend of this slot, which becomes vacant.
     fn forget(&mut self, _slot: Slot) {}
 
     /// Closes the gaps.
@@ -67,7 +67,7 @@ pub struct Gaps {
 }
 
 impl Gaps {
-    /// The gaps between slots, of each of which this says whether it is vacant.
+    /// The gaps between slots. The iterator tells of each slot whether it is vacant.
     pub fn of(are_vacant: impl Iterator<Item = bool>) -> Gaps {
         let mut backends = 0;
         let mut before = Vec::with_capacity(are_vacant.size_hint().0 + 1);
@@ -84,7 +84,7 @@ impl Gaps {
         self.before[slot] as Slot
     }
 
-    /// Drops what is kept for vacant slots.
+    /// Drops the elements of vacant slots.
     pub fn close<T>(&self, of_slots: &mut Vec<T>) {
         let mut slots = self.before.windows(2);
         of_slots.retain(|_| slots.next().is_some_and(|pair| pair[0] < pair[1]));

@@ -1,6 +1,6 @@
 //! Memory: how much an allocation takes, and how it moves.
 
-/// Moves what is on the heap to another place there, one buffer at a time.
+/// Moves buffers to another place on the heap, one at a time.
 pub trait Mover {
     /// Moves the buffer of this vector.
     fn vec<T>(&mut self, buffer: &mut Vec<T>);

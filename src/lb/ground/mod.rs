@@ -1,4 +1,4 @@
-//! The ground: what every room may use. It uses nothing of the core.
+//! The ground, which every room may use. It uses nothing of the core.
 
 pub mod bounds;
 pub mod chance;

@@ -1,7 +1,7 @@
 //! How parts of a pool are written as bytes, and read.
 //!
 //! All is written by postcard: varints, zigzag for signed numbers. Nothing that is read is believed: each field is checked, and
-//! memory grows only by what the bytes really hold.
+//! no number that is read decides how much memory is reserved.
 
 use std::fmt;
 
@@ -78,7 +78,7 @@ impl<'a> Reader<'a> {
         checked(field, number, is_in_range)
     }
 
-    /// Reads bytes, of which there are as many as this range allows.
+    /// Reads bytes. Their number is in this range.
     pub fn bytes(
         &mut self,
         field: &'static str,

@@ -56,7 +56,7 @@ impl<T> ByTier<T> {
                 let others = self.others.get_or_insert_default();
                 others.extend(before);
                 if others.len() >= TIERS_MAX {
-                    // A tier in which nobody takes part has nothing to remember.
+                    // A tier in which no backend takes part has nothing to remember.
                     let is_running = |tier| seats.iter().any(|s| s.running_in(tier).is_some());
                     others.retain(|(tier, _)| is_running(*tier));
                 }

@@ -52,7 +52,7 @@ impl Pick for LeastConnections {
     }
 }
 
-/// When each backend was picked last by this algorithm, and what finds the least loaded one.
+/// The turns of this algorithm: how many there were, and when each backend had its last one.
 #[derive(Clone, Debug, Default)]
 pub struct Turns {
     /// How many picks it has made.
@@ -63,7 +63,7 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// What is kept for a pool with this number of slots before the first pick.
+    /// The turns of a pool with this number of slots, before the first pick.
     pub fn of(slots: usize) -> Turns {
         Turns {
             last: vec![0; slots],

@@ -24,10 +24,10 @@ use super::ground::kept::{Gaps, Kept};
 use super::ground::memory::Mover;
 use super::ground::saved::{Malformed, Reader, Writer};
 
-/// Makes what these algorithms keep of their own.
+/// Makes the memory of these algorithms.
 macro_rules! owns {
     ($($own:ident: $algorithm:ty),* $(,)?) => {
-        /// What the algorithms keep of their own in a pool.
+        /// The memory of all algorithms in a pool.
         #[derive(Clone, Debug, Default)]
         pub struct Owns {
             $(pub $own: <$algorithm as Pick>::Own,)*
@@ -115,7 +115,7 @@ macro_rules! owns {
     };
 }
 
-/// Makes all that depends on which algorithms there are.
+/// Makes all that depends on the table.
 macro_rules! algorithms {
     ($($own:ident: $algorithm:ty),* $(,)?) => {
         owns! { $($own: $algorithm),* }
@@ -150,7 +150,7 @@ algorithms! {
     p2c: p2c::PowerOfTwoChoices,
 }
 
-/// Those whose picks can be foreseen, in the same order.
+/// The algorithms that can be foreseen, in the same order.
 pub const FORESEEABLE: [Algorithm; foreseeable(ALGORITHMS).1] = {
     let (all, mut some) = (
         foreseeable(ALGORITHMS).0,
@@ -164,7 +164,7 @@ pub const FORESEEABLE: [Algorithm; foreseeable(ALGORITHMS).1] = {
     some
 };
 
-/// These algorithms, moved so that those whose picks can be foreseen come first, and how many these are.
+/// Moves the algorithms that can be foreseen to the front, and counts them.
 const fn foreseeable<const N: usize>(mut all: [Algorithm; N]) -> ([Algorithm; N], usize) {
     let (mut i, mut n) = (0, 0);
     while i < N {
@@ -217,7 +217,7 @@ impl Algorithm {
         self.0.code
     }
 
-    /// Whether it draws from the pool's generator, so that its picks cannot be foreseen.
+    /// Whether chance decides, so that its picks cannot be foreseen.
     pub const fn is_by_chance(self) -> bool {
         matches!(self.0.depends_on, DependsOn::Chance)
     }
@@ -228,7 +228,7 @@ impl Algorithm {
         (self.0.pick)(owns, see, chance)
     }
 
-    /// Picks, and tells what taking that back will need, if it can be taken back.
+    /// Picks in a way that can be taken back, if there is one.
     pub(super) fn pick_ahead(self, owns: &mut Owns, see: View<'_>) -> Option<(Slot, Before)> {
         (self.0.pick_ahead)(owns, see)
     }

@@ -1,4 +1,4 @@
-//! What an algorithm is to the rest of the house.
+//! The traits of an algorithm, and of its memory.
 
 use std::fmt::Debug;
 
@@ -13,19 +13,19 @@ use crate::lb::ground::saved::{Malformed, Reader, Writer};
 pub trait Pick {
     /// The user's word for it.
     const NAME: &'static str;
-    /// What stands for it in a saved pool. Never reused.
+    /// Its code in saved pools. Never reused.
     const CODE: u8;
-    /// What its picks depend on.
+    /// Whether chance decides.
     const DEPENDS_ON: DependsOn = DependsOn::State;
 
-    /// What it keeps of its own in each pool.
+    /// Its memory in each pool.
     type Own: Own;
 
     /// Chooses an eligible backend. There is at least one.
     fn pick(own: &mut Self::Own, see: View<'_>, chance: &mut Chance) -> Slot;
 
-    /// Picks, and tells what taking that back will need. Answers nothing, and changes nothing, where a pick cannot be taken back: then
-    /// a copy of the pool looks ahead.
+    /// Picks in a way that can be taken back. Where that cannot be done, this answers nothing and changes nothing: then a copy of the
+    /// pool looks ahead.
     fn pick_ahead(_own: &mut Self::Own, _see: View<'_>) -> Option<(Slot, Before)> {
         None
     }
@@ -36,7 +36,7 @@ pub trait Pick {
     }
 }
 
-/// What the picks of an algorithm depend on.
+/// Whether chance decides on the picks of an algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DependsOn {
     /// The state of the pool alone, so that the next picks can be told beforehand.
@@ -45,10 +45,10 @@ pub enum DependsOn {
     Chance,
 }
 
-/// What a pick has overwritten, in a form of the algorithm's own.
+/// The memory that a pick has overwritten, in a form of the algorithm's own.
 pub type Before = u64;
 
-/// What an algorithm keeps of its own in a pool. Where it says nothing of a change, that change is nothing to it.
+/// The memory of an algorithm in a pool. It implements the changes that matter to it.
 pub trait Own: Kept + Clone + Debug + Default {
     /// The running weight of a backend is about to change.
     fn weight_changes(&mut self, _field: &Field, _slot: Slot) {}
@@ -62,7 +62,7 @@ pub trait Own: Kept + Clone + Debug + Default {
     /// A backend that takes no part was moved to another tier, where it is a newcomer.
     fn moved(&mut self, _slot: Slot) {}
 
-    /// What a backend has in flight has changed, and its running weight has not.
+    /// The leases on a backend have changed, and its running weight has not.
     fn load_changed(&mut self, _see: View<'_>, _slot: Slot) {}
 
     /// The gaps are about to be closed.
@@ -73,12 +73,12 @@ pub trait Own: Kept + Clone + Debug + Default {
     /// rr, wrr and lc write none: the first two forms of a saved pool have a place for each of them.
     fn save_section(&self, _slots: &[Slot], _to: &mut Writer) {}
 
-    /// Reads its section, in a pool with this number of slots, all of which have backends.
+    /// Reads its section. The pool has this number of slots, and no slot is vacant.
     fn load_section(&mut self, _slots: usize, _from: &mut Reader) -> Result<(), Malformed> {
         Err(Malformed::Version)
     }
 
-    /// Panics where it does not agree with what is seen. For the tests.
+    /// Panics where it does not agree with the view. For the tests.
     fn check(&self, _see: View<'_>) {}
 }
 

@@ -1,4 +1,4 @@
-//! What an algorithm sees of a pool.
+//! The view of a pool that an algorithm has.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,7 @@ use crate::lb::account::Account;
 use crate::lb::field::{Field, Seat};
 use crate::lb::ground::bounds::Slot;
 
-/// The backends, and what they have in flight. An algorithm can look, and cannot change anything.
+/// The backends and their leases. An algorithm can look, and cannot change anything.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     field: &'a Field,
@@ -60,8 +60,8 @@ impl<'a> View<'a> {
         self.field.order().by_count(self.seats(), self.tier(), k)
     }
 
-    /// The backend in whose stretch `w` falls when the eligible ones lie end to end, each as long as its running weight. `w` is
-    /// below the sum.
+    /// The eligible backends lie end to end, each as long as its running weight. Answers the one that lies at `w`, which is below
+    /// the sum.
     pub fn by_weight(self, w: u64) -> Slot {
         self.field.order().by_weight(self.seats(), self.tier(), w)
     }

@@ -6,17 +6,17 @@
 //!
 //! Done so, a pick costs O(n). Here it costs about O(log n), by two ideas:
 //!
-//! - A credit grows by the weight in each pick, so it is a line over the number of picks ("turns"). What is stored
-//!   is where the line starts, `credit - weight × turns`, and only the backend that is picked needs a change.
-//! - Who leads among some lines stays the leader until another line crosses its own, at a turn that can be
+//! - A credit grows by the weight in each pick, so it is a line over the number of picks ("turns"). The start of the line
+//!   is stored, `credit - weight × turns`, and only the backend that is picked needs a change.
+//! - The leader among some lines leads until another line crosses its own. The turn of that crossing can be
 //!   computed. So the backends play a tournament: eight compete, their leader meets that of eight others, the winners
 //!   meet, and so on. Each node knows its leader and the turn at which it must be played again. This is a kinetic
 //!   tournament (Basch, Guibas and Hershberger, "Data structures for mobile data", 1997) over eights.
 //!
 //! Eights below, so that there are only two nodes for eight backends, and duels above, so that the way from the backend
-//! that was picked last up to the final looks at one other node a level. What a pick takes with 100,000 backends of
-//! weights 1 to 100, in instructions: 1,350. Rejected: four or eight in place of two (1,450 and 1,690); marking that
-//! way and playing it from the final down, eights all over (2,420); a branch on who wins (1,260, but it cannot be
+//! that was picked last up to the final looks at one other node a level. With 100,000 backends of
+//! weights 1 to 100 a pick takes 1,350 instructions. Rejected: four or eight in place of two (1,450 and 1,690); marking that
+//! way and playing it from the final down, eights all over (2,420); a branch on the winner (1,260, but it cannot be
 //! predicted: twice the time).
 //!
 //! Rejected: one heap for each different weight (all credits inside a class grow alike). It is O(number of different
@@ -222,10 +222,10 @@ struct CreditTournament {
     turns: i64,
     /// The latest turn for which nodes were played: ahead of the present one after taking back.
     played: u32,
-    /// The slot whose line changed last. The nodes above it are played with the next pick, whatever they say now.
+    /// The slot of the line that changed last. The next pick plays the nodes above it, whatever they say now.
     changed: u32,
-    /// Nodes 2i and 2i + 1 meet in duel i, whose outcome is node i; duel 1 is the final. The nodes that are no duel's
-    /// outcome are over the eights of backends in order, the last ones over none yet. Up to eight backends have no
+    /// Nodes 2i and 2i + 1 meet in duel i, whose outcome is node i; duel 1 is the final. The other
+    /// nodes are over the eights of backends in order, the last ones over none yet. Up to eight backends have no
     /// duels: they are simply compared.
     duels: Vec<[Node; 2]>,
 }
@@ -248,7 +248,7 @@ const AT_ONCE: u32 = 0;
 /// Behind the last turn that there is.
 const NEVER: u32 = u32::MAX;
 
-/// Over backends of which none is eligible: it loses to any that is.
+/// Over backends without an eligible one: it loses to any other node.
 const EMPTY: Node = Node {
     start: -4 * CREDIT_MAX,
     weight: 0,
@@ -321,8 +321,8 @@ impl CreditTournament {
 
     /// The same pick, for which the lines start anew. Where a sum would pass its bounds, all credits first move by one
     /// amount, so that the leader stands at 0 when it is picked: their order stays, save among those that would fall below
-    /// the lower bound, where they stop. O(n), but it comes once in 2^20 picks at most as long as nobody joins: of all that
-    /// run then none is above 0, and a pick lowers the leader by 2^40 at most. (With running weights in units of 1/256 it is
+    /// the lower bound, where they stop. O(n), but it comes once in 2^20 picks at most as long as no backend joins: then no credit
+    /// is above 0, and a pick lowers the leader by 2^40 at most. (With running weights in units of 1/256 it is
     /// once in 2^12.) Rejected: that each sum saturates. Where all stand at a bound the next pick would pass it again, and
     /// each pick is O(n).
     fn pick_anew(&mut self, see: View<'_>, starts: &mut [i64]) -> Slot {
@@ -351,8 +351,8 @@ impl CreditTournament {
         self.changed = slot as u32;
     }
 
-    /// Who leads the tournament at that turn, and with how much credit. All that does not hold is played on the way
-    /// from the slot that changed last up to the final.
+    /// The leader of the tournament at that turn, and its credit. Nodes that do not hold are played on the way from the slot
+    /// that changed last up to the final.
     #[inline(always)]
     fn winner(&mut self, seats: &[Seat], starts: &[i64], tier: u8, turn: i64) -> (Slot, i64) {
         if i64::from(self.played) > turn {
@@ -388,7 +388,7 @@ impl CreditTournament {
         };
     }
 
-    /// Forgets what was played for later turns than that one below duel `at`.
+    /// Forgets the nodes below duel `at` that were played for later turns.
     fn forget(&mut self, at: usize, turn: i64) {
         for below in [2 * at, 2 * at + 1] {
             if i64::from(self.node(below).played) > turn {
@@ -502,7 +502,7 @@ impl Node {
     }
 }
 
-/// The credit of an eligible backend at that turn; of another, what it is at any.
+/// The credit of a backend at that turn. One that takes no part has the same credit at all turns.
 #[inline(always)]
 fn at(seat: &Seat, start: i64, turn: i64) -> i64 {
     start + i64::from(seat.running_weight()) * turn
@@ -634,7 +634,7 @@ mod tests {
         alone
     }
 
-    /// Counts how often the lines of the serving tier started anew, which is what costs O(n).
+    /// Counts how often the lines of the serving tier started anew. Each time costs O(n).
     fn starts_during(alone: &mut Alone, mut pick: impl FnMut(&mut Alone), picks: usize) -> usize {
         let mut starts = 0;
         for _ in 0..picks {
@@ -687,7 +687,7 @@ mod tests {
         }
     }
 
-    /// No test can make so many picks, so the lines of one pool are laid as if it had.
+    /// The lines start anew after more picks than a test can make. So the lines of one pool are laid as if it had made them.
     #[test]
     fn that_the_lines_start_anew_is_not_seen() {
         for size in [3, 20, 200u32] {

@@ -43,7 +43,7 @@ impl<'a> Backend<'a> {
         self.seat().tier()
     }
 
-    /// What the operator set.
+    /// The state that the operator set.
     pub fn state(self) -> State {
         self.seat().state
     }

@@ -1,4 +1,4 @@
-//! What flows through a pool: time, leases and limits.
+//! Time, leases and limits.
 
 use super::parts::Pool;
 use crate::lb::account::{Lease, LeaseId, Limits, Report, Tally, Timed, Whose};
@@ -24,7 +24,7 @@ pub enum When {
     Empty,
 }
 
-/// How many things that are due one step ends. It bounds what the caller waits for, where it need not wait for all.
+/// How many things one step ends. Rules that let a tick end some and leave the others to the next tick will need no other step.
 const BUDGET: usize = 1000;
 
 impl Pool {
@@ -35,7 +35,7 @@ impl Pool {
         self.account.as_ref().map_or(0, |account| account.clock())
     }
 
-    /// Whether time changes anything in this pool. If not, nobody needs to know what time it is.
+    /// Whether time changes anything in this pool. If not, its clock need not move.
     #[inline(always)]
     pub fn is_timed(&self) -> bool {
         self.account
@@ -48,14 +48,14 @@ impl Pool {
         self.account.as_ref()?.due()
     }
 
-    /// To what the clock can be moved to end what is due by that time; nothing where that is nothing. Not so far that more
-    /// than `most` leases end, unless they end together.
+    /// The clock at which the things end that are due by that time, if there are any. An earlier one, if otherwise more than `most`
+    /// leases would end that do not end together.
     pub fn due_by(&self, time: Millis, most: usize) -> Option<Millis> {
         self.due().filter(|due| *due <= time)?;
         Some(self.account.as_ref()?.due_by(time, most))
     }
 
-    /// Moves the pool's clock forward, and ends what is due; answers whether the clock moved.
+    /// Moves the pool's clock forward, and ends all things that are due; answers whether the clock moved.
     pub fn tick(&mut self, clock: Millis) -> bool {
         if clock <= self.clock() {
             return false;

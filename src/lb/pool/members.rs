@@ -1,4 +1,4 @@
-//! Who is in a pool, and what the operator wants of each.
+//! The commands of the operator: members, weights, states, the policy.
 
 use super::backend::Backend;
 use super::parts::Pool;
@@ -6,7 +6,7 @@ use crate::lb::field::{Seat, State};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::pick::Algorithm;
 
-/// What LB.ADD did.
+/// The effect of LB.ADD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
     /// A backend that was not there.
@@ -17,7 +17,7 @@ pub enum Added {
     Unchanged,
 }
 
-/// What LB.SET did, in numbers of backends.
+/// The effect of LB.SET, in numbers of backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
     /// Those that are new.

@@ -1,4 +1,4 @@
-//! The parts of a pool, and what keeps them in step.
+//! The parts of a pool, and how they are kept in step.
 
 use crate::lb::account::{Account, Whose};
 use crate::lb::field::{Field, Seat, State};
@@ -65,7 +65,7 @@ impl Pool {
             + self.account.heap_bytes()
     }
 
-    /// Lets the mover move what the pool has on the heap, but for the names.
+    /// Lets the mover move the buffers of the pool, but for the names.
     pub fn relocate(&mut self, by: &mut impl Mover) {
         self.roster.relocate(by);
         self.field.relocate(by);
@@ -78,9 +78,9 @@ impl Pool {
         self.roster.relocate_names(by, from, most)
     }
 
-    // What the steps are made of
+    // The parts of the steps
 
-    /// What the algorithms see.
+    /// The view of the algorithms.
     #[inline(always)]
     pub(super) fn see(&self) -> View<'_> {
         View::of(&self.field, self.account.as_deref())
@@ -92,7 +92,7 @@ impl Pool {
         (self.account).get_or_insert_with(|| Box::new(Account::of(slots)))
     }
 
-    /// Adds a backend, whose name the roster has just taken in.
+    /// Gives a newcomer its seat. The roster has just taken in its name.
     pub(super) fn seat(&mut self, slot: Slot, seat: Seat) {
         self.field.add(seat);
         self.owns.grown(slot + 1);
@@ -181,7 +181,7 @@ impl Pool {
         changed && whose.slot().is_some_and(|slot| self.refresh(slot))
     }
 
-    /// What a backend has in flight has changed.
+    /// The leases on a backend have changed.
     pub(super) fn flow_changed(&mut self, slot: Slot) {
         self.recheck(Whose::POOL);
         if !self.recheck(Whose::of(slot)) {
@@ -205,7 +205,7 @@ impl Pool {
         self.refresh(slot);
     }
 
-    /// Panics where what only speeds things up does not agree with what it was made of. For the tests.
+    /// Panics where the parts are not in step, or not sound in themselves. For the tests.
     #[doc(hidden)]
     pub fn check(&self) {
         self.roster.check();

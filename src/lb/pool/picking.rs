@@ -9,7 +9,7 @@ use crate::lb::ground::bounds::{Slot, counted};
 use crate::lb::ground::chance::Chance;
 use crate::lb::pick::{Algorithm, Before, View};
 
-/// What to pick.
+/// A request for picks.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// By which algorithm; the pool's policy where none is named.
@@ -24,7 +24,7 @@ pub struct Request<'a> {
     pub terms: Option<LeaseTerms<'a>>,
 }
 
-/// What was picked.
+/// The answer to a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Picked {
     /// The backends.
@@ -41,7 +41,7 @@ enum Undo {
 }
 
 impl Pool {
-    /// Picks a backend, by the pool's policy where no algorithm is named.
+    /// Picks a backend. Where no algorithm is named, the pool's policy picks.
     #[inline(always)]
     pub fn pick(&mut self, algorithm: Option<Algorithm>) -> Option<Backend<'_>> {
         let slot = self.choose(algorithm)?;
@@ -127,7 +127,7 @@ impl Pool {
         self.recheck(Whose::POOL);
     }
 
-    /// The answer that [`Pool::picks`] would give, while the pool stays as it is; nothing where chance would decide.
+    /// The answer that [`Pool::picks`] would give. The pool stays as it is. No answer where chance would decide.
     pub fn peek(&mut self, request: &Request) -> Option<Vec<Slot>> {
         let algorithm = request.algorithm.unwrap_or(self.policy);
         if algorithm.is_by_chance() {

@@ -1,4 +1,4 @@
-//! What is known of a member beside its part in the running.
+//! A member without its seat: its name, and how often it was picked.
 
 use crate::lb::ground::name::Name;
 

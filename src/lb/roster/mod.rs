@@ -1,4 +1,4 @@
-//! Who belongs to a pool: the names, how often each was picked, and the way from a name to its slot.
+//! The members of a pool: their names, how often each was picked, and the way from a name to its slot.
 
 mod card;
 mod index;
@@ -61,7 +61,7 @@ impl Roster {
         *picks = counted(*picks);
     }
 
-    /// Adds a backend whose name is not there yet; answers its slot.
+    /// Adds a backend of a new name; answers its slot.
     pub fn add(&mut self, name: &[u8]) -> Slot {
         let card = Card::new(name);
         self.name_bytes += card.name.heap_bytes();
@@ -76,7 +76,7 @@ impl Roster {
         Gaps::of(self.cards.iter().map(Card::is_vacant))
     }
 
-    /// Lets the mover move as many names, from that slot on; answers the slot to go on from, if there is one.
+    /// Lets the mover move the names of `most` slots, from that slot on; answers the slot to go on from, if there is one.
     pub fn relocate_names(&mut self, by: &mut impl Mover, from: Slot, most: usize) -> Option<Slot> {
         let cards = self.cards.iter_mut().skip(from).take(most);
         cards.for_each(|card| card.name.relocate(by));
@@ -88,7 +88,7 @@ impl Roster {
         to.put(&Bytes(self.name(slot)));
     }
 
-    /// Adds the backend whose name is read; answers its slot.
+    /// Reads a name, and adds a backend of that name; answers its slot.
     pub fn load_name(&mut self, from: &mut Reader) -> Result<Slot, Malformed> {
         let name = from.bytes("backend's name", 1..=NAME_MAX)?;
         checked("backend's name", (), self.find(name).is_none())?;
@@ -106,7 +106,7 @@ impl Roster {
         Ok(())
     }
 
-    /// Panics where what only speeds things up does not agree with the cards. For the tests.
+    /// Panics where the index does not agree with the cards. For the tests.
     pub fn check(&self) {
         assert_eq!(self.members().count(), self.len());
         for slot in self.members() {
