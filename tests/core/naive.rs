@@ -251,7 +251,7 @@ impl Naive {
         m.weight > 0 && m.state == State::Up && here && pool
     }
 
-    /// By looking at each time at which anything changes by itself.
+    /// By looking at each time at which anything changes by itself. The clock may show it with its next step only.
     pub fn when(&self) -> When {
         if self.members.iter().any(|m| self.is_available(m)) {
             return When::Available;
@@ -263,7 +263,7 @@ impl Naive {
         for time in times {
             let mut then = self.clone();
             if then.tick(time) && then.members.iter().any(|m| then.is_available(m)) {
-                return When::Limited(time - self.clock);
+                return When::Limited(time.div_ceil(10) * 10 - self.clock);
             }
         }
         match &self.members[..] {

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 use redis_lb::lb::{
-    ALGORITHMS, Algorithm, LeaseId, Limits, Millis, Pool, Rate, Report, Request, State, Terms,
-    codec,
+    ALGORITHMS, Algorithm, LeaseId, Limits, Millis, Pool, Rate, Report, Request, STEP, State,
+    Terms, When, codec,
 };
 
 use crate::naive::{CREDIT_MAX, Naive, Wanted};
@@ -384,6 +384,35 @@ proptest! {
             prop_assert_eq!(codec::encode(&copy), codec::encode(&original));
         }
         copy.check();
+    }
+
+    /// Whoever sleeps as long as told picks, whenever the primary last moved the pool's clock; ten milliseconds less would
+    /// not do.
+    #[test]
+    fn a_pick_succeeds_when_the_pool_said_it_would(
+        commands in commands(),
+        starts in 0u64..10,
+        lags in prop::collection::vec(0u64..30, 1..4),
+    ) {
+        let mut pool = Pool::new();
+        pool.tick(1_000 + starts);
+        for command in &commands {
+            step(&mut pool, command);
+            let When::Limited(millis) = pool.when() else {
+                continue;
+            };
+            let mut early = pool.clone();
+            prop_assert!(!early.tick((pool.clock() + millis).saturating_sub(STEP)) || early.available() == 0);
+            for lag in &lags {
+                // The time may have gone on since the clock was moved; a look does not move it.
+                let mut pool = pool.clone();
+                let now = pool.clock() + lag + millis;
+                if now / STEP > pool.clock() / STEP {
+                    pool.tick(now);
+                }
+                prop_assert!(pool.pick(Some(Algorithm::WRR)).is_some(), "{} {} {:?}", lag, millis, pool);
+            }
+        }
     }
 
     /// Credits that only a crafted payload has: they move together, in every form alike.

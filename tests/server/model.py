@@ -341,7 +341,10 @@ class Pool:
                 lease.backend.expired += 1
 
     def when(self) -> list[Any]:
-        """As LB.WHEN answers: looks at each time at which anything could change."""
+        """As LB.WHEN answers: looks at each time at which anything could change.
+
+        A clock moves in steps of 10 ms, so it may show that time with the next step only.
+        """
         if self.available():
             return [b"available", 0]
         up = [b for b in self.backends.values() if b.weight and b.state == b"up"]
@@ -351,7 +354,7 @@ class Pool:
             left = Counter(lease.backend for lease in self.leases.values() if lease.deadline > time)
             if self.limit.allows(left.total(), time):
                 if any(b.limit is None or b.limit.allows(left[b], time) for b in up):
-                    return [b"limited", time - self.clock]
+                    return [b"limited", -(-time // 10) * 10 - self.clock]
         states = {b.state for b in self.backends.values()}
         for state, reason in [(b"drain", b"drained"), (b"down", b"down")]:
             if state in states:

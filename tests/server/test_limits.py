@@ -284,13 +284,13 @@ def test_the_largest_numbers_are_exact(lb):
     lb("LB.SET web a 1")
     lb(f"LB.LIMIT web RATE 1 {2**40} BURST 1")
     assert [lb("LB.PICK web"), lb("LB.PICK web")] == ["a", None]
-    assert lb("LB.WHEN web") == ["limited", 2**40]
+    assert lb("LB.WHEN web") == ["limited", 2**40 + 4]
     lb(f"LB.TICK web {1000 + 2**40 - 1}")
     assert lb("LB.PICK web") is None
     lb(f"LB.TICK web {1000 + 2**40}")
     assert lb("LB.PICK web") == "a"
     lb(f"LB.LIMIT web RATE {2**40} {2**40} BURST {2**40}")
-    assert lb("LB.WHEN web") == ["limited", 1]
+    assert lb("LB.WHEN web") == ["limited", 4]
     lb(f"LB.TICK web {2**47}")
     assert len(lb("LB.PICK web COUNT 10000")) == 10_000
     assert lb("DEBUG RELOAD") == "OK"
@@ -594,14 +594,15 @@ def test_when_a_token_comes(lb):
     lb("LB.LIMIT web BACKEND a RATE 3 1000")
     lb("LB.LIMIT web BACKEND b RATE 1 700")
     lb("LB.PICK web COUNT 2")
-    # A third of a second, in whole milliseconds.
-    assert lb("LB.WHEN web") == ["limited", 334]
+    # A third of a second, in steps of a clock.
+    assert lb("LB.WHEN web") == ["limited", 340]
     lb("LB.LIMIT web RATE 1 500")
-    lb("LB.TICK web 1334")
+    assert at(lb, 1333) == ["limited", 7]
+    assert at(lb, 1334) == ["available", 0]
     assert lb("LB.PICK web") == "a"
     # Of the pool in 500 ms, though b is back in 366.
-    assert lb("LB.WHEN web") == ["limited", 500]
-    assert at(lb, 1833) == ["limited", 1]
+    assert lb("LB.WHEN web") == ["limited", 506]
+    assert at(lb, 1833) == ["limited", 7]
     assert at(lb, 1834) == ["available", 0]
 
 
@@ -644,8 +645,8 @@ def test_when_one_comes_back_and_others_do_not(lb):
     assert lb("LB.WHEN web") == ["limited", 510]
 
 
-def test_when_is_right_to_the_millisecond(lb):
-    """Whatever the limits: not a millisecond earlier, and not later."""
+def test_when_is_right_to_the_step(lb):
+    """Whatever the limits: a clock that moves in steps of 10 ms shows it then, and not a step earlier."""
     chance = random.Random(4)
     waited = 0
     clock = 1000
@@ -671,10 +672,39 @@ def test_when_is_right_to_the_millisecond(lb):
             assert (ms, bool(lb("LB.PEEK web"))) == (0, True)
         elif reason == "limited":
             waited += 1
-            assert ms >= 1
-            assert at(lb, clock + ms - 1) == ["limited", 1]
-            assert lb("LB.PEEK web") is None
+            assert ms >= 1 and (clock + ms) % 10 == 0
+            if ms > 10:
+                assert at(lb, clock + ms - 10) == ["limited", 10]
+                assert lb("LB.PEEK web") is None
             clock += ms
             assert at(lb, clock) == ["available", 0]
             assert lb("LB.PEEK web")
     assert waited > 50
+
+
+@pytest.mark.parametrize(
+    ("limit", "options", "rounds"),
+    [
+        ("RATE 1 3", "", 100),
+        ("RATE 1 7", "", 100),
+        ("BACKEND a RATE 1 7", "", 50),
+        ("RATE 3 100", "", 50),
+        ("RATE 1 1000", "", 4),
+        ("MAX 1", "LEASE 50", 30),
+        ("BACKEND a MAX 1 RATE 1 73", "LEASE 50", 20),
+    ],
+)
+def test_whoever_sleeps_as_long_as_told_is_served(client, limit, options, rounds):
+    client.execute_command("LB.ADD web a")
+    client.execute_command(f"LB.LIMIT web {limit}")
+    slept = 0
+    for _ in range(rounds):
+        # Nearly always that is one pick.
+        while client.execute_command(f"LB.PICK web {options}"):
+            pass
+        reason, ms = client.execute_command("LB.WHEN web")
+        assert reason == "limited" or ms == 0
+        slept += ms
+        time.sleep(ms / 1000)
+        assert client.execute_command(f"LB.PICK web {options}"), (slept, ms)
+    assert slept > rounds

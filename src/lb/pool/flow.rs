@@ -4,7 +4,7 @@ use super::parts::Pool;
 use crate::lb::account::{Lease, LeaseId, Limits, Report, Tally, Timed, Whose};
 use crate::lb::field::State;
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
-use crate::lb::ground::clock::Millis;
+use crate::lb::ground::clock::{self, Millis};
 use crate::lb::pick::Own;
 
 /// When a pool can be picked from.
@@ -12,7 +12,7 @@ use crate::lb::pick::Own;
 pub enum When {
     /// Now.
     Available,
-    /// Limits keep all backends out that could be picked. After this time the first one is back, if not before.
+    /// Limits keep all backends out that could be picked. After this time, if not before, a pick finds the first one back.
     Limited(Millis),
     /// None comes back by itself: some are drained.
     Drained,
@@ -208,7 +208,7 @@ impl Pool {
         let willing = (0..seats.len())
             .filter(|slot| seats[*slot].state == State::Up && seats[*slot].weight > 0);
         match self.account.as_ref().and_then(|a| a.first_back(willing)) {
-            Some(time) => When::Limited(time - self.clock()),
+            Some(time) => When::Limited(clock::shown(time) - self.clock()),
             None if self.is_empty() => When::Empty,
             None if self.backends().any(|b| b.state() == State::Drain) => When::Drained,
             None if self.backends().any(|b| b.state() == State::Down) => When::Down,
