@@ -14,7 +14,7 @@ use super::listening::tells_databases;
 use super::place::{Place, databases, has_flag};
 use super::queue::At;
 use super::refusal::is_refusing;
-use super::{listening, timer, waiting};
+use super::{listening, timer, waiting, waits};
 use crate::lb::Millis;
 
 /// How long one run of the timer works, or does a single tick,
@@ -56,7 +56,7 @@ fn run(ctx: *mut raw::RedisModuleCtx) -> bool {
     let is_all = guarded("the timer", || {
         let (now, until) = (now(), Instant::now() + BUDGET);
         let is_due = !is_manual() && timer::is_due(now);
-        if waiting::is_idle() && !is_due {
+        if waits::is_idle() && !is_due {
             return true;
         }
         if !has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER) {
@@ -125,7 +125,7 @@ unsafe extern "C" fn loaded(
     if stage == raw::REDISMODULE_SUBEVENT_LOADING_ENDED {
         guarded("the end of loading", || {
             timer::look_at_all();
-            waiting::look_at_all();
+            waits::look_at_all();
         });
     }
 }
@@ -157,11 +157,11 @@ unsafe extern "C" fn key_event(
                 }
             });
         }
-        waiting::look_later(at(db));
+        waits::look_later(at(db));
         if let Some(from) = LEAVING.take()
             && is_one_of(&[b"rename_to", b"move_to"])
         {
-            waiting::moved(from, at(db));
+            waits::moved(from, at(db));
         }
     });
     raw::REDISMODULE_OK as c_int
@@ -193,6 +193,6 @@ unsafe extern "C" fn databases_swapped(
         let swapped = unsafe { &*data.cast::<raw::RedisModuleSwapDbInfo>() };
         let (a, b) = (swapped.dbnum_first, swapped.dbnum_second);
         timer::swap(a, b);
-        waiting::swapped(a, b);
+        waits::swapped(a, b);
     });
 }

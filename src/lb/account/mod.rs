@@ -205,6 +205,12 @@ impl Account {
         }
     }
 
+    /// How many picks the rate of a backend or of the pool allows, where one is set.
+    pub fn tokens(&self, whose: Whose) -> Option<u64> {
+        let bucket = self.quotas.of(whose).bucket.as_ref()?;
+        Some(bucket.tokens(self.clock))
+    }
+
     /// Sets the limit of a backend or of the pool; answers whether that changed anything.
     pub fn set_limit(&mut self, whose: Whose, limits: &Limits) -> bool {
         self.quotas.set(whose, limits, self.clock)

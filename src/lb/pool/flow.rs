@@ -175,7 +175,10 @@ impl Pool {
             self.owns.moved(slot);
             self.move_to_tier(slot, tier);
         }
-        if limits.max.is_some() || limits.rate.is_some() {
+        // Where there is nothing to take away, nothing is made for it.
+        if (limits.max.is_some() || limits.rate.is_some())
+            && (self.account.is_some() || limits.is_any())
+        {
             let whose = slot.map_or(Whose::POOL, Whose::of);
             changed |= self.account().set_limit(whose, limits);
             self.recheck(whose);
@@ -183,19 +186,21 @@ impl Pool {
         changed
     }
 
-    /// The limits that are set, of a backend or of the pool as a whole; nothing where the backend is not there.
-    pub fn limits(&self, backend: Option<&[u8]>) -> Option<Limits> {
-        let slot = match backend {
-            Some(name) => Some(self.slot(name)?),
-            None => None,
-        };
+    /// The limits that are set, of the backend in that slot or of the pool as a whole.
+    pub fn limits(&self, slot: Option<Slot>) -> Limits {
         let whose = slot.map_or(Whose::POOL, Whose::of);
         let limits = self.account.as_ref().map(|account| account.limit(whose));
         let tier = slot.map(|slot| self.field.seats()[slot].tier());
-        Some(Limits {
+        Limits {
             tier: tier.filter(|tier| *tier > 0),
             ..limits.unwrap_or_default()
-        })
+        }
+    }
+
+    /// How many picks the rate of the backend in that slot, or of the pool as a whole, allows at the pool's clock, where one is set.
+    pub fn tokens(&self, slot: Option<Slot>) -> Option<u64> {
+        let whose = slot.map_or(Whose::POOL, Whose::of);
+        self.account.as_ref()?.tokens(whose)
     }
 
     /// When a backend can be picked, and why not now.
