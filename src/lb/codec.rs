@@ -77,7 +77,7 @@ pub fn decode(bytes: &[u8]) -> Result<Stored, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lb::{Algorithm, Limits, Rate, Request, State, Terms};
+    use crate::lb::{Algorithm, LeaseTerms, Limits, Rate, Request, State};
 
     use serde::Serialize;
 
@@ -161,7 +161,7 @@ mod tests {
                 count: 2,
                 distinct: false,
                 exclude: vec![b"\0\r\n"],
-                terms: Some(Terms { span: 3000, owner }),
+                terms: Some(LeaseTerms { span: 3000, owner }),
             };
             pool.picks(&request);
         }

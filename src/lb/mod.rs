@@ -22,8 +22,7 @@ mod pick;
 mod pool;
 mod roster;
 
-pub use account::{LEASES_MAX, Lease, LeaseId, Limits, RATE_MAX, Rate, Report};
-pub use account::{LeaseTerms as Terms, Tally as Record};
+pub use account::{LEASES_MAX, Lease, LeaseId, LeaseTerms, Limits, RATE_MAX, Rate, Report, Tally};
 pub use field::State;
 pub use ground::bounds::{
     BACKENDS_MAX, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, Slot, TIERS_MAX, WEIGHT_MAX,
@@ -32,4 +31,4 @@ pub use ground::clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP};
 pub use ground::memory::Mover;
 pub use ground::name::Name;
 pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE};
-pub use pool::{Added, Backend, Picked, Pool, Replaced, Request, When};
+pub use pool::{Added, Availability, Backend, Picked, Pool, Replaced, Request};

@@ -9,7 +9,7 @@ use crate::lb::pick::Own;
 
 /// When a pool can be picked from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
+pub enum Availability {
     /// Now.
     Available,
     /// Limits keep all backends out that could be picked. After this time, if not before, a pick finds the first one back.
@@ -153,7 +153,7 @@ impl Pool {
     }
 
     /// How the leases of a backend ended, where there were any.
-    pub fn record(&self, slot: Slot) -> Option<&Tally> {
+    pub fn tally(&self, slot: Slot) -> Option<&Tally> {
         self.account.as_ref().map(|account| account.tally(slot))
     }
 
@@ -204,20 +204,20 @@ impl Pool {
     }
 
     /// When a backend can be picked, and why not now.
-    pub fn when(&self) -> When {
+    pub fn availability(&self) -> Availability {
         if self.available() > 0 {
-            return When::Available;
+            return Availability::Available;
         }
         let seats = self.field.seats();
         // Vacant slots have weight 0.
         let willing = (0..seats.len())
             .filter(|slot| seats[*slot].state == State::Up && seats[*slot].weight > 0);
         match self.account.as_ref().and_then(|a| a.first_back(willing)) {
-            Some(time) => When::Limited(clock::shown(time) - self.clock()),
-            None if self.is_empty() => When::Empty,
-            None if self.backends().any(|b| b.state() == State::Drain) => When::Drained,
-            None if self.backends().any(|b| b.state() == State::Down) => When::Down,
-            None => When::Quiesced,
+            Some(time) => Availability::Limited(clock::shown(time) - self.clock()),
+            None if self.is_empty() => Availability::Empty,
+            None if self.backends().any(|b| b.state() == State::Drain) => Availability::Drained,
+            None if self.backends().any(|b| b.state() == State::Down) => Availability::Down,
+            None => Availability::Quiesced,
         }
     }
 }

@@ -8,7 +8,7 @@ mod picking;
 mod saved;
 
 pub use backend::Backend;
-pub use flow::When;
+pub use flow::Availability;
 pub use members::{Added, Replaced};
 pub use parts::Pool;
 pub use picking::{Picked, Request};
