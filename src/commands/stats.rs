@@ -2,7 +2,7 @@
 
 use super::arguments::name;
 use super::limit::standing;
-use crate::lb::{Backend, Pool, Record, Slot};
+use crate::lb::{Backend, Pool, Slot, Tally};
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Reply, Spec};
 
 /// LB.STATS
@@ -59,19 +59,19 @@ fn one(reply: Reply, pool: &Pool, name: &[u8]) {
     }
 }
 
-fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: &Backend) {
-    let none = Record::default();
-    let record = pool.record(slot).unwrap_or(&none);
+fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: Backend) {
+    let none = Tally::default();
+    let tally = pool.tally(slot).unwrap_or(&none);
     let before = [
         ("picks", backend.picks()),
         ("leases", u64::from(pool.leases_on(slot))),
-        ("done", record.done),
-        ("failures", record.failed),
-        ("expired", record.expired),
+        ("done", tally.done),
+        ("failures", tally.failed),
+        ("expired", tally.expired),
     ];
     let after = [
         ("tier", u64::from(backend.tier())),
-        ("latency-us", record.mean_latency()),
+        ("latency-us", tally.mean_latency()),
     ];
     let limits = standing(pool, Some(slot));
     reply.map(2 + before.len() + limits.len() + after.len());

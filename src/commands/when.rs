@@ -1,6 +1,6 @@
 //! LB.WHEN: why nothing can be picked, and for how long.
 
-use crate::lb;
+use crate::lb::Availability;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.WHEN
@@ -25,14 +25,16 @@ impl Command for When {
     }
 
     fn run((): (), key: &mut Key, call: &Call) -> Effect {
-        let when = key.pool().map_or(lb::When::Empty, |pool| pool.when());
-        let (reason, millis) = match when {
-            lb::When::Available => ("available", Some(0)),
-            lb::When::Limited(millis) => ("limited", Some(millis)),
-            lb::When::Drained => ("drained", None),
-            lb::When::Down => ("down", None),
-            lb::When::Quiesced => ("quiesced", None),
-            lb::When::Empty => ("empty", None),
+        let availability = key
+            .pool()
+            .map_or(Availability::Empty, |pool| pool.availability());
+        let (reason, millis) = match availability {
+            Availability::Available => ("available", Some(0)),
+            Availability::Limited(millis) => ("limited", Some(millis)),
+            Availability::Drained => ("drained", None),
+            Availability::Down => ("down", None),
+            Availability::Quiesced => ("quiesced", None),
+            Availability::Empty => ("empty", None),
         };
         let reply = call.reply();
         reply.array(2);
