@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rand::rngs::Xoshiro256PlusPlus as Random;
 use rand::{RngExt, SeedableRng};
-use redis_lb::lb::{ALGORITHMS, Limits, Pool, Rate, Request, State, TIERS_MAX, Terms, codec};
+use redis_lb::lb::{ALGORITHMS, LeaseTerms, Limits, Pool, Rate, Request, State, TIERS_MAX, codec};
 
 /// Numbers at which something may end, as the codec writes them.
 const EXTREMES: [u64; 14] = [
@@ -161,7 +161,7 @@ fn limit(random: &mut Random, pool: &mut Pool) {
             count: random.random_range(1..20),
             distinct: false,
             exclude: vec![],
-            terms: Some(Terms {
+            terms: Some(LeaseTerms {
                 span: *any(random, &[1, 100, 1 << 40]),
                 owner: *any(random, &[None, Some(&b"gateway"[..]), Some(b"g")]),
             }),

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
-use super::Error;
 use crate::lb::{
-    ALGORITHMS, Algorithm, COUNT_MAX, EXCLUDE_MAX, LeaseId, Millis, NAME_MAX, Request, SPAN_MAX,
-    Terms,
+    ALGORITHMS, Algorithm, COUNT_MAX, EXCLUDE_MAX, LeaseId, LeaseTerms, Millis, NAME_MAX, Request,
+    SPAN_MAX,
 };
+use crate::server::Error;
 
 /// Arguments of a command, of which some were taken already.
 pub trait Words<'a>: ExactSizeIterator<Item = &'a [u8]> + Clone {}
@@ -215,7 +215,7 @@ pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
             count: count.unwrap_or(1),
             distinct: distinct.is_some(),
             exclude: exclude.unwrap_or_default(),
-            terms: lease.map(|span| Terms {
+            terms: lease.map(|span| LeaseTerms {
                 span,
                 owner: holder,
             }),

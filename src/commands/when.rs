@@ -1,8 +1,7 @@
 //! LB.WHEN: why nothing can be picked, and for how long.
 
-use super::{Arg, Command, Error, Spec};
-use crate::lb;
-use crate::server::Call;
+use crate::lb::Availability;
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.WHEN
 pub struct When;
@@ -19,16 +18,23 @@ impl Command for When {
         args: &[Arg::KEY],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let key = call.key_to_read()?;
-        let when = key.pool().map_or(lb::When::Empty, |pool| pool.when());
-        let (reason, millis) = match when {
-            lb::When::Available => ("available", Some(0)),
-            lb::When::Limited(millis) => ("limited", Some(millis)),
-            lb::When::Drained => ("drained", None),
-            lb::When::Down => ("down", None),
-            lb::When::Quiesced => ("quiesced", None),
-            lb::When::Empty => ("empty", None),
+    type Order<'a> = ();
+
+    fn read(_: &Call) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn run((): (), key: &mut Key, call: &Call) -> Effect {
+        let availability = key
+            .pool()
+            .map_or(Availability::Empty, |pool| pool.availability());
+        let (reason, millis) = match availability {
+            Availability::Available => ("available", Some(0)),
+            Availability::Limited(millis) => ("limited", Some(millis)),
+            Availability::Drained => ("drained", None),
+            Availability::Down => ("down", None),
+            Availability::Quiesced => ("quiesced", None),
+            Availability::Empty => ("empty", None),
         };
         let reply = call.reply();
         reply.array(2);
@@ -37,6 +43,6 @@ impl Command for When {
             Some(millis) => reply.integer(millis as usize),
             None => reply.never(),
         }
-        Ok(())
+        Effect::None
     }
 }

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::ops::Bound;
 use std::os::raw::c_int;
 
-use crate::lb::{Algorithm, Millis, Pool, Request, Terms};
+use crate::lb::{Algorithm, LeaseTerms, Millis, Pool, Request};
 
 /// A key: its database and its name.
 pub type At = (c_int, Box<[u8]>);
@@ -75,7 +75,7 @@ impl Asked {
             count: self.count,
             distinct: self.distinct,
             exclude: self.exclude.iter().map(|name| &**name).collect(),
-            terms: self.lease.as_ref().map(|(span, owner)| Terms {
+            terms: self.lease.as_ref().map(|(span, owner)| LeaseTerms {
                 span: *span,
                 owner: owner.as_deref(),
             }),
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     fn asked(exclude: &[&'static str], lease: Option<Millis>) -> Asked {
-        let terms = lease.map(|span| Terms { span, owner: None });
+        let terms = lease.map(|span| LeaseTerms { span, owner: None });
         Asked::of(&Request {
             algorithm: None,
             count: 1,
@@ -320,7 +320,7 @@ mod tests {
             count: 3,
             distinct: true,
             exclude: vec![b"b", b"a", b"b"],
-            terms: Some(Terms {
+            terms: Some(LeaseTerms {
                 span: 7,
                 owner: Some(b"me"),
             }),

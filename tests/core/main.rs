@@ -1,6 +1,9 @@
 //! The core held against a naive form of itself, against nginx, and against its own copies.
 
+mod bounds;
 mod growth;
+mod house;
 mod naive;
 mod nginx;
 mod properties;
+mod tiers;

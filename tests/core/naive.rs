@@ -3,7 +3,7 @@
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use redis_lb::lb::{
-    Added, Algorithm, LeaseId, Limits, Millis, Rate, Replaced, Report, State, When,
+    Added, Algorithm, Availability, LeaseId, Limits, Millis, Rate, Replaced, Report, State,
 };
 
 /// How far from 0 a credit can be.
@@ -18,7 +18,7 @@ pub struct Member {
     pub picks: u64,
     pub limit: Limit,
     pub tier: u8,
-    /// When least connections picked it last.
+    /// Availability least connections picked it last.
     last: u64,
     /// Done, failed, expired, and the sum of the latencies.
     pub ended: [u64; 4],
@@ -252,9 +252,9 @@ impl Naive {
     }
 
     /// By looking at each time at which anything changes by itself. The clock may show it with its next step only.
-    pub fn when(&self) -> When {
+    pub fn availability(&self) -> Availability {
         if self.members.iter().any(|m| self.is_available(m)) {
-            return When::Available;
+            return Availability::Available;
         }
         let mut times: Vec<Millis> = self.leases.iter().map(|lease| lease.deadline).collect();
         let limits = self.members.iter().map(|m| &m.limit).chain([&self.limit]);
@@ -263,14 +263,14 @@ impl Naive {
         for time in times {
             let mut then = self.clone();
             if then.tick(time) && then.members.iter().any(|m| then.is_available(m)) {
-                return When::Limited(time.div_ceil(10) * 10 - self.clock);
+                return Availability::Limited(time.div_ceil(10) * 10 - self.clock);
             }
         }
         match &self.members[..] {
-            [] => When::Empty,
-            all if all.iter().any(|m| m.state == State::Drain) => When::Drained,
-            all if all.iter().any(|m| m.state == State::Down) => When::Down,
-            _ => When::Quiesced,
+            [] => Availability::Empty,
+            all if all.iter().any(|m| m.state == State::Drain) => Availability::Drained,
+            all if all.iter().any(|m| m.state == State::Down) => Availability::Down,
+            _ => Availability::Quiesced,
         }
     }
 
@@ -441,7 +441,7 @@ impl Limit {
         (self.max == 0 || leases < self.max) && self.rate.is_none_or(has_token)
     }
 
-    /// When the bucket has a token, if it has none now.
+    /// Availability the bucket has a token, if it has none now.
     fn refill(&self) -> Option<Millis> {
         let rate = self.rate?;
         let lacks = u128::from(rate.millis).checked_sub(self.level)?;

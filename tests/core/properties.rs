@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 use redis_lb::lb::{
-    ALGORITHMS, Algorithm, LeaseId, Limits, Millis, Pool, Rate, Report, Request, STEP, State,
-    Terms, When, codec,
+    ALGORITHMS, Algorithm, Availability, LeaseId, LeaseTerms, Limits, Millis, Pool, Rate, Report,
+    Request, STEP, State, codec,
 };
 
 use crate::naive::{CREDIT_MAX, Naive, Wanted};
@@ -147,7 +147,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
             count: wanted.count,
             distinct: wanted.distinct,
             exclude: wanted.exclude.iter().map(|name| &name[..]).collect(),
-            terms: wanted.lease.as_ref().map(|(span, owner)| Terms {
+            terms: wanted.lease.as_ref().map(|(span, owner)| LeaseTerms {
                 span: *span,
                 owner: owner.as_deref(),
             }),
@@ -279,8 +279,8 @@ fn reloaded(pool: &Pool) -> Pool {
 fn same_state(pool: &Pool, naive: &Naive) {
     let members: Vec<_> = (pool.slots())
         .map(|(slot, b)| {
-            let ended = pool.record(slot).map_or([0; 4], |record| {
-                [record.done, record.failed, record.expired, record.latency]
+            let ended = pool.tally(slot).map_or([0; 4], |tally| {
+                [tally.done, tally.failed, tally.expired, tally.latency]
             });
             (
                 b.name(),
@@ -308,7 +308,10 @@ fn same_state(pool: &Pool, naive: &Naive) {
         .map(|l| (l.id, &l.name[..], l.owner.as_deref(), l.granted, l.deadline))
         .collect();
     assert_eq!(listed, leases);
-    assert_eq!((pool.clock(), pool.when()), (naive.clock, naive.when()));
+    assert_eq!(
+        (pool.clock(), pool.availability()),
+        (naive.clock, naive.availability())
+    );
     let available = naive.members.iter().filter(|m| naive.is_available(m));
     let available: Vec<_> = available.collect();
     let weights: u64 = available.iter().map(|m| u64::from(m.weight)).sum();
@@ -398,7 +401,7 @@ proptest! {
         pool.tick(1_000 + starts);
         for command in &commands {
             step(&mut pool, command);
-            let When::Limited(millis) = pool.when() else {
+            let Availability::Limited(millis) = pool.availability() else {
                 continue;
             };
             let mut early = pool.clone();

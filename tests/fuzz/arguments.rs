@@ -6,9 +6,9 @@
 use std::collections::{HashMap, HashSet};
 
 use libfuzzer_sys::fuzz_target;
-use redis_lb::commands::Error;
 use redis_lb::commands::arguments::{Wanted, pairs, wanted};
 use redis_lb::lb::{COUNT_MAX, EXCLUDE_MAX, NAME_MAX, Pool};
+use redis_lb::server::Error;
 
 fuzz_target!(|data: &[u8]| {
     let words: Vec<&[u8]> = data.split(|byte| *byte == b' ').collect();

@@ -7,6 +7,12 @@ pub mod lb;
 #[path = "../../src/commands"]
 pub mod commands {
     pub mod arguments;
+    mod refusals;
+}
+
+/// Errors.
+#[path = "../../src/server"]
+pub mod server {
     mod error;
 
     pub use error::Error;

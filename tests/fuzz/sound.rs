@@ -1,7 +1,7 @@
 //! What must hold of any payload, whoever made it. The fuzzer and tests/hostile.rs share it.
 
 use redis_lb::lb::codec::{self, Stored};
-use redis_lb::lb::{ALGORITHMS, CLOCK_MAX, Limits, Pool, Rate, Report, Request, State, Terms};
+use redis_lb::lb::{ALGORITHMS, CLOCK_MAX, LeaseTerms, Limits, Pool, Rate, Report, Request, State};
 
 /// The most memory that a byte of a payload costs. Measured: 21, where names have one byte, so that a backend takes 6
 /// bytes there and 48 here beside its part in the indexes, and the room for backends has just doubled.
@@ -87,7 +87,7 @@ fn over_time(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
         }
         pool.check();
     }
-    pool.when();
+    pool.availability();
     pool.release(b"o");
     picked
 }
@@ -99,7 +99,7 @@ fn picks(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
             algorithm: Some(algorithm),
             count: 5,
             distinct: at % 2 == 1,
-            terms: (at > 2).then_some(Terms {
+            terms: (at > 2).then_some(LeaseTerms {
                 span: 50_000,
                 owner: Some(b"o"),
             }),

@@ -1,49 +1,181 @@
 //! The algorithms: one file each, one line each in the table.
 
+mod by_tier;
 mod lc;
+mod own;
 mod p2c;
 mod random;
 mod rr;
+mod view;
 mod wrandom;
 mod wrr;
 
-use super::Slot;
-use super::pool::Pool;
+pub use lc::Turns;
+pub use own::{Before, DependsOn, Own};
+pub use view::View;
+pub use wrr::Credits;
 
-pub(super) use lc::Least;
-pub(super) use rr::Cursor;
-pub(super) use wrr::{CREDIT_MAX, Race};
+use own::Pick;
 
-/// What an algorithm is to the rest of the house.
-trait Pick {
-    /// The user's word for it.
-    const NAME: &'static str;
-    /// What stands for it in a saved pool. Never reused.
-    const CODE: u8;
-    /// How its picks can be known beforehand.
-    const FORESIGHT: Foresight;
+use super::field::Field;
+use super::ground::bounds::Slot;
+use super::ground::chance::Chance;
+use super::ground::kept::{Gaps, Kept};
+use super::ground::memory::Mover;
+use super::ground::saved::{Malformed, Reader, Writer};
 
-    /// Chooses an eligible backend, of which there is one at least, and moves the algorithm's own cursor, and
-    /// nothing else of the pool.
-    fn pick(pool: &mut Pool) -> Slot;
+/// Makes the memory of these algorithms.
+macro_rules! owns {
+    ($($own:ident: $algorithm:ty),* $(,)?) => {
+        /// The memory of all algorithms in a pool.
+        #[derive(Clone, Debug, Default)]
+        pub struct Owns {
+            $(pub $own: <$algorithm as Pick>::Own,)*
+        }
+
+        impl Kept for Owns {
+            fn grown(&mut self, slots: usize) {
+                $(self.$own.grown(slots);)*
+            }
+
+            fn forget(&mut self, slot: Slot) {
+                $(self.$own.forget(slot);)*
+            }
+
+            fn renumber(&mut self, gaps: &Gaps) {
+                $(self.$own.renumber(gaps);)*
+            }
+
+            fn relocate(&mut self, by: &mut impl Mover) {
+                $(self.$own.relocate(by);)*
+            }
+
+            fn heap_bytes(&self) -> usize {
+                0 $(+ self.$own.heap_bytes())*
+            }
+        }
+
+        impl Own for Owns {
+            fn weight_changes(&mut self, field: &Field, slot: Slot) {
+                $(self.$own.weight_changes(field, slot);)*
+            }
+
+            fn weight_changed(&mut self, see: View<'_>, slot: Slot) {
+                $(self.$own.weight_changed(see, slot);)*
+            }
+
+            fn reweighted(&mut self, slot: Slot, from: u16, to: u16) {
+                $(self.$own.reweighted(slot, from, to);)*
+            }
+
+            fn moved(&mut self, slot: Slot) {
+                $(self.$own.moved(slot);)*
+            }
+
+            fn load_changed(&mut self, see: View<'_>, slot: Slot) {
+                $(self.$own.load_changed(see, slot);)*
+            }
+
+            fn gaps_close(&mut self, field: &Field) {
+                $(self.$own.gaps_close(field);)*
+            }
+
+            fn check(&self, see: View<'_>) {
+                $(self.$own.check(see);)*
+            }
+        }
+
+        impl Owns {
+            /// The sections of those that have something to save, in the order of the table, each with the code of its algorithm.
+            pub fn save_sections(&self, slots: &[Slot]) -> Vec<(u8, Vec<u8>)> {
+                let mut sections = Vec::new();
+                $(
+                    let mut section = Writer::default();
+                    self.$own.save_section(slots, &mut section);
+                    if !section.is_empty() {
+                        sections.push((<$algorithm>::CODE, section.into_bytes()));
+                    }
+                )*
+                sections
+            }
+
+            /// Reads the section of the algorithm of that code.
+            pub fn load_section(
+                &mut self,
+                code: u8,
+                slots: usize,
+                from: &mut Reader,
+            ) -> Result<(), Malformed> {
+                match code {
+                    $(<$algorithm>::CODE => self.$own.load_section(slots, from),)*
+                    _ => Err(Malformed::Version),
+                }
+            }
+        }
+    };
 }
 
-/// How the next picks of an algorithm can be known without making them.
-#[derive(Clone, Copy)]
-pub(super) enum Foresight {
-    /// By making them and then taking them back, from the last to the first.
-    TakeBack {
-        /// Picks, and tells what taking that back will need; or answers nothing where it could not be taken back.
-        pick: fn(&mut Pool) -> Option<(Slot, Before)>,
-        /// Takes back the pick of that slot, which was the latest.
-        take_back: fn(&mut Pool, Slot, Before),
-    },
-    /// Not at all: chance decides.
-    None,
+/// Makes all that depends on the table.
+macro_rules! algorithms {
+    ($($own:ident: $algorithm:ty),* $(,)?) => {
+        owns! { $($own: $algorithm),* }
+
+        #[expect(non_upper_case_globals, reason = "they are the users' words")]
+        mod lines {
+            use super::*;
+
+            $(pub const $own: Algorithm = Algorithm(&Line {
+                name: <$algorithm>::NAME,
+                code: <$algorithm>::CODE,
+                depends_on: <$algorithm>::DEPENDS_ON,
+                pick: |owns, see, chance| <$algorithm>::pick(&mut owns.$own, see, chance),
+                pick_ahead: |owns, see| <$algorithm>::pick_ahead(&mut owns.$own, see),
+                take_back: |owns, see, slot, before| {
+                    <$algorithm>::take_back(&mut owns.$own, see, slot, before)
+                },
+            });)*
+        }
+
+        /// Every algorithm there is, in the order in which they are listed to users.
+        pub const ALGORITHMS: [Algorithm; [$(stringify!($own)),*].len()] = [$(lines::$own),*];
+    };
 }
 
-/// What a pick has overwritten, as its algorithm wants to be told.
-pub(super) type Before = u64;
+algorithms! {
+    rr: rr::RoundRobin,
+    wrr: wrr::WeightedRoundRobin,
+    random: random::Random,
+    wrandom: wrandom::WeightedRandom,
+    lc: lc::LeastConnections,
+    p2c: p2c::PowerOfTwoChoices,
+}
+
+/// The algorithms that can be foreseen, in the same order.
+pub const FORESEEABLE: [Algorithm; foreseeable(ALGORITHMS).1] = {
+    let (all, mut some) = (
+        foreseeable(ALGORITHMS).0,
+        [Algorithm::WRR; foreseeable(ALGORITHMS).1],
+    );
+    let mut i = 0;
+    while i < some.len() {
+        some[i] = all[i];
+        i += 1;
+    }
+    some
+};
+
+/// Moves the algorithms that can be foreseen to the front, and counts them.
+const fn foreseeable<const N: usize>(mut all: [Algorithm; N]) -> ([Algorithm; N], usize) {
+    let (mut i, mut n) = (0, 0);
+    while i < N {
+        if !all[i].is_by_chance() {
+            all[n] = all[i];
+            n += 1;
+        }
+        i += 1;
+    }
+    (all, n)
+}
 
 /// A way to choose backends: a line of the table.
 #[derive(Clone, Copy)]
@@ -52,34 +184,15 @@ pub struct Algorithm(&'static Line);
 struct Line {
     name: &'static str,
     code: u8,
-    foresight: Foresight,
-    pick: fn(&mut Pool) -> Slot,
+    depends_on: DependsOn,
+    pick: fn(&mut Owns, View<'_>, &mut Chance) -> Slot,
+    pick_ahead: fn(&mut Owns, View<'_>) -> Option<(Slot, Before)>,
+    take_back: fn(&mut Owns, View<'_>, Slot, Before),
 }
-
-impl Line {
-    const fn of<P: Pick>() -> Line {
-        Line {
-            name: P::NAME,
-            code: P::CODE,
-            foresight: P::FORESIGHT,
-            pick: P::pick,
-        }
-    }
-}
-
-/// Every algorithm there is, in the order in which they are listed to users.
-pub const ALGORITHMS: [Algorithm; 6] = [
-    Algorithm(&const { Line::of::<rr::RoundRobin>() }),
-    Algorithm::WRR,
-    Algorithm(&const { Line::of::<random::Random>() }),
-    Algorithm(&const { Line::of::<wrandom::WeightedRandom>() }),
-    Algorithm(&const { Line::of::<lc::LeastConnections>() }),
-    Algorithm(&const { Line::of::<p2c::PowerOfTwoChoices>() }),
-];
 
 impl Algorithm {
     /// The policy of a new pool.
-    pub const WRR: Algorithm = Algorithm(&const { Line::of::<wrr::WeightedRoundRobin>() });
+    pub const WRR: Algorithm = lines::wrr;
 
     /// The algorithm of that name, upper or lower case.
     #[inline]
@@ -89,6 +202,7 @@ impl Algorithm {
             .copied()
     }
 
+    /// The algorithm of that code in a saved pool.
     pub(super) fn by_code(code: u8) -> Option<Algorithm> {
         ALGORITHMS.into_iter().find(|a| a.code() == code)
     }
@@ -98,22 +212,30 @@ impl Algorithm {
         self.0.name
     }
 
+    /// Its code in a saved pool.
     pub(super) fn code(self) -> u8 {
         self.0.code
     }
 
-    /// Whether it draws from the pool's generator, so that its picks cannot be foreseen.
+    /// Whether chance decides, so that its picks cannot be foreseen.
     pub const fn is_by_chance(self) -> bool {
-        matches!(self.0.foresight, Foresight::None)
+        matches!(self.0.depends_on, DependsOn::Chance)
     }
 
-    pub(super) fn foresight(self) -> Foresight {
-        self.0.foresight
-    }
-
+    /// Chooses an eligible backend. There is at least one.
     #[inline(always)]
-    pub(super) fn pick(self, pool: &mut Pool) -> Slot {
-        (self.0.pick)(pool)
+    pub(super) fn pick(self, owns: &mut Owns, see: View<'_>, chance: &mut Chance) -> Slot {
+        (self.0.pick)(owns, see, chance)
+    }
+
+    /// Picks in a way that can be taken back, if there is one.
+    pub(super) fn pick_ahead(self, owns: &mut Owns, see: View<'_>) -> Option<(Slot, Before)> {
+        (self.0.pick_ahead)(owns, see)
+    }
+
+    /// Takes back the latest pick.
+    pub(super) fn take_back(self, owns: &mut Owns, see: View<'_>, slot: Slot, before: Before) {
+        (self.0.take_back)(owns, see, slot, before);
     }
 }
 
@@ -148,5 +270,74 @@ mod tests {
             );
         }
         assert!(Algorithm::by_name(b"wrr ").is_none());
+    }
+
+    /// A table with an algorithm that keeps something for each slot, as those that come later.
+    mod with_a_counting_one {
+        use super::*;
+
+        owns! { rr: rr::RoundRobin, counting: Counting }
+
+        pub struct Counting;
+
+        impl Pick for Counting {
+            const NAME: &'static str = "counting";
+            const CODE: u8 = 200;
+            type Own = Option<Box<Counts>>;
+
+            fn pick(_: &mut Self::Own, see: View<'_>, _: &mut Chance) -> Slot {
+                see.by_count(0)
+            }
+        }
+
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Counts(Vec<u32>);
+
+        impl Kept for Counts {
+            fn grown(&mut self, slots: usize) {
+                self.0.resize(slots, 0);
+            }
+
+            fn renumber(&mut self, gaps: &Gaps) {
+                gaps.close(&mut self.0);
+            }
+        }
+
+        impl Own for Counts {
+            fn save_section(&self, slots: &[Slot], to: &mut Writer) {
+                slots.iter().for_each(|slot| to.put(&self.0[*slot]));
+            }
+
+            fn load_section(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
+                (0..slots).try_for_each(|slot| {
+                    self.0[slot] = from.get()?;
+                    Ok(())
+                })
+            }
+        }
+
+        #[test]
+        fn what_an_algorithm_keeps_is_saved_in_a_section_of_its_own() {
+            let mut owns = Owns::default();
+            assert_eq!(owns.save_sections(&[]), []);
+            owns.counting = Some(Box::new(Counts(vec![7, 0, 300])));
+            let sections = owns.save_sections(&[0, 2]);
+            let [(200, section)] = &sections[..] else {
+                panic!("{sections:?}");
+            };
+
+            let mut loaded = Owns::default();
+            let mut from = Reader::of(section);
+            assert_eq!(loaded.load_section(200, 2, &mut from), Ok(()));
+            assert!(from.is_at_end());
+            assert_eq!(loaded.counting, Some(Box::new(Counts(vec![7, 300]))));
+            owns.renumber(&Gaps::of([false, true, false].into_iter()));
+            assert_eq!(loaded.counting, owns.counting);
+
+            let unknown = loaded.load_section(201, 2, &mut Reader::of(section));
+            assert_eq!(unknown, Err(Malformed::Version));
+            let cut_off = loaded.load_section(200, 2, &mut Reader::of(&section[..1]));
+            assert_eq!(cut_off, Err(Malformed::Syntax));
+        }
     }
 }

@@ -6,29 +6,29 @@
 
 use std::cmp::Ordering;
 
-use super::lc::by_load;
-use super::{Foresight, Pick};
-use crate::lb::Slot;
-use crate::lb::pool::Pool;
+use super::own::{DependsOn, Pick};
+use super::view::View;
+use crate::lb::ground::bounds::Slot;
+use crate::lb::ground::chance::Chance;
 
-pub(super) struct PowerOfTwoChoices;
+pub struct PowerOfTwoChoices;
 
 impl Pick for PowerOfTwoChoices {
     const NAME: &'static str = "p2c";
     const CODE: u8 = 6;
-    const FORESIGHT: Foresight = Foresight::None;
+    const DEPENDS_ON: DependsOn = DependsOn::Chance;
+    type Own = ();
 
-    fn pick(pool: &mut Pool) -> Slot {
-        let eligible = pool.lane.order.total().count;
-        let first = pool.chance().below(u64::from(eligible)) as u32;
-        let slot = |pool: &Pool, k| pool.lane.order.by_count(&pool.backends, pool.lane.tier, k);
+    fn pick((): &mut (), see: View<'_>, chance: &mut Chance) -> Slot {
+        let eligible = see.eligible();
+        let first = chance.below(u64::from(eligible)) as u32;
         if eligible == 1 {
-            return slot(pool, first);
+            return see.by_count(first);
         }
-        let other = pool.chance().below(u64::from(eligible) - 1) as u32;
+        let other = chance.below(u64::from(eligible) - 1) as u32;
         let other = other + u32::from(other >= first);
-        let (first, other) = (slot(pool, first), slot(pool, other));
-        match by_load(&pool.backends, pool.capacity.as_deref(), other, first) {
+        let (first, other) = (see.by_count(first), see.by_count(other));
+        match see.by_load(other, first) {
             Ordering::Less => other,
             Ordering::Equal | Ordering::Greater => first,
         }

@@ -2,20 +2,20 @@
 //!
 //! O(log n).
 
-use super::{Foresight, Pick};
-use crate::lb::Slot;
-use crate::lb::pool::Pool;
+use super::own::{DependsOn, Pick};
+use super::view::View;
+use crate::lb::ground::bounds::Slot;
+use crate::lb::ground::chance::Chance;
 
-pub(super) struct Random;
+pub struct Random;
 
 impl Pick for Random {
     const NAME: &'static str = "random";
     const CODE: u8 = 3;
-    const FORESIGHT: Foresight = Foresight::None;
+    const DEPENDS_ON: DependsOn = DependsOn::Chance;
+    type Own = ();
 
-    fn pick(pool: &mut Pool) -> Slot {
-        let eligible = pool.lane.order.total().count;
-        let k = pool.chance().below(u64::from(eligible)) as u32;
-        pool.lane.order.by_count(&pool.backends, pool.lane.tier, k)
+    fn pick((): &mut (), see: View<'_>, chance: &mut Chance) -> Slot {
+        see.by_count(chance.below(u64::from(see.eligible())) as u32)
     }
 }

@@ -2,20 +2,20 @@
 //!
 //! O(log n).
 
-use super::{Foresight, Pick};
-use crate::lb::Slot;
-use crate::lb::pool::Pool;
+use super::own::{DependsOn, Pick};
+use super::view::View;
+use crate::lb::ground::bounds::Slot;
+use crate::lb::ground::chance::Chance;
 
-pub(super) struct WeightedRandom;
+pub struct WeightedRandom;
 
 impl Pick for WeightedRandom {
     const NAME: &'static str = "wrandom";
     const CODE: u8 = 4;
-    const FORESIGHT: Foresight = Foresight::None;
+    const DEPENDS_ON: DependsOn = DependsOn::Chance;
+    type Own = ();
 
-    fn pick(pool: &mut Pool) -> Slot {
-        let total = pool.lane.order.total().weight;
-        let w = pool.chance().below(total);
-        pool.lane.order.by_weight(&pool.backends, pool.lane.tier, w)
+    fn pick((): &mut (), see: View<'_>, chance: &mut Chance) -> Slot {
+        see.by_weight(chance.below(see.total_weight()))
     }
 }

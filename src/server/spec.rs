@@ -1,6 +1,6 @@
 //! How a command describes itself to the server, and through `COMMAND DOCS` to redis-cli and to clients.
 
-use crate::lb::ALGORITHMS;
+use crate::lb::{ALGORITHMS, Algorithm, FORESEEABLE};
 
 /// What the server is told of a command.
 pub struct Spec {
@@ -99,12 +99,9 @@ impl Arg {
     /// A member with its weight.
     pub const PAIR: Arg = Arg::new("pair", Kind::Block(&[Arg::BACKEND, Arg::WEIGHT]));
     /// Any algorithm.
-    pub const ALGORITHM: Arg = Arg::new(
-        "algorithm",
-        Kind::OneOf(&algorithms::<{ ALGORITHMS.len() }>(true)),
-    );
+    pub const ALGORITHM: Arg = Arg::new("algorithm", Kind::OneOf(&words(ALGORITHMS)));
     /// Any algorithm whose picks can be foreseen.
-    pub const FORESEEABLE: Arg = Arg::new("algorithm", Kind::OneOf(&algorithms::<3>(false)));
+    pub const FORESEEABLE: Arg = Arg::new("algorithm", Kind::OneOf(&words(FORESEEABLE)));
     /// How many picks.
     pub const COUNT: Arg = Arg::new("count", Kind::Integer).token("COUNT").optional();
     /// None of them twice.
@@ -167,17 +164,13 @@ impl Arg {
     }
 }
 
-/// The words for the algorithms: all of them, or only those whose picks can be foreseen, which are N.
-const fn algorithms<const N: usize>(also_by_chance: bool) -> [Arg; N] {
+/// The words for these algorithms.
+const fn words<const N: usize>(algorithms: [Algorithm; N]) -> [Arg; N] {
     let mut args = [Arg::token_alone(""); N];
-    let (mut i, mut n) = (0, 0);
-    while i < ALGORITHMS.len() {
-        if also_by_chance || !ALGORITHMS[i].is_by_chance() {
-            args[n] = Arg::token_alone(ALGORITHMS[i].name());
-            n += 1;
-        }
+    let mut i = 0;
+    while i < N {
+        args[i] = Arg::token_alone(algorithms[i].name());
         i += 1;
     }
-    assert!(n == N);
     args
 }

@@ -1,10 +1,12 @@
 //! A backend's name: any bytes, stored without an allocation where they are few.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
-use super::{Mover, allocated};
+use super::memory::{Mover, allocated};
 
-/// What fits beside the length and the tag in 24 bytes. The longest `IPv4:port` takes 21.
+/// How many bytes fit beside the length and the tag in 24 bytes. The longest `IPv4:port` has 21.
 const INLINE: usize = 22;
 
 /// The name of a backend: 1 to 512 bytes, of any kind. Empty only in a vacant slot.
@@ -40,7 +42,7 @@ impl Name {
     }
 
     /// Lets the mover at the heap's part of the name, where it has one.
-    pub(super) fn relocate(&mut self, by: &mut impl Mover) {
+    pub fn relocate(&mut self, by: &mut impl Mover) {
         match &mut self.0 {
             Repr::Inline { .. } => {}
             Repr::Heap(bytes) => by.bytes(bytes),
@@ -48,12 +50,21 @@ impl Name {
     }
 
     /// How many bytes the name takes on the heap.
-    pub(super) fn heap_bytes(&self) -> usize {
+    pub fn heap_bytes(&self) -> usize {
         match &self.0 {
             Repr::Inline { .. } => 0,
             Repr::Heap(bytes) => allocated(bytes.len()),
         }
     }
+}
+
+/// The keys of the hash: a process's own, so that no list of names can be made that collides in it. They decide
+/// where an entry lies in a table, which no result shows.
+static HASH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// The hash of a name, in this process.
+pub fn hash(name: &[u8]) -> u64 {
+    HASH.hash_one(name)
 }
 
 impl fmt::Debug for Name {

@@ -10,14 +10,14 @@ pub const CLOCK_MAX: Millis = 1 << 47;
 /// The step in which a primary moves the clocks of its pools, so that a busy pool has 100 ticks a second at most.
 pub const STEP: Millis = 10;
 
-/// When a span ends that starts now. The clock may be a step behind the time, so this is a step later than it
-/// looks: at least the span from now, and two steps more at most.
+/// When a span ends that starts now. The clock may be a step behind the time. So the deadline is a step later: the span is
+/// never cut short, and lasts two steps longer at most.
 pub fn deadline(clock: Millis, span: Millis) -> Millis {
     (clock + span + STEP).next_multiple_of(STEP)
 }
 
-/// From when on the clock surely shows that time, however late it was moved before: a primary moves it only when it comes
-/// into another step.
+/// The time from which on the clock surely shows `time`, however late it was moved before: a primary moves it only when it
+/// comes into another step.
 pub fn shown(time: Millis) -> Millis {
     time.next_multiple_of(STEP)
 }

@@ -2,30 +2,31 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::{Millis, SPAN_MAX};
+use crate::lb::ground::clock::{Millis, SPAN_MAX};
+use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
 
 /// The most leases that can be allowed at once; more than a pool can hold.
 pub const LEASES_MAX: u32 = i32::MAX as u32;
 /// The largest number of picks in RATE and BURST.
 pub const RATE_MAX: u64 = 1 << 40;
 
-/// So many picks in so many milliseconds.
+/// A number of picks in a number of milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
-    /// How many.
+    /// The number of picks.
     pub picks: u64,
-    /// In how long.
+    /// The time for them.
     pub millis: Millis,
-    /// How many of them can come at once.
+    /// How many can come at once.
     pub burst: u64,
 }
 
 /// A token bucket: in any window of T ms it gives at most `burst + ⌊T × picks / millis⌋` tokens.
 ///
-/// Its level is counted in parts of a token, of which a token has `millis` and each millisecond brings `picks`: so all
+/// Its level is counted in parts of a token. A token has `millis` parts, and each millisecond brings `picks` parts. So all
 /// is exact in whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Bucket {
+pub struct Bucket {
     pub rate: Rate,
     /// How full it was at `at`. It is brought up to date only when a token is taken: so the clock may pass in one
     /// step or in many.
@@ -85,7 +86,7 @@ impl Bucket {
         }
     }
 
-    /// Takes a token, of which there is one.
+    /// Takes a token. There is one.
     pub fn take(&mut self, clock: Millis) {
         self.level = (self.level_at(clock) - u128::from(self.rate.millis)).into();
         self.at = clock;
@@ -116,14 +117,14 @@ impl Bucket {
     }
 }
 
-/// What LB.LIMIT sets, of which each may be left as it is.
+/// The settings of LB.LIMIT. Each may be left as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Leases at once; 0 = any number.
     pub max: Option<u32>,
     /// Picks in a time; `Some(None)` = any number.
     pub rate: Option<Option<Rate>>,
-    /// Which backends serve first: those of the lowest tier that has an eligible one.
+    /// The backends of the lowest tier that has an eligible one serve.
     pub tier: Option<u8>,
 }
 
@@ -135,7 +136,7 @@ impl Limits {
             || self.tier.is_some_and(|tier| tier > 0)
     }
 
-    /// Whether it only takes limits away, for which a full server has room. A move to another tier is none of that kind.
+    /// Whether it only takes limits away. For that a full server has room, and for a move to another tier it has none.
     pub fn only_frees(&self) -> bool {
         !self.is_any() && self.tier.is_none()
     }
@@ -143,11 +144,13 @@ impl Limits {
 
 /// A limit of a backend or of the pool.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Limit {
+pub struct Limit {
     pub max: u32,
     pub bucket: Option<Box<Bucket>>,
     /// When its bucket has a token again, where it has none: as it stands among the pool's refills.
     pub refill: Option<Millis>,
+    /// Whether it was reached when it was looked at last.
+    pub is_reached: bool,
 }
 
 impl Limit {
@@ -156,7 +159,7 @@ impl Limit {
         self.max > 0 || self.bucket.is_some()
     }
 
-    /// Sets what is given; says whether that changed anything.
+    /// Sets the limits that are given; answers whether that changed anything.
     pub fn set(&mut self, limits: &Limits, clock: Millis) -> bool {
         let max = limits.max.unwrap_or(self.max);
         let mut changed = max != self.max;
@@ -173,7 +176,7 @@ impl Limit {
         changed
     }
 
-    /// Whether so many leases are as many as there may be.
+    /// Whether this number of leases is the most.
     pub fn is_reached_by(&self, leases: u32) -> bool {
         self.max > 0 && leases >= self.max
     }
@@ -182,13 +185,32 @@ impl Limit {
     pub fn next(&self, clock: Millis) -> Millis {
         (self.bucket.as_ref()).map_or(clock, |bucket| bucket.next(clock))
     }
+
+    /// Writes it.
+    pub fn save(&self, to: &mut Writer) {
+        to.put(&self.max);
+        to.put(&self.bucket.as_deref());
+    }
+
+    /// Reads it.
+    pub fn load(from: &mut Reader, clock: Millis) -> Result<Limit, Malformed> {
+        let max = from.number("limit", LEASES_MAX)?;
+        let bucket: Option<Bucket> = from.get()?;
+        let is_sound = bucket.is_none_or(|bucket| bucket.is_sound(clock));
+        Ok(Limit {
+            max,
+            bucket: checked("limit", bucket, is_sound)?.map(Box::new),
+            ..Limit::default()
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lb::ground::clock::CLOCK_MAX;
 
-    /// Every window of a greedy user's log, over rates whose tokens do not come at whole milliseconds.
+    /// All windows of a greedy user's log. With some of these rates tokens come between two milliseconds.
     #[test]
     fn no_window_holds_more_than_the_bucket_allows() {
         for (picks, millis, burst) in [
@@ -233,15 +255,12 @@ mod tests {
             burst: RATE_MAX,
         };
         let mut bucket = Bucket::full(rate, 0);
-        bucket.take(super::super::clock::CLOCK_MAX);
+        bucket.take(CLOCK_MAX);
         let slow = Rate { picks: 1, ..rate };
         let mut slow = Bucket::full(Rate { burst: 1, ..slow }, 0);
         slow.take(0);
         assert_eq!(slow.next(0), SPAN_MAX);
-        assert_eq!(
-            bucket.with_rate(rate, super::super::clock::CLOCK_MAX).rate,
-            rate
-        );
+        assert_eq!(bucket.with_rate(rate, CLOCK_MAX).rate, rate);
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! The k-th eligible backend of a tier in order of addition, by count or by weight, in O(log n).
 
-use super::Slot;
-use super::backend::Backend;
-use super::{Mover, allocated};
+use super::seat::Seat;
+use crate::lb::ground::bounds::Slot;
+use crate::lb::ground::memory::{Mover, buffer};
 
 /// How many entries a node stands for. Eight entries of a level are one to five cache lines.
-pub(super) const FAN: usize = 8;
+pub const FAN: usize = 8;
 
-/// What the eligible ones among some neighbours add up to.
+/// The sums over the eligible ones among some neighbours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sum {
-    /// How many they are.
+pub struct Sum {
+    /// Their number.
     pub count: u32,
     /// The sum of their weights.
     pub weight: u64,
@@ -19,17 +19,17 @@ pub(super) struct Sum {
 /// Sums over eight backends, over eight of those sums, and so on until at most eight are left. Up to eight
 /// backends have no levels at all: there is nothing to skip.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Order {
+pub struct Order {
     levels: Vec<Vec<Sum>>,
     total: Sum,
 }
 
 impl Order {
-    /// The order of those of these slots that are of that tier.
-    pub fn of(backends: &[Backend], tier: u8) -> Order {
+    /// The order of those of these seats that are of that tier.
+    pub fn of(seats: &[Seat], tier: u8) -> Order {
         let mut order = Order::default();
-        let mut below: Vec<Sum> = (backends.iter())
-            .map(|b| Sum::of(b.live_in(tier)))
+        let mut below: Vec<Sum> = (seats.iter())
+            .map(|seat| Sum::of(seat.running_in(tier).unwrap_or(0)))
             .collect();
         while below.len() > FAN {
             let level: Vec<Sum> = below.chunks(FAN).map(Sum::over).collect();
@@ -46,7 +46,7 @@ impl Order {
     }
 
     /// Makes room for the slot that was added last, which is not eligible yet.
-    pub fn added(&mut self, slots: usize) {
+    pub fn grown(&mut self, slots: usize) {
         let mut entries = slots;
         for level in &mut self.levels {
             entries = entries.div_ceil(FAN);
@@ -55,13 +55,13 @@ impl Order {
             }
         }
         if entries > FAN {
-            // The level below had eight entries until now, so the first node stands for all that there is.
+            // The level below had eight entries until now, so the first node stands for all of them.
             self.levels.push(vec![self.total, Sum::default()]);
         }
     }
 
-    /// A backend's part in the running goes from one weight to another.
-    pub fn change(&mut self, slot: Slot, from: u16, to: u16) {
+    /// The running weight of a backend goes from one to another.
+    pub fn change(&mut self, slot: Slot, from: u32, to: u32) {
         self.total.change(from, to);
         let mut at = slot;
         for level in &mut self.levels {
@@ -71,11 +71,11 @@ impl Order {
     }
 
     /// How many eligible ones stand before this slot.
-    pub fn rank(&self, backends: &[Backend], tier: u8, slot: Slot) -> u32 {
+    pub fn rank(&self, seats: &[Seat], tier: u8, slot: Slot) -> u32 {
         let mut at = slot;
         let before = |at: usize| at - at % FAN..at;
-        let eligible = |b: &&Backend| b.live_in(tier) > 0;
-        let mut rank = backends[before(at)].iter().filter(eligible).count() as u32;
+        let eligible = |seat: &&Seat| seat.running_in(tier).is_some();
+        let mut rank = seats[before(at)].iter().filter(eligible).count() as u32;
         for level in &self.levels {
             at /= FAN;
             rank += level[before(at)].iter().map(|sum| sum.count).sum::<u32>();
@@ -84,17 +84,17 @@ impl Order {
     }
 
     /// The k-th eligible one, from 0. `k` is below their number.
-    pub fn by_count(&self, backends: &[Backend], tier: u8, k: u32) -> Slot {
-        self.descend(backends, tier, u64::from(k), |sum| u64::from(sum.count))
+    pub fn by_count(&self, seats: &[Seat], tier: u8, k: u32) -> Slot {
+        self.descend(seats, tier, u64::from(k), |sum| u64::from(sum.count))
     }
 
-    /// The one in whose stretch `w` falls when the eligible ones lie end to end, each as long as its weight.
-    /// `w` is below the sum of weights.
-    pub fn by_weight(&self, backends: &[Backend], tier: u8, w: u64) -> Slot {
-        self.descend(backends, tier, w, |sum| sum.weight)
+    /// The eligible ones lie end to end, each as long as its running weight. Answers the one that lies at `w`, which is below the
+    /// sum of the weights.
+    pub fn by_weight(&self, seats: &[Seat], tier: u8, w: u64) -> Slot {
+        self.descend(seats, tier, w, |sum| sum.weight)
     }
 
-    /// Lets the mover at all that is on the heap.
+    /// Lets the mover move all that is on the heap.
     pub fn relocate(&mut self, by: &mut impl Mover) {
         by.vec(&mut self.levels);
         for level in &mut self.levels {
@@ -104,22 +104,17 @@ impl Order {
 
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        let levels = self
-            .levels
-            .iter()
-            .map(|level| level.capacity() * size_of::<Sum>());
-        let own = self.levels.capacity() * size_of::<Vec<Sum>>();
-        levels.chain([own]).map(allocated).sum()
+        buffer(&self.levels) + self.levels.iter().map(buffer).sum::<usize>()
     }
 
-    /// All that it knows, for [`Pool::check`](super::Pool::check).
+    /// All that it knows, to be compared by a test.
     pub fn sums(&self) -> (&[Vec<Sum>], Sum) {
         (&self.levels, self.total)
     }
 
     fn descend(
         &self,
-        backends: &[Backend],
+        seats: &[Seat],
         tier: u8,
         mut left: u64,
         measure: impl Fn(Sum) -> u64,
@@ -133,7 +128,7 @@ impl Order {
             at *= FAN;
         }
         loop {
-            let own = measure(Sum::of(backends[at].live_in(tier)));
+            let own = measure(Sum::of(seats[at].running_in(tier).unwrap_or(0)));
             if own > left {
                 return at;
             }
@@ -144,10 +139,10 @@ impl Order {
 }
 
 impl Sum {
-    fn of(live: u16) -> Sum {
+    fn of(running: u32) -> Sum {
         Sum {
-            count: u32::from(live > 0),
-            weight: u64::from(live),
+            count: u32::from(running > 0),
+            weight: u64::from(running),
         }
     }
 
@@ -158,7 +153,7 @@ impl Sum {
         }
     }
 
-    fn change(&mut self, from: u16, to: u16) {
+    fn change(&mut self, from: u32, to: u32) {
         let (from, to) = (Sum::of(from), Sum::of(to));
         self.count = self.count - from.count + to.count;
         self.weight = self.weight - from.weight + to.weight;

@@ -1,0 +1,124 @@
+//! How the leases of each backend ended.
+
+use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
+use crate::lb::ground::kept::{Gaps, Kept};
+use crate::lb::ground::memory::{Mover, buffer};
+use crate::lb::ground::saved::{Malformed, Reader, Writer};
+
+/// How the leases of a backend ended.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Leases that LB.DONE ended.
+    pub done: u64,
+    /// Those of them that had failed.
+    pub failed: u64,
+    /// Leases that ended by their deadline.
+    pub expired: u64,
+    /// The latencies that were reported, all together, in microseconds.
+    pub latency: u64,
+    /// How many were reported.
+    pub latencies: u64,
+}
+
+/// How it went, as LB.DONE tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// It failed.
+    pub failed: bool,
+    /// How long it took, in microseconds.
+    pub latency: Option<u64>,
+}
+
+impl Tally {
+    /// The mean of the latencies that were reported, in microseconds; 0 where none was.
+    pub fn mean_latency(&self) -> u64 {
+        self.latency.checked_div(self.latencies).unwrap_or(0)
+    }
+
+    fn is_default(&self) -> bool {
+        self.done == 0 && self.expired == 0
+    }
+}
+
+/// The tallies of all backends.
+#[derive(Clone, Debug, Default)]
+pub struct Tallies(Vec<Tally>);
+
+impl Tallies {
+    /// The tally of a backend.
+    pub fn of(&self, slot: Slot) -> &Tally {
+        &self.0[slot]
+    }
+
+    /// A lease ended by LB.DONE.
+    pub fn done(&mut self, slot: Slot, report: &Report) {
+        let tally = &mut self.0[slot];
+        tally.done = counted(tally.done);
+        if report.failed {
+            tally.failed = counted(tally.failed);
+        }
+        if let Some(latency) = report.latency {
+            tally.latency = tally.latency.saturating_add(latency).min(COUNTER_MAX);
+            tally.latencies = counted(tally.latencies);
+        }
+    }
+
+    /// A lease ended by its deadline.
+    pub fn expired(&mut self, slot: Slot) {
+        self.0[slot].expired = counted(self.0[slot].expired);
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_default(&self) -> bool {
+        self.0.iter().all(Tally::is_default)
+    }
+
+    /// Writes the tally of a backend.
+    pub fn save(&self, slot: Slot, to: &mut Writer) {
+        let tally = &self.0[slot];
+        for number in [
+            tally.done,
+            tally.failed,
+            tally.expired,
+            tally.latency,
+            tally.latencies,
+        ] {
+            to.put(&number);
+        }
+    }
+
+    /// Reads the tally of a backend.
+    pub fn load(&mut self, slot: Slot, from: &mut Reader) -> Result<(), Malformed> {
+        let done = from.number("leases", COUNTER_MAX)?;
+        self.0[slot] = Tally {
+            done,
+            failed: from.number("failures", done)?,
+            expired: from.number("leases", COUNTER_MAX)?,
+            latency: from.number("latency", COUNTER_MAX)?,
+            latencies: from.number("latency", done)?,
+        };
+        Ok(())
+    }
+}
+
+impl Kept for Tallies {
+    fn grown(&mut self, slots: usize) {
+        self.0.resize_with(slots, Tally::default);
+    }
+
+    fn forget(&mut self, slot: Slot) {
+        self.0[slot] = Tally::default();
+    }
+
+    fn renumber(&mut self, gaps: &Gaps) {
+        gaps.close(&mut self.0);
+    }
+
+    fn relocate(&mut self, by: &mut impl Mover) {
+        by.vec(&mut self.0);
+    }
+
+    fn heap_bytes(&self) -> usize {
+        buffer(&self.0)
+    }
+}

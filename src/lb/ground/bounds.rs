@@ -1,0 +1,36 @@
+//! How far the numbers of a pool go.
+
+/// The place of a backend in its pool: slots are in order of addition.
+pub type Slot = usize;
+
+/// The largest weight.
+pub const WEIGHT_MAX: u16 = u16::MAX;
+/// The longest name of a backend, in bytes.
+pub const NAME_MAX: usize = 512;
+/// The most backends that one pool holds. It keeps the sum of all running weights below 2^48.
+pub const BACKENDS_MAX: usize = 1 << 24;
+/// The most different tiers in one pool. Each takes some bytes for every backend of the pool.
+pub const TIERS_MAX: usize = 16;
+/// The most picks that one command makes.
+pub const COUNT_MAX: usize = 10_000;
+/// The most backends that one command excludes.
+pub const EXCLUDE_MAX: usize = 1_000;
+/// The largest number that a reply can show.
+pub const COUNTER_MAX: u64 = i64::MAX as u64;
+
+/// One more, up to the largest number that a reply can show. A counter stays there.
+pub fn counted(n: u64) -> u64 {
+    (n + 1).min(COUNTER_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_stays_at_the_largest_number_that_a_reply_can_show() {
+        assert_eq!(counted(0), 1);
+        assert_eq!(counted(i64::MAX as u64 - 1), i64::MAX as u64);
+        assert_eq!(counted(i64::MAX as u64), i64::MAX as u64);
+    }
+}

@@ -1,0 +1,75 @@
+//! The view of a pool that an algorithm has.
+
+use std::cmp::Ordering;
+
+use crate::lb::account::Account;
+use crate::lb::field::{Field, Seat};
+use crate::lb::ground::bounds::Slot;
+
+/// The backends and their leases. An algorithm can look, and cannot change anything.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    field: &'a Field,
+    account: Option<&'a Account>,
+}
+
+impl<'a> View<'a> {
+    /// The view of these parts of a pool.
+    #[inline(always)]
+    pub fn of(field: &'a Field, account: Option<&'a Account>) -> View<'a> {
+        View { field, account }
+    }
+
+    /// All seats in order of addition.
+    #[inline(always)]
+    pub fn seats(self) -> &'a [Seat] {
+        self.field.seats()
+    }
+
+    /// The tier that serves. Only its backends are picked.
+    #[inline(always)]
+    pub fn tier(self) -> u8 {
+        self.field.serving()
+    }
+
+    /// How many backends are eligible. In a pick there is at least one.
+    #[inline(always)]
+    pub fn eligible(self) -> u32 {
+        self.field.eligible()
+    }
+
+    /// The sum of their running weights.
+    #[inline(always)]
+    pub fn total_weight(self) -> u64 {
+        self.field.order().total().weight
+    }
+
+    /// Whether the backend of a slot is eligible, if there is such a slot.
+    pub fn is_eligible(self, slot: Slot) -> Option<bool> {
+        let seat = self.seats().get(slot)?;
+        Some(seat.running_in(self.tier()).is_some())
+    }
+
+    /// How many eligible backends stand before a slot.
+    pub fn rank(self, slot: Slot) -> u32 {
+        self.field.order().rank(self.seats(), self.tier(), slot)
+    }
+
+    /// The k-th eligible backend, from 0. `k` is below their number.
+    pub fn by_count(self, k: u32) -> Slot {
+        self.field.order().by_count(self.seats(), self.tier(), k)
+    }
+
+    /// The eligible backends lie end to end, each as long as its running weight. Answers the one that lies at `w`, which is below
+    /// the sum.
+    pub fn by_weight(self, w: u64) -> Slot {
+        self.field.order().by_weight(self.seats(), self.tier(), w)
+    }
+
+    /// Which of two eligible backends has the lower (leases + 1) / weight.
+    pub fn by_load(self, a: Slot, b: Slot) -> Ordering {
+        let busy = |slot: Slot| 1 + self.account.map_or(0, |c| u64::from(c.leases_on(slot)));
+        let weight = |slot: Slot| u64::from(self.seats()[slot].running_weight());
+        (busy(a) * weight(b)).cmp(&(busy(b) * weight(a)))
+    }
+}

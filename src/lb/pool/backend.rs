@@ -1,0 +1,55 @@
+//! A member of a pool, as others see it.
+
+use crate::lb::field::{Field, Seat, State};
+use crate::lb::ground::bounds::Slot;
+use crate::lb::roster::Roster;
+
+/// A member of a pool, with its weight, state and picks.
+#[derive(Clone, Copy)]
+pub struct Backend<'a> {
+    roster: &'a Roster,
+    field: &'a Field,
+    slot: Slot,
+}
+
+impl<'a> Backend<'a> {
+    /// The backend of that slot, which is not vacant.
+    #[inline(always)]
+    pub(super) fn of(roster: &'a Roster, field: &'a Field, slot: Slot) -> Backend<'a> {
+        Backend {
+            roster,
+            field,
+            slot,
+        }
+    }
+
+    fn seat(self) -> &'a Seat {
+        &self.field.seats()[self.slot]
+    }
+
+    /// Its name.
+    #[inline(always)]
+    pub fn name(self) -> &'a [u8] {
+        self.roster.name(self.slot)
+    }
+
+    /// Its weight: its share among the others, 0 = quiesced.
+    pub fn weight(self) -> u16 {
+        self.seat().weight
+    }
+
+    /// Its tier: the backends of the lowest tier that has an eligible one serve.
+    pub fn tier(self) -> u8 {
+        self.seat().tier()
+    }
+
+    /// The state that the operator set.
+    pub fn state(self) -> State {
+        self.seat().state
+    }
+
+    /// How often it was picked since it was added.
+    pub fn picks(self) -> u64 {
+        self.roster.picks(self.slot)
+    }
+}

@@ -1,0 +1,15 @@
+//! A pool: the one room that knows all the others, and keeps them in step.
+
+mod backend;
+mod flow;
+mod members;
+mod parts;
+mod picking;
+mod saved;
+
+pub use backend::Backend;
+pub use flow::Availability;
+pub use members::{Added, Replaced};
+pub use parts::Pool;
+pub use picking::{Picked, Request};
+pub use saved::Format;

@@ -1,0 +1,230 @@
+//! The parts of a pool, and how they are kept in step.
+
+use crate::lb::account::{Account, Whose};
+use crate::lb::field::{Field, Seat, State};
+use crate::lb::ground::bounds::Slot;
+use crate::lb::ground::chance::Chance;
+use crate::lb::ground::kept::Kept;
+use crate::lb::ground::memory::{Mover, allocated};
+use crate::lb::pick::{Algorithm, Own, Owns, View};
+use crate::lb::roster::Roster;
+
+/// A pool of backends.
+///
+/// A removed backend leaves its slot vacant, so that slots stay in order of addition; when half of them are vacant
+/// the gaps are closed.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub(super) roster: Roster,
+    pub(super) field: Field,
+    pub(super) owns: Owns,
+    /// None in a pool that never used time, leases or limits.
+    pub(super) account: Option<Box<Account>>,
+    pub(super) chance: Chance,
+    pub(super) policy: Algorithm,
+    pub(super) picks: u64,
+    pub(super) rules: u8,
+}
+
+impl Default for Pool {
+    fn default() -> Pool {
+        Pool::new()
+    }
+}
+
+impl Pool {
+    /// The rules by which new pools run. A pool that was created under older ones keeps them.
+    pub const RULES: u8 = 1;
+
+    /// A pool without backends and settings.
+    pub fn new() -> Pool {
+        Pool {
+            roster: Roster::default(),
+            field: Field::default(),
+            owns: Owns::default(),
+            account: None,
+            chance: Chance::default(),
+            policy: Algorithm::WRR,
+            picks: 0,
+            rules: Pool::RULES,
+        }
+    }
+
+    /// The version of the rules that the pool was created under.
+    pub fn rules(&self) -> u8 {
+        self.rules
+    }
+
+    /// How many bytes of memory the pool takes, with `beside` bytes beside it in the same block.
+    pub fn bytes(&self, beside: usize) -> usize {
+        allocated(size_of::<Pool>() + beside)
+            + self.chance.heap_bytes()
+            + self.roster.heap_bytes()
+            + self.field.heap_bytes()
+            + self.owns.heap_bytes()
+            + self.account.heap_bytes()
+    }
+
+    /// Lets the mover move the buffers of the pool, but for the names.
+    pub fn relocate(&mut self, by: &mut impl Mover) {
+        self.roster.relocate(by);
+        self.field.relocate(by);
+        self.owns.relocate(by);
+        self.account.relocate(by);
+    }
+
+    /// Lets the mover move the names of `most` slots, from that slot on; answers the slot to go on from, if there is one.
+    pub fn relocate_names(&mut self, by: &mut impl Mover, from: Slot, most: usize) -> Option<Slot> {
+        self.roster.relocate_names(by, from, most)
+    }
+
+    // The parts of the steps
+
+    /// The view of the algorithms.
+    #[inline(always)]
+    pub(super) fn see(&self) -> View<'_> {
+        View::of(&self.field, self.account.as_deref())
+    }
+
+    /// The account, made where there was none.
+    pub(super) fn account(&mut self) -> &mut Account {
+        let slots = self.roster.slots();
+        (self.account).get_or_insert_with(|| Box::new(Account::of(slots)))
+    }
+
+    /// Gives a newcomer its seat. The roster has just taken in its name.
+    pub(super) fn seat(&mut self, slot: Slot, seat: Seat) {
+        self.field.add(seat);
+        self.owns.grown(slot + 1);
+        self.account.grown(slot + 1);
+        self.refresh(slot);
+    }
+
+    /// Removes the backend of a slot.
+    pub(super) fn vacate(&mut self, slot: Slot) {
+        self.end_leases_on(slot);
+        self.suspend(slot);
+        self.account.forget(slot);
+        self.owns.forget(slot);
+        self.field.forget(slot);
+        self.roster.forget(slot);
+    }
+
+    /// Closes the gaps when more than half of the slots are vacant, so that they cost O(1) a removal. The leases are
+    /// moved along, so there must be fewer of them than gaps.
+    pub(super) fn close_gaps(&mut self) {
+        if self.roster.slots() <= 2 * self.len() + self.leases() {
+            return;
+        }
+        let gaps = self.roster.gaps();
+        self.owns.gaps_close(&self.field);
+        self.roster.renumber(&gaps);
+        self.field.renumber(&gaps);
+        self.owns.renumber(&gaps);
+        self.account.renumber(&gaps);
+    }
+
+    /// The running weight that a backend should have: its weight times the factors of its state and its limit.
+    fn due_weight(&self, slot: Slot) -> u32 {
+        let seat = &self.field.seats()[slot];
+        let is_limited = |account: &Account| account.is_limited(Whose::of(slot));
+        match seat.state {
+            State::Up if !self.account.as_deref().is_some_and(is_limited) => seat.weight.into(),
+            State::Up | State::Drain | State::Down => 0,
+        }
+    }
+
+    /// Gives a backend the running weight that it should have; answers whether it had another one.
+    pub(super) fn refresh(&mut self, slot: Slot) -> bool {
+        let weight = self.due_weight(slot);
+        let changed = self.field.seats()[slot].running_weight() != weight;
+        if changed {
+            self.run(slot, weight);
+        }
+        changed
+    }
+
+    /// Takes a backend out of the running, until it is refreshed; false where it is not in it.
+    pub(super) fn suspend(&mut self, slot: Slot) -> bool {
+        let is_eligible = self.field.seats()[slot].running_weight() > 0;
+        if is_eligible {
+            self.run(slot, 0);
+        }
+        is_eligible
+    }
+
+    fn run(&mut self, slot: Slot, weight: u32) {
+        self.owns.weight_changes(&self.field, slot);
+        self.field.run(slot, weight);
+        let see = View::of(&self.field, self.account.as_deref());
+        self.owns.weight_changed(see, slot);
+    }
+
+    /// Gives a backend another weight; false where it has it already.
+    pub(super) fn reweight(&mut self, slot: Slot, weight: u16) -> bool {
+        let before = self.field.seats()[slot].weight;
+        if weight == before {
+            return false;
+        }
+        self.owns.weight_changes(&self.field, slot);
+        self.owns.reweighted(slot, before, weight);
+        self.field.set_weight(slot, weight);
+        self.field.run(slot, self.due_weight(slot));
+        let see = View::of(&self.field, self.account.as_deref());
+        self.owns.weight_changed(see, slot);
+        true
+    }
+
+    /// Looks at a limit again; answers whether that changed the running weight of its backend.
+    pub(super) fn recheck(&mut self, whose: Whose) -> bool {
+        let changed = (self.account.as_mut()).is_some_and(|account| account.recheck(whose));
+        changed && whose.slot().is_some_and(|slot| self.refresh(slot))
+    }
+
+    /// The leases on a backend have changed.
+    pub(super) fn flow_changed(&mut self, slot: Slot) {
+        self.recheck(Whose::POOL);
+        if !self.recheck(Whose::of(slot)) {
+            let see = View::of(&self.field, self.account.as_deref());
+            self.owns.load_changed(see, slot);
+        }
+    }
+
+    /// The credit of a backend in smooth weighted round robin.
+    #[doc(hidden)]
+    pub fn credit(&self, slot: Slot) -> i64 {
+        self.owns.wrr.of(&self.field, slot)
+    }
+
+    /// Gives a backend a credit, as a payload can. For the tests.
+    #[doc(hidden)]
+    pub fn set_credit(&mut self, name: &[u8], credit: i64) {
+        let slot = self.roster.find(name).expect("the backend is there");
+        self.suspend(slot);
+        self.owns.wrr.set(slot, credit);
+        self.refresh(slot);
+    }
+
+    /// Panics where the parts are not in step, or not sound in themselves. For the tests.
+    #[doc(hidden)]
+    pub fn check(&self) {
+        self.roster.check();
+        self.field.check();
+        self.owns.check(self.see());
+        let slots = self.roster.slots();
+        assert!(slots <= 2 * self.len() + self.leases() || self.account.is_some());
+        assert_eq!(self.field.seats().len(), slots);
+        for slot in 0..slots {
+            let running = self.field.seats()[slot].running_weight();
+            assert_eq!(running, self.due_weight(slot), "{slot}");
+        }
+        if let Some(account) = self.account.as_deref() {
+            account.check();
+            let mut again = account.clone();
+            let backends = (0..slots).map(Whose::of);
+            for whose in backends.chain([Whose::POOL]) {
+                assert!(!again.recheck(whose), "{whose:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Picking, and looking ahead.
+
+use std::collections::HashSet;
+
+use super::backend::Backend;
+use super::parts::Pool;
+use crate::lb::account::{LeaseId, LeaseTerms, TokensBefore, Whose};
+use crate::lb::ground::bounds::{Slot, counted};
+use crate::lb::ground::chance::Chance;
+use crate::lb::pick::{Algorithm, Before, View};
+
+/// A request for picks.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// By which algorithm; the pool's policy where none is named.
+    pub algorithm: Option<Algorithm>,
+    /// How many.
+    pub count: usize,
+    /// No backend twice.
+    pub distinct: bool,
+    /// Backends that are passed over, this time.
+    pub exclude: Vec<&'a [u8]>,
+    /// The terms of the lease that each pick is granted, if it is.
+    pub terms: Option<LeaseTerms<'a>>,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Picked {
+    /// The backends.
+    pub slots: Vec<Slot>,
+    /// The lease of the first one. The others' numbers follow.
+    pub lease: Option<LeaseId>,
+}
+
+/// How a step of a look ahead is undone.
+enum Undo {
+    Pick(Slot, Before),
+    Tokens(Slot, TokensBefore),
+    Suspension(Slot),
+}
+
+impl Pool {
+    /// Picks a backend. Where no algorithm is named, the pool's policy picks.
+    #[inline(always)]
+    pub fn pick(&mut self, algorithm: Option<Algorithm>) -> Option<Backend<'_>> {
+        let slot = self.choose(algorithm)?;
+        if self.account.is_some() {
+            self.spend(slot, None);
+        }
+        self.roster.count(slot);
+        Some(Backend::of(&self.roster, &self.field, slot))
+    }
+
+    #[inline(always)]
+    fn choose(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
+        if !self.has_eligible_now() {
+            return None;
+        }
+        let see = View::of(&self.field, self.account.as_deref());
+        let algorithm = algorithm.unwrap_or(self.policy);
+        let slot = algorithm.pick(&mut self.owns, see, &mut self.chance);
+        self.picks = counted(self.picks);
+        Some(slot)
+    }
+
+    #[inline(always)]
+    fn has_eligible_now(&self) -> bool {
+        self.field.eligible() > 0 && !self.is_closed()
+    }
+
+    /// Whether a limit of the pool as a whole is reached.
+    #[inline(always)]
+    fn is_closed(&self) -> bool {
+        (self.account.as_ref()).is_some_and(|account| account.is_limited(Whose::POOL))
+    }
+
+    /// Picks as often as the request says, or until none is eligible.
+    pub fn picks(&mut self, request: &Request) -> Picked {
+        if request.terms.is_some() && !self.has_numbers_for(request.count) {
+            return Picked::default();
+        }
+        let mut suspended = Vec::new();
+        for name in &request.exclude {
+            if let Some(slot) = self.roster.find(name).filter(|slot| self.suspend(*slot)) {
+                suspended.push(slot);
+            }
+        }
+        let mut picked = Picked {
+            slots: Vec::with_capacity(request.count),
+            lease: None,
+        };
+        while picked.slots.len() < request.count
+            && let Some(slot) = self.choose(request.algorithm)
+        {
+            self.roster.count(slot);
+            picked.slots.push(slot);
+            if self.account.is_some() || request.terms.is_some() {
+                let lease = self.spend(slot, request.terms.as_ref());
+                picked.lease = picked.lease.or(lease);
+            }
+            if request.distinct && self.suspend(slot) {
+                suspended.push(slot);
+            }
+        }
+        for slot in suspended {
+            self.refresh(slot);
+        }
+        picked
+    }
+
+    /// A backend was picked, in a pool with an account: tokens go, and a lease begins.
+    #[inline(never)]
+    fn spend(&mut self, slot: Slot, terms: Option<&LeaseTerms>) -> Option<LeaseId> {
+        let account = self.account();
+        account.take_tokens(slot);
+        let lease = terms.map(|terms| account.grant(slot, terms));
+        match lease {
+            Some(_) => self.flow_changed(slot),
+            None => self.tokens_changed(slot),
+        }
+        lease
+    }
+
+    fn tokens_changed(&mut self, slot: Slot) {
+        self.recheck(Whose::of(slot));
+        self.recheck(Whose::POOL);
+    }
+
+    /// The answer that [`Pool::picks`] would give. The pool stays as it is. No answer where chance would decide.
+    pub fn peek(&mut self, request: &Request) -> Option<Vec<Slot>> {
+        let algorithm = request.algorithm.unwrap_or(self.policy);
+        if algorithm.is_by_chance() {
+            return None;
+        }
+        let mut undo = Vec::new();
+        for name in &request.exclude {
+            if let Some(slot) = self.roster.find(name).filter(|slot| self.suspend(*slot)) {
+                undo.push(Undo::Suspension(slot));
+            }
+        }
+        let mut picked = Vec::new();
+        let mut is_whole = true;
+        while picked.len() < request.count && self.has_eligible_now() {
+            let see = View::of(&self.field, self.account.as_deref());
+            let Some((slot, before)) = algorithm.pick_ahead(&mut self.owns, see) else {
+                is_whole = false;
+                break;
+            };
+            picked.push(slot);
+            undo.push(Undo::Pick(slot, before));
+            if let Some(account) = &mut self.account {
+                undo.push(Undo::Tokens(slot, account.take_tokens(slot)));
+                self.tokens_changed(slot);
+            }
+            if request.distinct && self.suspend(slot) {
+                undo.push(Undo::Suspension(slot));
+            }
+        }
+        for step in undo.into_iter().rev() {
+            match step {
+                Undo::Pick(slot, before) => {
+                    let see = View::of(&self.field, self.account.as_deref());
+                    algorithm.take_back(&mut self.owns, see, slot, before);
+                }
+                Undo::Tokens(slot, before) => {
+                    self.account().put_back(slot, before);
+                    self.tokens_changed(slot);
+                }
+                Undo::Suspension(slot) => _ = self.refresh(slot),
+            }
+        }
+        Some(match is_whole {
+            true => picked,
+            false => self.clone().picks(request).slots,
+        })
+    }
+
+    /// Whether this pick is the first in the pool's life that needs chance.
+    #[inline(always)]
+    pub fn needs_seed(&self, algorithm: Option<Algorithm>, exclude: &[&[u8]]) -> bool {
+        algorithm.unwrap_or(self.policy).is_by_chance()
+            && !self.chance.is_seeded()
+            && self.has_eligible(exclude)
+    }
+
+    /// Whether there is a backend for a pick that passes these over.
+    pub fn has_eligible(&self, exclude: &[&[u8]]) -> bool {
+        let excluded = exclude.iter().filter_map(|name| self.roster.find(name));
+        let excluded: HashSet<Slot> = excluded
+            .filter(|slot| self.field.seats()[*slot].running_weight() > 0)
+            .collect();
+        excluded.len() < self.available()
+    }
+
+    /// Starts the pool's generator from that seed.
+    pub fn seed(&mut self, seed: u64) {
+        self.chance = Chance::seeded(seed);
+    }
+
+    // Looking
+
+    /// How many backends can be picked.
+    pub fn available(&self) -> usize {
+        match self.is_closed() {
+            true => 0,
+            false => self.field.eligible_in_all(),
+        }
+    }
+
+    /// The names of all that can be picked. Each costs O(log n).
+    pub fn eligible(&self) -> impl Iterator<Item = &[u8]> {
+        let open = (!self.is_closed()).then_some(&self.field);
+        let slots = open.into_iter().flat_map(|field| field.all_eligible());
+        slots.map(|slot| self.roster.name(slot))
+    }
+
+    /// The sum of the weights of all that can be picked.
+    pub fn total_weight(&self) -> u64 {
+        match self.is_closed() {
+            true => 0,
+            false => self.field.weight_in_all(),
+        }
+    }
+
+    /// How many picks the pool has answered.
+    pub fn total_picks(&self) -> u64 {
+        self.picks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_needed_once_and_only_where_chance_decides() {
+        let random = Algorithm::by_name(b"random");
+        let mut pool = Pool::new();
+        assert!(!pool.needs_seed(random, &[]), "nobody is there");
+        pool.add(b"a", Some(0));
+        assert!(!pool.needs_seed(random, &[]), "nobody can be picked");
+        pool.add(b"a", Some(1));
+        assert!(pool.needs_seed(random, &[]));
+        assert!(!pool.needs_seed(random, &[b"a", b"a"]), "nobody is left");
+        assert!(!pool.needs_seed(None, &[]), "the policy is wrr");
+        pool.set_policy(random.unwrap());
+        assert!(pool.needs_seed(None, &[]));
+        pool.add(b"b", None);
+        assert!(pool.needs_seed(None, &[b"a", b"a", b"x"]), "b is left");
+        assert!(!pool.needs_seed(Some(Algorithm::WRR), &[]));
+        pool.seed(1);
+        assert!(!pool.needs_seed(random, &[]));
+    }
+}

@@ -1,0 +1,188 @@
+//! A pool as bytes: the order of its parts' sections. Each part writes and reads its own.
+
+use std::collections::BTreeSet;
+
+use super::parts::Pool;
+use crate::lb::account::{Account, LeasesHead, Whose};
+use crate::lb::field::{Field, State};
+use crate::lb::ground::bounds::{BACKENDS_MAX, COUNTER_MAX, Slot, TIERS_MAX};
+use crate::lb::ground::chance::Chance;
+use crate::lb::ground::saved::{Bytes, Malformed, Reader, Writer, checked};
+use crate::lb::pick::{Algorithm, Credits, Turns};
+
+/// The form that a pool is saved in. A pool is saved in the first one that holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Of a pool that keeps no account of time, leases and limits.
+    Plain = 1,
+    /// And of one that does.
+    Accounted = 2,
+    /// The same, and then sections of algorithms that came later.
+    Sectioned = 3,
+}
+
+impl Pool {
+    /// The form that the pool is saved in.
+    pub fn format(&self) -> Format {
+        let is_accounted = self.account.as_ref().is_some_and(|a| !a.is_default())
+            || self.turns().is_some_and(|turns| turns.made() > 0)
+            || self.field.seats().iter().any(|seat| seat.tier() > 0);
+        match self.save_sections().is_empty() {
+            false => Format::Sectioned,
+            true if is_accounted => Format::Accounted,
+            true => Format::Plain,
+        }
+    }
+
+    fn save_sections(&self) -> Vec<(u8, Vec<u8>)> {
+        let slots: Vec<Slot> = self.roster.members().collect();
+        self.owns.save_sections(&slots)
+    }
+
+    fn turns(&self) -> Option<&Turns> {
+        self.owns.lc.as_deref()
+    }
+
+    /// Writes the pool in that form, which holds it.
+    pub fn save(&self, format: Format, to: &mut Writer) {
+        let gaps = self.roster.gaps();
+        to.put(&self.rules);
+        to.put(&self.policy.code());
+        to.put(&self.picks);
+        self.owns.rr.save(&gaps, to);
+        self.chance.save(to);
+        to.put(&(self.len() as u32));
+        for slot in self.roster.members() {
+            self.roster.save_name(slot, to);
+            self.field.save_seat(slot, to);
+            self.owns.wrr.save(&self.field, slot, to);
+            self.roster.save_picks(slot, to);
+        }
+        if format == Format::Plain {
+            return;
+        }
+        let slots = self.roster.slots();
+        let (no_account, no_turns);
+        let account = match self.account.as_deref() {
+            Some(account) => account,
+            None => {
+                no_account = Account::of(slots);
+                &no_account
+            }
+        };
+        let turns = match self.turns() {
+            Some(turns) => turns,
+            None => {
+                no_turns = Turns::of(slots);
+                &no_turns
+            }
+        };
+        let leases = account.save_leases();
+        account.save_clock(to);
+        to.put(&turns.made());
+        account.save_limit(Whose::POOL, to);
+        leases.save_head(to);
+        for slot in self.roster.members() {
+            self.field.save_tier(slot, to);
+            account.save_limit(Whose::of(slot), to);
+            turns.save_last(slot, to);
+            account.save_tally(slot, to);
+        }
+        leases.save(&gaps, to);
+        if format == Format::Sectioned {
+            for (code, section) in self.save_sections() {
+                to.put(&code);
+                to.put(&Bytes(&section));
+            }
+        }
+    }
+
+    /// Reads a pool in that form.
+    pub fn load(format: Format, from: &mut Reader) -> Result<Pool, Malformed> {
+        let mut pool = Pool::new();
+        pool.rules = from.get()?;
+        if !(1..=Pool::RULES).contains(&pool.rules) {
+            return Err(Malformed::Version);
+        }
+        pool.policy = Algorithm::by_code(from.get()?).ok_or(Malformed::Version)?;
+        pool.picks = from.number("picks", COUNTER_MAX)?;
+        pool.owns.rr.load(from)?;
+        pool.chance = Chance::load(from)?;
+        let members = from.number("size", BACKENDS_MAX as u32)?;
+        for _ in 0..members {
+            pool.load_member(from)?;
+        }
+        checked("cursor", (), pool.owns.rr.is_sound(members as usize))?;
+        if format != Format::Plain {
+            pool.load_account(from)?;
+        }
+        if format == Format::Sectioned {
+            pool.load_sections(from)?;
+        }
+        let is_void = pool.is_void();
+        checked("size", pool, !is_void)
+    }
+
+    fn load_member(&mut self, from: &mut Reader) -> Result<(), Malformed> {
+        let slot = self.roster.load_name(from)?;
+        let seat = Field::load_seat(from)?;
+        let credit = Credits::load(from)?;
+        self.roster.load_picks(slot, from)?;
+        self.seat(slot, seat);
+        self.owns.wrr.set(slot, credit);
+        Ok(())
+    }
+
+    fn load_account(&mut self, from: &mut Reader) -> Result<(), Malformed> {
+        let slots = self.roster.slots();
+        let mut account = Box::new(Account::of(slots));
+        account.load_clock(from)?;
+        let mut turns = Turns::load(slots, from)?;
+        account.load_limit(Whose::POOL, from)?;
+        let head = LeasesHead::load(from)?;
+        let mut tiers = BTreeSet::from([0]);
+        for slot in 0..slots {
+            let tier = from.get()?;
+            tiers.insert(tier);
+            checked("tiers", (), tiers.len() <= TIERS_MAX)?;
+            self.move_to_tier(slot, tier);
+            account.load_limit(Whose::of(slot), from)?;
+            turns.load_last(slot, from)?;
+            account.load_tally(slot, from)?;
+        }
+        account.load_leases(&head, from)?;
+        let is_idle = |slot: Slot| account.leases_on(slot) == 0;
+        let mut seats = self.field.seats().iter().enumerate();
+        let is_sound = seats.all(|(slot, seat)| seat.state != State::Down || is_idle(slot));
+        checked("lease's backend", (), is_sound)?;
+        self.account = Some(account);
+        self.owns.lc = (turns.made() > 0).then(|| Box::new(turns));
+        let backends = (0..slots).map(Whose::of);
+        for whose in backends.chain([Whose::POOL]) {
+            self.recheck(whose);
+        }
+        Ok(())
+    }
+
+    /// They are written in one order, none of them is empty, and there is one at least: equal pools have equal bytes.
+    fn load_sections(&mut self, from: &mut Reader) -> Result<(), Malformed> {
+        let mut sections = Vec::new();
+        while !from.is_at_end() {
+            let code = from.get()?;
+            let section = from.bytes("sections", 1..=usize::MAX)?;
+            let mut rest = Reader::of(section);
+            (self.owns).load_section(code, self.roster.slots(), &mut rest)?;
+            checked("sections", (), rest.is_at_end())?;
+            sections.push((code, section.to_vec()));
+        }
+        let are_all = !sections.is_empty() && sections == self.save_sections();
+        checked("sections", (), are_all)
+    }
+
+    /// Moves a backend to a tier. Its credit goes with it.
+    pub(super) fn move_to_tier(&mut self, slot: Slot, tier: u8) {
+        self.suspend(slot);
+        self.field.move_to_tier(slot, tier);
+        self.refresh(slot);
+    }
+}

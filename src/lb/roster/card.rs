@@ -1,0 +1,30 @@
+//! A member without its seat: its name, and how often it was picked.
+
+use crate::lb::ground::name::Name;
+
+/// The name of a backend, and how often it was picked.
+#[derive(Clone, Debug)]
+pub struct Card {
+    pub name: Name,
+    pub picks: u64,
+}
+
+impl Card {
+    /// The card of a newcomer.
+    pub fn new(name: &[u8]) -> Card {
+        Card {
+            name: Name::new(name),
+            picks: 0,
+        }
+    }
+
+    /// The card of a vacant slot.
+    pub fn vacant() -> Card {
+        Card::new(b"")
+    }
+
+    /// Whether the backend of the slot was removed.
+    pub fn is_vacant(&self) -> bool {
+        self.name.as_bytes().is_empty()
+    }
+}

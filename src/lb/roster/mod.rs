@@ -1,0 +1,141 @@
+//! The members of a pool: their names, how often each was picked, and the way from a name to its slot.
+
+mod card;
+mod index;
+
+use card::Card;
+use index::Index;
+
+use crate::lb::ground::bounds::{COUNTER_MAX, NAME_MAX, Slot, counted};
+use crate::lb::ground::kept::{Gaps, Kept};
+use crate::lb::ground::memory::{Mover, buffer};
+use crate::lb::ground::saved::{Bytes, Malformed, Reader, Writer, checked};
+
+/// The members of a pool in order of addition, with vacant slots between them.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    cards: Vec<Card>,
+    index: Index,
+    members: u32,
+    /// The bytes of the names on the heap.
+    name_bytes: usize,
+}
+
+impl Roster {
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.members as usize
+    }
+
+    /// How many slots there are, vacant ones among them.
+    pub fn slots(&self) -> usize {
+        self.cards.len()
+    }
+
+    /// The slots that are not vacant.
+    pub fn members(&self) -> impl Iterator<Item = Slot> {
+        let slots = self.cards.iter().enumerate();
+        slots.filter_map(|(slot, card)| (!card.is_vacant()).then_some(slot))
+    }
+
+    /// The slot of the backend of that name.
+    pub fn find(&self, name: &[u8]) -> Option<Slot> {
+        self.index.find(&self.cards, name)
+    }
+
+    /// The name of a backend; empty in a vacant slot.
+    #[inline(always)]
+    pub fn name(&self, slot: Slot) -> &[u8] {
+        self.cards[slot].name.as_bytes()
+    }
+
+    /// How often the backend was picked since it was added.
+    pub fn picks(&self, slot: Slot) -> u64 {
+        self.cards[slot].picks
+    }
+
+    /// Counts one pick more of the backend.
+    #[inline(always)]
+    pub fn count(&mut self, slot: Slot) {
+        let picks = &mut self.cards[slot].picks;
+        *picks = counted(*picks);
+    }
+
+    /// Adds a backend of a new name; answers its slot.
+    pub fn add(&mut self, name: &[u8]) -> Slot {
+        let card = Card::new(name);
+        self.name_bytes += card.name.heap_bytes();
+        self.members += 1;
+        self.cards.push(card);
+        self.index.added(&self.cards);
+        self.cards.len() - 1
+    }
+
+    /// The gaps that removed backends left.
+    pub fn gaps(&self) -> Gaps {
+        Gaps::of(self.cards.iter().map(Card::is_vacant))
+    }
+
+    /// Lets the mover move the names of `most` slots, from that slot on; answers the slot to go on from, if there is one.
+    pub fn relocate_names(&mut self, by: &mut impl Mover, from: Slot, most: usize) -> Option<Slot> {
+        let cards = self.cards.iter_mut().skip(from).take(most);
+        cards.for_each(|card| card.name.relocate(by));
+        Some(from + most).filter(|next| *next < self.cards.len())
+    }
+
+    /// Writes the name of a backend.
+    pub fn save_name(&self, slot: Slot, to: &mut Writer) {
+        to.put(&Bytes(self.name(slot)));
+    }
+
+    /// Reads a name, and adds a backend of that name; answers its slot.
+    pub fn load_name(&mut self, from: &mut Reader) -> Result<Slot, Malformed> {
+        let name = from.bytes("backend's name", 1..=NAME_MAX)?;
+        checked("backend's name", (), self.find(name).is_none())?;
+        Ok(self.add(name))
+    }
+
+    /// Writes how often a backend was picked.
+    pub fn save_picks(&self, slot: Slot, to: &mut Writer) {
+        to.put(&self.picks(slot));
+    }
+
+    /// Reads how often a backend was picked.
+    pub fn load_picks(&mut self, slot: Slot, from: &mut Reader) -> Result<(), Malformed> {
+        self.cards[slot].picks = from.number("backend's picks", COUNTER_MAX)?;
+        Ok(())
+    }
+
+    /// Panics where the index does not agree with the cards. For the tests.
+    pub fn check(&self) {
+        assert_eq!(self.members().count(), self.len());
+        for slot in self.members() {
+            assert_eq!(self.find(self.name(slot)), Some(slot));
+        }
+        let names = self.cards.iter().map(|card| card.name.heap_bytes());
+        assert_eq!(names.sum::<usize>(), self.name_bytes);
+    }
+}
+
+impl Kept for Roster {
+    fn forget(&mut self, slot: Slot) {
+        self.index.remove(&self.cards, slot);
+        self.name_bytes -= self.cards[slot].name.heap_bytes();
+        self.members -= 1;
+        self.cards[slot] = Card::vacant();
+    }
+
+    fn renumber(&mut self, gaps: &Gaps) {
+        gaps.close(&mut self.cards);
+        self.index = Index::of(&self.cards);
+    }
+
+    /// The table of the index stays where it is: it belongs to a library, and is 7 % of a pool at most.
+    fn relocate(&mut self, by: &mut impl Mover) {
+        by.vec(&mut self.cards);
+    }
+
+    fn heap_bytes(&self) -> usize {
+        buffer(&self.cards) + self.name_bytes + self.index.heap_bytes()
+    }
+}
