@@ -9,7 +9,7 @@ first four, in less than two. --only runs the cases whose titles the pattern fin
 
 Servers: the installed one and redis-8.2.3, or those of $REDIS_LB_SERVERS. All but the instructions are of the
 first one alone. Results: bench.json, .md and .svg in target/bench; a whole run writes tests/data/bench.* and
-the tables of the README too.
+the tables of README.md beside this file.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import callgrind
+from script import Parser, module
 from server import Server
 from servers import Binary, chosen, fetch, installed
 from wire import Wire
@@ -42,7 +43,7 @@ from .values import number, values
 
 TARGET = Path(__file__).parents[2] / "target" / "bench"
 DATA = Path(__file__).parents[1] / "data"
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).with_name("README.md")
 MARKS = "<!-- written by scripts/bench -->\n", "<!-- end of what scripts/bench wrote -->\n"
 PARTS = ["instructions", "throughput", "latency", "values", "promises", "scale"]
 ALONE = ["hot", "queues"]
@@ -196,13 +197,18 @@ def processor() -> str:
 
 def arguments() -> argparse.Namespace:
     """What the command line says."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join([*PARTS, *ALONE]))
-    parser.add_argument("--quick", action="store_true", help="less than two minutes, less exact")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="a regular expression on the titles")
+    # What they mean is told by the script itself, without Python.
+    parser = Parser(prog="scripts/bench", add_help=False)
+    parser.add_argument("parts", nargs="*")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", default="")
     options = parser.parse_args()
     if unknown := set(options.parts) - {*PARTS, *ALONE}:
-        parser.error(f"no part is called {', '.join(unknown)}")
+        parser.error(f"no part is called {', '.join(sorted(unknown))}")
+    try:
+        re.compile(options.only)
+    except re.error as error:
+        parser.error(f"--only {options.only} is not a regular expression: {error}")
     options.parts = set(options.parts or (PARTS[:4] if options.quick else PARTS))
     if "instructions" in options.parts and (why := callgrind.missing()):
         say(f"no instructions: {why}")
@@ -214,17 +220,17 @@ def main() -> None:
     """Measures, and writes what it has found."""
     options = arguments()
     TARGET.mkdir(parents=True, exist_ok=True)
-    module = Path(os.environ["REDIS_LB_MODULE"]).absolute()
+    library = module()
     binaries = chosen() if os.environ.get("REDIS_LB_SERVERS") else [installed(), fetch("redis-8.2.3")]
     if "hot" in options.parts:
-        hot.run(binaries[0], module, options.quick)
+        hot.run(binaries[0], library, options.quick)
     if "queues" in options.parts:
         queues.main(options.quick)
     if not options.parts & {*PARTS}:
         return
     rounds = (QUICK if options.quick else FULL)["rounds"]
     before = os.getloadavg()[0]
-    servers = {b.name: measure(b, module, options, b is binaries[0]) for b in binaries}
+    servers = {b.name: measure(b, library, options, b is binaries[0]) for b in binaries}
     load = f"{before:.1f} before and {os.getloadavg()[0]:.1f} after"
     data = {"machine": processor(), "load": load, "rounds": rounds, "servers": servers}
     is_whole = not options.quick and not options.only and options.parts == set(PARTS)

@@ -122,7 +122,7 @@ def shared(gateways: int, source: list[int]) -> Fleet:
 
 
 def prefetching(gateways: int, source: list[int], n: int, chance: random.Random | None) -> Fleet:
-    """All take from one pool n/2 to n at a time, by chance, as Prefetch in the README; or always n."""
+    """All take from one pool n/2 to n at a time, by chance, as Prefetch in README.md; or always n."""
     pool = cycle(source)
     sizes = iter(partial(chance.randint, (n + 1) // 2, n), 0) if chance else cycle([n])
     return [batches(pool, sizes) for _ in range(gateways)]
@@ -154,7 +154,7 @@ def drawing(gateways: int, weights: Weights, chance: random.Random) -> Fleet:
 
 
 def phased(wire: Wire, weights: Weights, k: int) -> list[list[int]]:
-    """Shard i begins i/k of a period farther on, as ShardedPool in the README does it."""
+    """Shard i begins i/k of a period farther on, as ShardedPool in README.md does it."""
     return [order(wire, weights, period(weights) * i // k) for i in range(k)]
 
 

@@ -1,11 +1,11 @@
-"""The picture for the README: picks a second beside INCR."""
+"""The picture of the costs: picks a second beside INCR."""
 
 import re
 from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-# What the README says, and the cases that it speaks of: of several it shows the fastest.
+# What the picture says, and the cases that it speaks of: of several it shows the fastest.
 BARS = [
     ("INCR", r"INCR"),
     ("LB.PICK, 3 backends", r"LB\.PICK key, 3"),

@@ -15,7 +15,7 @@ import random
 from pathlib import Path
 from statistics import mean
 
-from conftest import module
+from script import module
 from server import Server
 from servers import installed
 

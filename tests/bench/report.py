@@ -100,7 +100,7 @@ def over_sizes(figures: Figures) -> str:
 
 
 def summary(data: Figures) -> str:
-    """What the README shows: the cases of the picture, and the targets."""
+    """What README.md beside this file shows: the cases of the picture, and the targets."""
     server, figures = next(iter(data["servers"].items()))
     cases = dict(fastest(figures["suites"][PLAIN]))
     return f"\n{commands(server, cases)}\n\n{against_targets(data)}\n\n"

@@ -238,7 +238,6 @@ class ClusterScript(Script):
     """What scripts/cluster does."""
 
     name = "cluster"
-    about = __doc__.partition("\n")[0]
     ports = NODES
     above = (0, BUS)
 
@@ -274,23 +273,22 @@ Start it again, as the replica of its replica:
 
 Then: {self.line("status")}, {self.line("stop")}"""
 
-    def show(self, processes: dict[int, int | None]) -> bool:
+    def show(self, processes: dict[int, int | None]) -> list[str]:
         seen: dict[int, Member] = {}
-        state = "down"
+        wrong = []
         for port in (port for port, process in processes.items() if process):
-            client = redis.Redis(HOST, port, decode_responses=True, socket_timeout=5)
+            client = redis.Redis(HOST, port, decode_responses=True, socket_timeout=5, retry=None)
             try:
-                state = client.cluster("info")["cluster_state"]
-                seen = {member.port: member for member in members(client)}
-                break
+                if (state := client.cluster("info")["cluster_state"]) != "ok":
+                    wrong.append(f"to {HOST}:{port} the cluster is in state {state}")
+                seen = seen or {member.port: member for member in members(client)}
             except redis.RedisError as error:
-                print(f"{HOST}:{port} does not answer ({error})")
+                wrong.append(f"{HOST}:{port} does not answer ({error})")
         ids = {member.id: member.port for member in seen.values()}
         for port, process in processes.items():
             runs = f"process {process}" if process else "does not run"
             print(f"{HOST}:{port}  {seen[port].told(ids) if port in seen else 'unknown'}, {runs}")
-        print(f"cluster: {state}")
-        return state == "ok" and all(processes.values())
+        return wrong
 
 
 if __name__ == "__main__":

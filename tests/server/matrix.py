@@ -1,6 +1,6 @@
-"""Writes the README's table of servers from the run: what was tested on which, what was skipped and why.
+"""Writes the table of servers from the run: what was tested on which, what was skipped and why.
 
-Only a run of all tests on all servers in which none failed writes it, between the two marks in README.md.
+Only a run of all tests on all servers in which none failed writes it, between the marks in tests/README.md.
 """
 
 from collections import Counter, defaultdict
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from servers import chosen
 
-README = Path(__file__).parents[2] / "README.md"
+DOCUMENT = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- written by scripts/test --all -->\n", "<!-- end -->"
 
 
@@ -32,10 +32,10 @@ class Matrix:
     def pytest_sessionfinish(self, exitstatus) -> None:
         tested = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
         if exitstatus == 0 and len(chosen()) > 1 and tested == set(self.outcomes):
-            text = README.read_text()
+            text = DOCUMENT.read_text()
             before, _, rest = text.partition(START)
             _, _, after = rest.partition(END)
-            README.write_text(f"{before}{START}\n{self.table()}\n{END}{after}")
+            DOCUMENT.write_text(f"{before}{START}\n{self.table()}\n{END}{after}")
 
     def table(self) -> str:
         """The table in Markdown, with the reasons behind it."""

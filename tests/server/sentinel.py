@@ -67,7 +67,7 @@ class Sentinels:
 
 
 def client(port: int) -> redis.Redis:
-    return redis.Redis(HOST, port, decode_responses=True, socket_timeout=10)
+    return redis.Redis(HOST, port, decode_responses=True, socket_timeout=10, retry=None)
 
 
 def primary_of(sentinel: int) -> int:
@@ -117,7 +117,6 @@ class SentinelScript(Script):
     """What scripts/sentinel does."""
 
     name = "sentinel"
-    about = __doc__.partition("\n")[0]
     ports = NODES + SENTINELS
 
     def build(self, start: Callable[..., Server]) -> None:
@@ -154,8 +153,9 @@ Start it again; the sentinels make it a replica within half a minute:
 
 Then: {self.line("status")}, {self.line("stop")}"""
 
-    def show(self, processes: dict[int, int | None]) -> bool:
-        nodes, sentinels = [*processes][:NODES], [*processes][NODES:]
+    def show(self, processes: dict[int, int | None]) -> list[str]:
+        sentinels = [port for port in processes if self.is_sentinel(port)]
+        nodes = [port for port in processes if port not in sentinels]
         for port, process in processes.items():
             what = "does not run"
             if process:
@@ -164,12 +164,17 @@ Then: {self.line("status")}, {self.line("stop")}"""
                 except redis.RedisError as error:
                     what = f"does not answer ({error})"
             print(f"{HOST}:{port}  {what}" + (f", process {process}" if process else ""))
+        running = {port for port, process in processes.items() if process}
         try:
-            well = all(processes.values()) and whole({port: port for port in nodes}, sentinels)
-        except redis.RedisError:
-            well = False
-        print("all is well" if well else "not all is well")
-        return well
+            if running >= {*sentinels} and not whole({port: port for port in nodes}, sentinels):
+                return ["the sentinels do not agree yet, or miss a node"]
+        except redis.RedisError as error:
+            return [f"a sentinel does not answer ({error})"]
+        return []
+
+    def is_sentinel(self, port: int) -> bool:
+        """Whether a sentinel was started at that port."""
+        return "sentinel monitor" in (self.folder / str(port) / "redis.conf").read_text()
 
 
 def role(node: int) -> str:

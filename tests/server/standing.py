@@ -3,7 +3,6 @@
 Each process has a folder below --folder, named by its port; that is how `status` and `stop` find it.
 """
 
-import argparse
 import os
 import shlex
 import shutil
@@ -14,19 +13,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from script import ROOT, Parser, module
 from server import STOP_SECONDS, Server, eventually, is_free, waiting
 from servers import Binary, installed
 
-ROOT = Path(__file__).parents[2]
 HOST = "127.0.0.1"
 PIDFILE = "redis.pid"
+LAST_PORT = 65535
 
 
 class Script(ABC):
     """One of these scripts. A subclass says what is started, and how to look at it."""
 
     name: str  # the script's, and that of its folder in target/
-    about: str
     ports: int  # how many it takes, one after the other
     above: tuple[int, ...] = (0,)  # what else is taken beside each of them, as a distance
 
@@ -42,8 +41,8 @@ class Script(ABC):
         """How to talk to what runs there."""
 
     @abstractmethod
-    def show(self, processes: dict[int, int | None]) -> bool:
-        """Print how they are, from port to process; whether all is well."""
+    def show(self, processes: dict[int, int | None]) -> list[str]:
+        """Print how they are, from port to process; answer what is wrong beside those that do not run."""
 
     # What is there
 
@@ -55,6 +54,13 @@ class Script(ABC):
         """Which of the ports that are needed from `first` on are in use."""
         ports = range(first, first + self.ports)
         return [port + above for above in self.above for port in ports if not is_free(port + above)]
+
+    def why_highest(self) -> str:
+        """Why the first port cannot be higher."""
+        beside = "".join(
+            f", and the {self.ports} that are {above} above them" for above in self.above if above
+        )
+        return f": {self.ports} ports are needed{beside}"
 
     def line(self, verb: str) -> str:
         """The command line for what is in this folder."""
@@ -71,10 +77,10 @@ class Script(ABC):
             sys.exit(f"there is no program {program}")
         binary = Binary.at(Path(shutil.which(program)).absolute()) if program else installed()
         self.program = binary.path
-        library = Path(os.environ["REDIS_LB_MODULE"]).absolute()
         first = first or next(port for port in range(7000, 10000, 10) if not self.taken(port))
         if taken := self.taken(first):
             sys.exit(f"these ports are needed, but taken: {', '.join(map(str, taken))}")
+        library = module()
         made: list[Server] = []
 
         def start_one(module: Path | None = library, **options: object) -> Server:
@@ -99,7 +105,13 @@ class Script(ABC):
         homes = self.homes()
         if not homes:
             sys.exit(f"nothing was started in {self.folder}")
-        if not self.show({int(home.name): process(home) for home in homes}):
+        processes = {int(home.name): process(home) for home in homes}
+        wrong = self.show(processes)
+        wrong += [f"{HOST}:{port} does not run" for port, process in processes.items() if not process]
+        if lost := self.ports - len(homes):
+            wrong.append(f"{lost} of {self.ports} folders are gone from {self.folder}")
+        print(f"not all is well: {'; '.join(wrong)}" if wrong else "all is well")
+        if wrong:
             sys.exit(1)
 
     def stop(self) -> None:
@@ -119,21 +131,18 @@ class Script(ABC):
             self.folder.rmdir()
 
     def main(self) -> None:
-        parser = argparse.ArgumentParser(prog=f"scripts/{self.name}", description=self.about)
-        verbs = parser.add_subparsers(dest="verb", required=True)
-        for verb, what in {
-            "start": "start it and leave it running",
-            "status": "show it; ends with an error unless all is well",
-            "stop": "end it and remove its folder",
-        }.items():
-            options = verbs.add_parser(verb, help=what)
-            default = f"target/{self.name}"
-            options.add_argument("--folder", type=Path, default=ROOT / default, help=f"default: {default}")
-            if verb == "start":
-                options.add_argument("--server", metavar="PROGRAM", help="default: redis-server")
-                where = "default: from 7000 on, where all are free"
-                options.add_argument("--port", metavar="FIRST", type=int, help=where)
+        # What they mean is told by the script itself, without Python.
+        parser = Parser(prog=f"scripts/{self.name}", add_help=False)
+        parser.add_argument("verb", choices=["start", "status", "stop"])
+        parser.add_argument("--folder", type=Path, default=ROOT / "target" / self.name)
+        parser.add_argument("--server")
+        parser.add_argument("--port", type=int)
         asked = parser.parse_args()
+        if asked.verb != "start" and (asked.server or asked.port is not None):
+            parser.error(f"--server and --port are for start, not for {asked.verb}")
+        highest = LAST_PORT - max(self.above) - self.ports + 1
+        if asked.port is not None and not 1 <= asked.port <= highest:
+            parser.error(f"--port {asked.port} is not between 1 and {highest}{self.why_highest()}")
         self.folder = asked.folder.absolute()
         # An end that is asked for tidies up like any other.
         for number in (signal.SIGTERM, signal.SIGHUP):

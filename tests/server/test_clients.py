@@ -1,8 +1,10 @@
 """Clients of every language pick, in RESP2 and in RESP3.
 
-The programs are the blocks of the README's section "Clients", which all print what its text block shows, and
-those of tests/clients/, which take names of any bytes there and back, and meet errors, maps and nil. All are
-for port 6379 and, where the client has it, RESP3; here they get the port of the server, and RESP2 as well.
+The programs are the blocks of the documents that are marked `client`, which all print what the text block of
+that kind shows, and those of tests/clients/, which take names of any bytes there and back, meet errors, maps
+and nil, and wait for a lease that they end themselves. All are for port 6379 and, where the client has it,
+RESP3; here they get the port of a server, and RESP2 as well. Each runs twice, on a server that scripts/run
+has left and that nobody empties in between.
 What they need is in target/clients: scripts/setup puts it there, and cargo what redis-rs needs.
 """
 
@@ -20,8 +22,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from documents import ROOT, at_port, blocks, left_running, run
 from server import eventually, free_port
-from test_readme import ROOT, at_port, blocks, run
 
 PROGRAMS = ROOT / "tests" / "clients"
 INSTALLED = ROOT / "target" / "clients"
@@ -30,9 +32,10 @@ SHIPPED = sorted(path for path in PROGRAMS.iterdir() if path.suffix in SUFFIXES.
 RESP3 = re.compile(r"(protocol=(?:resp)?|RESP: |HELLO |redis-cli -)3\b")
 NAMES = [b"two words", b"\0\xff\r\n", b'"\\']
 
-SECTION = [block for block in blocks() if block.section == "Clients"]
-SHOWN = [block for block in SECTION if block.language in SUFFIXES]
-FALLBACK = [b for b in blocks() if b.section == "When Redis is unreachable" and b.language == "python"]
+SHOWN = [block for block in blocks(kind="client") if block.language in SUFFIXES]
+(PRINTED,) = blocks("text", "client")
+(WAITING,) = blocks("js", "waiting")
+(FALLBACK,) = [block for block in blocks("python") if block.section == "When Redis is unreachable"]
 
 pytestmark = pytest.mark.timeout(600)  # the first build of redis-rs
 
@@ -78,43 +81,52 @@ def build(*command: str | Path) -> None:
     assert (done.returncode, done.stdout.decode()) == (0, ""), command
 
 
-def printed(suffix: str, text: str, server, folder: Path) -> list[list[str]]:
-    """The words of each line that the program prints."""
-    ready = command(suffix, at_port(text, server.port), folder)
-    return [line.split() for line in run(*ready, server=server, cwd=folder).splitlines()]
+def printed(suffix: str, text: str, place, folder: Path) -> list[list[str]]:
+    """The words of each line that the program prints, each time when it is run twice."""
+    ready = command(suffix, at_port(text, place.port), folder)
+    first, second = (run(*ready, at=place, cwd=folder) for _ in range(2))
+    assert first == second
+    return [line.split() for line in first.splitlines()]
 
 
-def test_the_readme_shows_a_client_of_each_language():
+@pytest.fixture(scope="session")
+def place(binary):
+    with left_running(binary) as place:
+        yield place
+
+
+def test_a_client_of_each_language_is_shown():
     assert sorted(block.language for block in SHOWN) == sorted(SUFFIXES)
     assert all(RESP3.search(block.text) for block in SHOWN)
-    assert len(FALLBACK) == 1
 
 
 @in_each_protocol({block.language: (SUFFIXES[block.language], block.text) for block in SHOWN})
-def test_the_readmes_clients_print_what_it_says(suffix, text, protocol, server, tmp_path):
-    (expected,) = [block.text for block in SECTION if block.language == "text"]
-    lines = [line.split() for line in expected.splitlines()]
+def test_the_clients_that_are_shown_print_what_is_said(suffix, text, protocol, place, tmp_path):
+    lines = [line.split() for line in PRINTED.text.splitlines()]
     assert lines[0] + lines[1] == list("aabacaa"), "nginx's sequence for 5, 1, 1"
-    assert printed(suffix, text, server, tmp_path) == lines
+    assert printed(suffix, text, place, tmp_path) == lines
+
+
+def test_a_pick_that_waits_has_a_connection_of_its_own(place, tmp_path):
+    assert printed(".mjs", WAITING.text, place, tmp_path) == [["one"]]
 
 
 @in_each_protocol({path.name: (path.suffix, path.read_text()) for path in SHIPPED})
-def test_names_errors_maps_and_nil_reach_every_client(suffix, text, protocol, server, tmp_path):
-    lines = printed(suffix, text, server, tmp_path)
+def test_names_errors_maps_nil_and_waiting_reach_every_client(suffix, text, protocol, place, tmp_path):
+    lines = printed(suffix, text, place, tmp_path)
     # Before 7.0 a module has no maps to answer with.
-    stats = "map" if protocol == 3 and server.binary.satisfies("7.0") else "list"
-    assert lines == [["NOBACKEND"], ["WRONGTYPE"], ["ERR"], [stats], ["nil"], ["nil"]]
+    stats = "map" if protocol == 3 and place.binary.satisfies("7.0") else "list"
+    assert lines == [["NOBACKEND"], ["WRONGTYPE"], ["ERR"], [stats], ["nil"], ["nil"], ["one"]]
     # It has given each name as it came from LB.PICK back to LB.WEIGHT.
-    client = server.client(decode_responses=False)
+    client = redis.Redis(port=place.port)
     assert client.execute_command("LB.LIST", "odd") == NAMES
     assert [client.execute_command("LB.WEIGHT", "odd", name) for name in NAMES] == [7, 7, 7]
 
 
 def recipe(server) -> type:
-    """The class that the README shows; its last lines have made one and picked."""
-    (block,) = FALLBACK
+    """The class that the document shows; its last lines have made one and picked."""
     module = types.ModuleType("readme")
-    exec(compile(at_port(block.text, server.port), f"README.md:{block.line}", "exec"), module.__dict__)
+    exec(compile(at_port(FALLBACK.text, server.port), str(FALLBACK), "exec"), module.__dict__)
     return module.Pool
 
 
@@ -195,3 +207,17 @@ def test_what_the_server_says_is_not_replaced(new_server):
     for _ in range(2):
         with pytest.raises(redis.ConnectionError):
             newcomer.pick()
+
+
+def test_what_breaks_a_long_wait(server):
+    """A socket timeout below BLOCK: no pick is made, and nobody waits any more."""
+    fill(server.client())
+    server.client().execute_command("LB.STATE", "web", "a", "down")
+    for backend in "bc":
+        server.client().execute_command("LB.STATE", "web", backend, "down")
+    hasty = redis.Redis(port=server.port, socket_timeout=0.2, retry=None)
+    with pytest.raises(redis.TimeoutError):
+        hasty.execute_command("LB.PICK", "web", "LEASE", 60000, "BLOCK", 5000)
+    eventually(lambda: server.client().info("clients")["blocked_clients"] == 0)
+    server.client().execute_command("LB.STATE", "web", "a", "up")
+    assert server.client().execute_command("LB.INFO", "web")["leases"] == 0

@@ -1,4 +1,4 @@
-"""A hot pool past one core: the two classes of README.md, run as they stand there, and its figures."""
+"""A hot pool past one core: the two classes that its document shows, as they stand there, and its figures."""
 
 import ast
 import itertools
@@ -14,14 +14,15 @@ import pytest
 from redis.cluster import RedisCluster
 from redis.crc import key_slot
 
+from documents import ROOT, blocks
 from server import eventually
-from test_readme import README, blocks
 from wire import Wire
 
 sys.path.append(str(Path(__file__).parents[1]))
 from bench import hot  # noqa: E402
 
 SLOTS = 16384
+DOCUMENT = ROOT / "tests" / "bench" / "README.md"
 EQUAL = {f"b{i}": 1 for i in range(10)}
 MIXED = {f"b{i}": i for i in range(1, 11)}
 ROUNDED = 0.0005  # The figures are kept with three decimals.
@@ -29,17 +30,15 @@ ROUNDED = 0.0005  # The figures are kept with three decimals.
 
 @pytest.fixture
 def recipes():
-    """The classes of the README, `Prefetch` and `ShardedPool`, with the same chance each time."""
+    """The classes of the document, `Prefetch` and `ShardedPool`, with the same chance each time."""
     names: dict = {}
-    for block in blocks():
-        if block.language == "python" and re.search(
-            "^class (Prefetch|ShardedPool)", block.text, re.MULTILINE
-        ):
+    for block in blocks("python"):
+        if re.search("^class (Prefetch|ShardedPool)", block.text, re.MULTILINE):
             tree = ast.parse(block.text)
             tree.body = [
                 node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)
             ]
-            exec(compile(tree, README, "exec"), names)
+            exec(compile(tree, str(block), "exec"), names)
     names["random"] = random.Random(1)
     return SimpleNamespace(**names)
 
@@ -62,7 +61,7 @@ def picks_of(gateways, count):
 
 
 def deviation(picks, weights):
-    """As the README counts it."""
+    """As the document counts it."""
     names = list(weights)
     return hot.deviation(map(names.index, picks), list(weights.values()))
 
@@ -101,7 +100,7 @@ def test_a_short_simulation_stays_within_the_tables(wire, data):
 
 def test_the_picture_and_the_tables_show_the_figures(data):
     assert (hot.DATA / "hot.svg").read_text() == hot.picture(data)
-    text = README.read_text()
+    text = DOCUMENT.read_text()
     missing = [name for name, table in hot.tables(data).items() if table not in text]
     assert missing == [f"fleets, {hot.REGULAR} arrivals"]
 
@@ -182,7 +181,7 @@ def test_shards_divide_what_limits_a_pool(client, recipes):
 
 
 def test_shards_lie_evenly_on_the_slots(client, recipes):
-    text = README.read_text()
+    text = DOCUMENT.read_text()
     for k in 2, 3, 4, 6, 8, 12, 16:
         keys = [key for _, key in recipes.ShardedPool([client], "pool", k).shards]
         tags = [re.fullmatch(r"pool:\{(\d+)\}", key)[1] for key in keys]
@@ -190,7 +189,7 @@ def test_shards_lie_evenly_on_the_slots(client, recipes):
         for nodes in (nodes for nodes in range(1, k + 1) if k % nodes == 0):
             held = Counter(key_slot(key.encode()) * nodes // SLOTS for key in keys)
             assert held == dict.fromkeys(range(nodes), k // nodes)
-    # The trap that the README names.
+    # The trap that the document names.
     assert [key_slot(b"pool:{%d}" % i) * 2 // SLOTS for i in (0, 1)] == [1, 1]
 
 

@@ -10,7 +10,6 @@ import functools
 import json
 import multiprocessing
 import os
-import re
 import signal
 import statistics
 import subprocess
@@ -32,6 +31,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from conftest import module
+from documents import blocks
 from model import Pool, Request
 from proxy import Proxy
 from sentinel import NAME, NODES, Sentinels, follows, primary_of
@@ -43,8 +43,6 @@ from test_crash import dict_of
 LONG = os.environ.get("REDIS_LB_LONG") == "1"
 FAILOVERS = 20
 RESULTS = ROOT / "target/sentinel.json"
-# Scripts in README.md that are for nodes at ports 7000 to 7002 and sentinels at 7003 to 7005.
-README_BLOCKS = re.findall(r"^```python sentinel\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
 SECONDS = 90.0
 WEIGHTS = {b"a": 7, b"b": 5, b"c": 3, b"d": 1}
 PICKS_A_SECOND = 50.0  # of each gateway
@@ -487,13 +485,15 @@ def test_failovers(new_server, proxies, binary, guarded, capsys):
 # What an operator does
 
 
-@pytest.mark.parametrize("block", README_BLOCKS, ids=lambda _: "readme")
+@pytest.mark.parametrize("block", blocks("python", "sentinel"), ids=str)
 @pytest.mark.once("the script is run once, on the installed server")
 def test_the_readmes_script_outlives_a_primary(new_server, binary, block, tmp_path):
+    """It is written for nodes at ports 7000 to 7002 and sentinels at 7003 to 7005."""
     servers = Sentinels(new_server)
+    text = block.text
     for number, server in enumerate([*servers.nodes, *servers.sentinels]):
-        block = block.replace(str(7000 + number), str(server.port))
-    (tmp_path / "readme.py").write_text(block)
+        text = text.replace(str(7000 + number), str(server.port))
+    (tmp_path / "readme.py").write_text(text)
     command = [*BOUND, sys.executable, "-u", "readme.py"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as script:
         first = script.stdout.readline()
