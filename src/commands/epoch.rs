@@ -25,6 +25,7 @@ impl Command for Epoch {
         })?;
         let mut key = call.key()?;
         let found = key.pool_mut().map(|pool| pool.open_epoch(epoch)).is_some();
+        key.epoch_opened();
         call.reply().ok();
         if found {
             call.picked();

@@ -8,7 +8,8 @@ use redis_module::raw;
 use super::key::Key;
 use super::place::{self, Place};
 use super::reply::Reply;
-use super::{datatype, waiting};
+use super::value::Value;
+use super::waiting;
 use crate::commands::Error;
 use crate::commands::arguments::Wanted;
 use crate::lb::Millis;
@@ -93,7 +94,7 @@ impl Call {
 
     /// Puts the pool that the payload holds at the key.
     pub fn load(&self, payload: &[u8], replace: bool) -> Result<(), Error> {
-        let value = datatype::decode(payload)
+        let value = Value::decode(payload)
             .map_err(|malformed| Error::new(format!("ERR the payload is no pool: {malformed}")))?;
         Key::put(self.place(), value, replace)
     }
@@ -101,7 +102,7 @@ impl Call {
     /// Whether a command that takes memory must be refused.
     pub fn is_out_of_memory(&self) -> bool {
         let place = self.place();
-        place.has_flag(raw::REDISMODULE_CTX_FLAGS_OOM) && !place.must_obey()
+        place.is_out_of_memory() && !place.must_obey()
     }
 
     /// Whether the client can be let wait: not in a transaction or a script, and not where the stream is obeyed. A replica that
@@ -117,7 +118,8 @@ impl Call {
 
     /// Lets the client wait until it can be given what it wants, so long at most; 0 = without end.
     pub fn wait(&self, wanted: &Wanted, millis: Millis) {
-        waiting::wait(self.place(), wanted, millis);
+        let (words, request) = (wanted.words(), &wanted.request);
+        waiting::wait(self.place(), request, words, wanted.is_array, millis);
     }
 
     /// The command's key.

@@ -2,12 +2,17 @@
 
 use std::os::raw::{c_int, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::Ordering;
 
 use redis_module::raw;
 
+use super::clock::is_manual;
 use super::guard::{guarded, log};
-use super::key::Value;
+use super::hints::{ANY, AT_ONCE};
+use super::listening::listen;
+use super::place::bytes as bytes_of;
+use super::timer;
+use super::value::{POOL_TYPE, Value};
 use crate::lb::{Pool, codec};
 
 /// Nine characters, which RDB files carry as a number.
@@ -15,13 +20,6 @@ const NAME: &std::ffi::CStr = c"lbpool---";
 
 /// The version of what stands around the codec's bytes in an RDB file: one string. The bytes have a version of their own.
 const ENCODING: c_int = 1;
-
-static POOL_TYPE: AtomicPtr<raw::RedisModuleType> = AtomicPtr::new(ptr::null_mut());
-
-/// The type, once it is registered.
-pub fn pool_type() -> *mut raw::RedisModuleType {
-    POOL_TYPE.load(Ordering::Relaxed)
-}
 
 /// Registers the type; false where the server refuses it.
 pub fn register(ctx: *mut raw::RedisModuleCtx) -> bool {
@@ -67,14 +65,6 @@ fn encode(value: &Value) -> Vec<u8> {
     }
 }
 
-/// The value that the bytes hold.
-pub fn decode(bytes: &[u8]) -> Result<Value, codec::Malformed> {
-    codec::decode(bytes).map(|stored| match stored {
-        codec::Stored::Pool(pool) => Value::pool(pool),
-        codec::Stored::Poisoned => Value::Poisoned,
-    })
-}
-
 /// # Safety
 /// The server hands to each callback of the type a value of the type, and to one callback at a time.
 unsafe fn value<'a>(value: *const c_void) -> &'a Value {
@@ -94,13 +84,13 @@ unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut 
     }
     let decoded = guarded("loading a pool", || {
         // SAFETY: the server gave a buffer of that length.
-        decode(unsafe { std::slice::from_raw_parts(buffer.cast(), len) })
+        Value::decode(unsafe { std::slice::from_raw_parts(buffer.cast(), len) })
     });
     // The buffer is ours to free.
     api!(RedisModule_Free(buffer.cast()));
     let value = match decoded {
         Some(Ok(value)) => {
-            value.loaded(io);
+            remember(io, &value);
             value
         }
         Some(Err(malformed)) => {
@@ -112,6 +102,19 @@ unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut 
         None => return ptr::null_mut(),
     };
     Box::into_raw(Box::new(value)).cast()
+}
+
+/// Something may be due in the pool that is being loaded. What time it is there is seen later: by now it may be a replica's.
+fn remember(io: *mut raw::RedisModuleIO, value: &Value) {
+    let name = api!(RedisModule_GetKeyNameFromIO(io));
+    let is_due = matches!(value, Value::Pool(pool, _) if pool.due().is_some());
+    if !is_due || name.is_null() || is_manual() {
+        return;
+    }
+    listen(api!(RedisModule_GetContextFromIO(io)));
+    // SAFETY: as every call of the API. 6.2 does not tell the database.
+    let db = unsafe { raw::RedisModule_GetDbIdFromIO }.map_or(ANY, |db| unsafe { db(io) });
+    timer::remember(AT_ONCE, db, bytes_of(name));
 }
 
 /// Whether a whole file is being loaded, not one value by RESTORE.

@@ -8,7 +8,7 @@ use redis_module::raw;
 
 use super::guard::guarded;
 use super::info;
-use super::key::Value;
+use super::value::Value;
 use crate::lb::{Mover, Pool, Slot};
 
 /// One turn of the defragmentation of one pool.

@@ -7,57 +7,13 @@ use std::ptr;
 use redis_module::raw;
 
 use super::call::Call;
+use super::hints::{AT_ONCE, horizon};
+use super::listening::{is_deaf, listen};
 use super::place::{Place, entropy};
-use super::{clock, datatype, info, waiting};
+use super::value::{ProcessNotes, Value, pool_type};
+use super::{clock, info, timer, waiting};
 use crate::commands::Error;
 use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, Request, STEP};
-
-/// What is stored at a key.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are pools; a box costs a cache miss a pick"
-)]
-pub enum Value {
-    /// A pool, and what this process keeps of it beside: that is no part of the state, and goes nowhere.
-    Pool(Pool, Option<Box<Local>>),
-    /// A panic came half-way through a change. Nothing of such a pool is used any more.
-    Poisoned,
-}
-
-/// What this process keeps of a pool in which time matters.
-#[derive(Clone, Debug, Default)]
-pub struct Local {
-    /// How much the pool's clock was ahead of the server's, as behind a failover from a host whose clock was: the pool's
-    /// time runs on from there.
-    ahead: Millis,
-    /// The term as a primary in which this process opened the pool's epoch; 0 = in none.
-    term: u64,
-    /// For when, by the server's clock, the list of what is due has a hint for it. Other hints are of no use any more.
-    hint: Option<Millis>,
-}
-
-impl Local {
-    /// Whether a hint for that time is the one, or there is no other.
-    fn is_hinted(&self, time: Millis) -> bool {
-        self.hint.is_none_or(|hint| hint == time)
-    }
-}
-
-impl Value {
-    /// A pool that nothing is known of yet.
-    pub fn pool(pool: Pool) -> Value {
-        Value::Pool(pool, None)
-    }
-
-    /// It is being loaded: something may be due in it.
-    pub(super) fn loaded(&self, io: *mut raw::RedisModuleIO) {
-        if let Value::Pool(pool, _) = self
-            && pool.due().is_some()
-        {
-            clock::remember_loaded(io);
-        }
-    }
-}
 
 /// An open key. Nothing else opens the same key meanwhile: a command has one key and runs alone.
 pub struct Key<'a> {
@@ -74,7 +30,7 @@ impl Key<'_> {
     #[inline(always)]
     pub(super) fn open(place: Place, mode: u32) -> Result<Self, Error> {
         let raw = Key::open_raw(place, mode);
-        let value = if api!(RedisModule_ModuleTypeGetType(raw)) == datatype::pool_type() {
+        let value = if api!(RedisModule_ModuleTypeGetType(raw)) == pool_type() {
             let value: *mut Value = api!(RedisModule_ModuleTypeGetValue(raw)).cast();
             // SAFETY: values of this type are made by `set` or `datatype`, from a `Box<Value>`.
             match unsafe { &*value } {
@@ -131,7 +87,7 @@ impl Key<'_> {
         self.parts().map(|(pool, _)| pool)
     }
 
-    fn parts(&mut self) -> Option<(&mut Pool, &mut Option<Box<Local>>)> {
+    fn parts(&mut self) -> Option<(&mut Pool, &mut Option<Box<ProcessNotes>>)> {
         self.is_lent = true;
         // SAFETY: as above.
         unsafe { self.value.as_mut() }.map(|value| match value {
@@ -208,7 +164,7 @@ impl Key<'_> {
     pub(super) fn look(&mut self, hint: Millis, is_primary: bool, most: usize) -> Option<Millis> {
         let place = self.place;
         let (pool, local) = self.parts()?;
-        let is_the_one = hint == clock::AT_ONCE || local.as_ref().is_none_or(|l| l.is_hinted(hint));
+        let is_the_one = hint == AT_ONCE || local.as_ref().is_none_or(|l| l.is_hinted(hint));
         let is_of_use = is_the_one && pool.due().is_some();
         let time = match is_of_use && is_primary {
             true => time(pool, local, place).and_then(|time| pool.due_by(time, most)),
@@ -221,7 +177,7 @@ impl Key<'_> {
         // Where nothing is to be done now, the next hint is noted when the key is closed.
         self.is_lent = is_of_use && is_primary && time.is_none();
         if is_of_use && !is_primary {
-            self.hint_at(clock::horizon());
+            self.hint_at(horizon(clock::now()));
         }
         time
     }
@@ -242,10 +198,16 @@ impl Key<'_> {
         let Some(due) = pool.due() else {
             return;
         };
+        let clock = pool.clock();
         let (ahead, hint) = local.as_ref().map_or((0, None), |l| (l.ahead, l.hint));
         let at = due.saturating_sub(ahead);
-        if hint.is_none_or(|hint| at < hint) || clock::is_deaf() {
-            self.hint_at(at.min(clock::horizon()));
+        if waiting::is_any_at(self.place) {
+            // A clock moves in steps.
+            let next_step = (clock + 1).next_multiple_of(STEP);
+            timer::wake(self.place.ctx, at.max(next_step.saturating_sub(ahead)));
+        }
+        if hint.is_none_or(|hint| at < hint) || is_deaf() {
+            self.hint_at(at.min(horizon(clock::now())));
         }
     }
 
@@ -253,8 +215,16 @@ impl Key<'_> {
         let place = self.place;
         if let Some((_, local)) = self.parts() {
             local.get_or_insert_default().hint = Some(time);
-            clock::listen(place.ctx);
-            clock::remember(time, place.db(), place.bytes());
+            listen(place.ctx);
+            timer::remember(time, place.db(), place.bytes());
+        }
+    }
+
+    /// The stream, or a client, has opened an epoch in the pool: so it is not this process's own, and the leases that this process
+    /// grants next must be of another.
+    pub fn epoch_opened(&mut self) {
+        if let Some((_, Some(local))) = self.parts() {
+            local.term = 0;
         }
     }
 
@@ -362,7 +332,7 @@ impl Key<'_> {
         self.value = Box::into_raw(Box::new(value));
         api!(RedisModule_ModuleTypeSetValue(
             self.raw,
-            datatype::pool_type(),
+            pool_type(),
             self.value.cast()
         ));
     }
@@ -370,7 +340,7 @@ impl Key<'_> {
 
 /// What time it is for that pool. Its clock never stands still: where it is ahead of the server's, it runs on from there.
 /// Only the latest time that a clock can show is the end of it. Nothing where the stream says what time it is.
-fn time(pool: &Pool, local: &mut Option<Box<Local>>, place: Place) -> Option<Millis> {
+fn time(pool: &Pool, local: &mut Option<Box<ProcessNotes>>, place: Place) -> Option<Millis> {
     let now = clock::now();
     let ahead = local.as_ref().map_or(0, |local| local.ahead);
     let time = (now + ahead).min(CLOCK_MAX);

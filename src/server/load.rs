@@ -5,7 +5,7 @@ use std::os::raw::{c_int, c_longlong};
 use redis_module::raw;
 
 use super::guard::{guarded, log};
-use super::{clock, datatype, info, place, register};
+use super::{clock, datatype, events, info, place, register};
 use crate::COMMANDS;
 
 /// The server answers this for any function that it exports to modules.
@@ -71,7 +71,7 @@ fn load(ctx: *mut raw::RedisModuleCtx, arguments: &[&[u8]]) -> Result<(), String
         register::command(ctx, entry)?;
     }
     api!(RedisModule_RegisterInfoFunc(ctx, Some(info::info)));
-    clock::start(ctx);
+    events::start(ctx);
     api!(RedisModule_SetModuleOptions(ctx, options()));
     Ok(())
 }

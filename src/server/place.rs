@@ -78,46 +78,51 @@ impl Place {
         ));
     }
 
-    /// Runs a command on the key, as a client would, and puts it into the stream; false where the server refuses it.
+    /// Runs a command on the key, as a client would, and puts it into the stream; false where the server refuses it, as it would
+    /// refuse it to a client.
     pub(super) fn command(self, command: &CStr, argument: &str) -> bool {
-        let answer = Answer(api!(RedisModule_Call(
+        // With the checks that are made for a command of a script, where the server has them.
+        let format = match has_script_mode() {
+            true => c"!Ssb",
+            false => c"!sb",
+        };
+        let answer = Answer::of(api!(RedisModule_Call(
             self.ctx,
             command.as_ptr(),
-            c"!sb".as_ptr(),
+            format.as_ptr(),
             self.name,
             argument.as_ptr(),
             argument.len(),
         )));
-        let error = raw::REDISMODULE_REPLY_ERROR as c_int;
-        !answer.0.is_null() && api!(RedisModule_CallReplyType(answer.0)) != error
+        answer.is_given() && !answer.is_error()
     }
 
     /// Where the key's slot is another node's: what the server tells a client that asks for the key.
     pub(super) fn moved(self) -> Option<String> {
-        let exists = Answer(api!(RedisModule_Call(
+        let exists = Answer::of(api!(RedisModule_Call(
             self.ctx,
             c"EXISTS".as_ptr(),
             c"s".as_ptr(),
             self.name
         )));
-        if !exists.0.is_null() {
+        if exists.is_given() {
             return None;
         }
         // It was refused: the slot is another node's, or on its way to one. In that case one waits on, as with BLPOP.
-        let slot = Answer(api!(RedisModule_Call(
+        let slot = Answer::of(api!(RedisModule_Call(
             self.ctx,
             c"CLUSTER".as_ptr(),
             c"cs".as_ptr(),
             c"KEYSLOT".as_ptr(),
             self.name
         )));
-        let nodes = Answer(api!(RedisModule_Call(
+        let nodes = Answer::of(api!(RedisModule_Call(
             self.ctx,
             c"CLUSTER".as_ptr(),
             c"c".as_ptr(),
             c"NODES".as_ptr()
         )));
-        if slot.0.is_null() || nodes.0.is_null() {
+        if !slot.is_given() || !nodes.is_given() {
             return None;
         }
         let slot = api!(RedisModule_CallReplyInteger(slot.0)) as u64;
@@ -129,6 +134,11 @@ impl Place {
     pub(super) fn must_obey(self) -> bool {
         let is_from_aof = api!(RedisModule_GetClientId(self.ctx)) == u64::MAX;
         is_from_aof || self.has_flag(raw::REDISMODULE_CTX_FLAGS_REPLICATED)
+    }
+
+    /// Whether a command that takes memory would be refused.
+    pub(super) fn is_out_of_memory(self) -> bool {
+        self.has_flag(raw::REDISMODULE_CTX_FLAGS_OOM)
     }
 
     /// Whether the context has any of these flags.
@@ -169,18 +179,52 @@ fn owner(nodes: &str, slot: u64) -> Option<(&str, bool)> {
 }
 
 /// What the server answered to a command of ours; null where it refused to run it.
-struct Answer(*mut raw::RedisModuleCallReply);
+pub(super) struct Answer(*mut raw::RedisModuleCallReply);
 
 impl Answer {
-    fn text(&self) -> Option<&str> {
-        let mut len = 0;
-        let text = api!(RedisModule_CallReplyStringPtr(self.0, &mut len));
-        if text.is_null() {
+    pub(super) fn of(reply: *mut raw::RedisModuleCallReply) -> Answer {
+        Answer(reply)
+    }
+
+    fn is_given(&self) -> bool {
+        !self.0.is_null()
+    }
+
+    fn is_error(&self) -> bool {
+        api!(RedisModule_CallReplyType(self.0)) == raw::REDISMODULE_REPLY_ERROR as c_int
+    }
+
+    /// The text at that place of an array.
+    pub(super) fn element(&self, at: usize) -> Option<String> {
+        if !self.is_given() || self.is_error() {
             return None;
         }
-        // SAFETY: the reply keeps its text until it is freed.
-        std::str::from_utf8(unsafe { std::slice::from_raw_parts(text.cast(), len) }).ok()
+        // It belongs to the array, and is not freed alone.
+        text(api!(RedisModule_CallReplyArrayElement(self.0, at))).map(str::to_owned)
     }
+
+    fn text(&self) -> Option<&str> {
+        text(self.0)
+    }
+}
+
+fn text<'a>(reply: *mut raw::RedisModuleCallReply) -> Option<&'a str> {
+    if reply.is_null() {
+        return None;
+    }
+    let mut len = 0;
+    let text = api!(RedisModule_CallReplyStringPtr(reply, &mut len));
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the reply keeps its text until it is freed.
+    std::str::from_utf8(unsafe { std::slice::from_raw_parts(text.cast(), len) }).ok()
+}
+
+/// Whether `RM_Call` can be told to check all that is checked for a command of a script.
+pub(super) fn has_script_mode() -> bool {
+    // That came with 7.0, as did this function.
+    unsafe { raw::RedisModule_GetCommand }.is_some()
 }
 
 impl Drop for Answer {

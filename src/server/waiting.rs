@@ -1,82 +1,83 @@
 //! Clients that wait for a backend (`LB.PICK … BLOCK`), first come first served.
 //!
-//! They are no part of a pool: they are this process's own, in a queue for each key. The one invariant: when a command of ours
-//! begins on a key, and when it is done, nobody waits there who could be served. So a newcomer that finds somebody to pick
-//! robs nobody.
+//! They are no part of a pool: they are this process's own, in a queue for each key (see [`Queues`]). The one invariant: when a
+//! command of ours begins on a key, and when it is done, nobody waits there who could be served. So a newcomer that finds
+//! somebody to pick robs nobody.
 //!
 //! Rejected: the server's own `BlockClientOnKeys`, which asks all waiters of a key at each signal: with 10,000 of them
 //! that takes 656 µs. And the server's own deadlines: up to 7.0 a client that was served and then, before the reply, had its
 //! deadline, gets no answer at all.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
+use std::collections::BTreeSet;
 use std::os::raw::{c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use redis_module::raw;
 
-use super::clock;
+use super::clock::now;
 use super::guard::guarded;
 use super::info::PICKS;
 use super::key::Key;
-use super::place::{Place, has_flag};
+use super::listening::{is_deaf, listen};
+use super::place::Place;
+use super::queue::{Asked, At, Leasing, Queues};
 use super::reply::Reply;
+use super::timer;
 use crate::commands::Error;
-use crate::commands::arguments::{Wanted, wanted};
-use crate::lb::{LeaseId, Millis, Pool};
+use crate::lb::{LeaseId, Millis, Request};
 
-type At = (c_int, Box<[u8]>);
 type Client = *mut raw::RedisModuleBlockedClient;
 type Ctx = *mut raw::RedisModuleCtx;
 
-/// So many queues are looked at in one go, in turn.
-const QUEUES_A_GO: usize = 20;
-
-/// Names of backends, in order.
-type Names = Box<[Box<[u8]>]>;
+/// At so many keys it is looked in one run of the timer, in turn.
+const KEYS_A_RUN: usize = 20;
 
 /// A client that waits.
 struct Waiter {
     client: Client,
-    /// What it wants, as it goes into the stream behind the key.
+    asked: Asked,
+    /// What it asked for as it goes into the stream, behind the key.
     words: Vec<Vec<u8>>,
     is_array: bool,
-    /// Whom it passes over, in order.
-    excluded: Names,
     /// Ends the wait.
     timer: Option<raw::RedisModuleTimerID>,
 }
 
-/// Those who wait at one key, by the order in which they came.
 #[derive(Default)]
-struct Queue {
-    waiters: BTreeMap<u64, Waiter>,
-    /// The same by whom they pass over: those of one kind can all be served, or none of them.
-    kinds: HashMap<Names, BTreeSet<u64>>,
-    /// The first one of each kind.
-    heads: BTreeSet<u64>,
-    /// How many kinds pass over that backend.
-    shunned: HashMap<Box<[u8]>, usize>,
-}
-
-#[derive(Default)]
-struct Queues {
-    queues: BTreeMap<At, Queue>,
-    clients: HashMap<Client, (At, u64)>,
-    arrivals: u64,
+struct Waits {
+    queues: Queues<Client, Waiter>,
     /// Keys at which something may have come in another way than by a command of ours.
     to_look_at: BTreeSet<At>,
-    /// Leases that were granted to clients who had gone.
-    to_end: Vec<(At, LeaseId)>,
-    /// Up to where it was looked in turn.
-    looked: Option<At>,
+    /// The key at which the looks in turn go on, and the one at which the looks of a server go on that hears nothing.
+    in_turn: Option<At>,
+    unheard: Option<At>,
+    grants: Grants,
+}
+
+/// What was granted to waiters and has not reached them yet.
+#[derive(Default)]
+struct Grants {
+    /// How many are on their way to a client.
+    open: usize,
+    /// What was moved since the first of them.
+    moves: Vec<Move>,
+    /// Leases of clients that were gone, with the key and how many moves there were when they were granted.
+    to_end: Vec<(At, usize, LeaseId)>,
+}
+
+enum Move {
+    /// A key has another name, or is in another database.
+    Key(At, At),
+    /// The keys of two databases have changed places.
+    Databases(c_int, c_int),
 }
 
 thread_local! {
     // Only the main thread has any.
-    static QUEUES: RefCell<Queues> = RefCell::default();
+    static WAITS: RefCell<Waits> = RefCell::default();
 }
 
 /// How many wait. Beside the queues, because a static costs a command next to nothing, and a thread's own a call.
@@ -92,6 +93,8 @@ pub fn is_any() -> bool {
 enum Outcome {
     Given {
         at: At,
+        /// How many moves of keys there were before.
+        moves: usize,
         backends: Vec<Box<[u8]>>,
         lease: Option<LeaseId>,
         is_array: bool,
@@ -110,99 +113,52 @@ impl Outcome {
     }
 }
 
-impl Queue {
-    fn add(&mut self, arrival: u64, waiter: Waiter) {
-        match self.kinds.get_mut(&waiter.excluded) {
-            Some(kind) => _ = kind.insert(arrival),
-            None => {
-                for name in &waiter.excluded {
-                    *self.shunned.entry(name.clone()).or_default() += 1;
-                }
-                let kind = BTreeSet::from([arrival]);
-                self.kinds.insert(waiter.excluded.clone(), kind);
-                self.heads.insert(arrival);
+impl Grants {
+    fn moved(&mut self, moved: Move) {
+        if self.open > 0 || !self.to_end.is_empty() {
+            self.moves.push(moved);
+        }
+    }
+
+    /// Where that key is now, which was there so many moves after the first.
+    fn now_at(&self, mut at: At, moves: usize) -> At {
+        for moved in &self.moves[moves..] {
+            match moved {
+                Move::Key(from, to) if *from == at => at = to.clone(),
+                Move::Databases(a, b) if *a == at.0 => at.0 = *b,
+                Move::Databases(a, b) if *b == at.0 => at.0 = *a,
+                Move::Key(..) | Move::Databases(..) => {}
             }
         }
-        self.waiters.insert(arrival, waiter);
+        at
     }
 
-    fn remove(&mut self, arrival: u64) -> Option<Waiter> {
-        let waiter = self.waiters.remove(&arrival)?;
-        let kind = self.kinds.get_mut(&waiter.excluded)?;
-        kind.remove(&arrival);
-        if self.heads.remove(&arrival) {
-            match kind.first() {
-                Some(next) => _ = self.heads.insert(*next),
-                None => {
-                    self.kinds.remove(&waiter.excluded);
-                    for name in &waiter.excluded {
-                        match self.shunned.get_mut(name) {
-                            Some(kinds) if *kinds > 1 => *kinds -= 1,
-                            _ => _ = self.shunned.remove(name),
-                        }
-                    }
-                }
-            }
+    fn forget_moves(&mut self) {
+        if self.open == 0 && self.to_end.is_empty() {
+            self.moves.clear();
         }
-        Some(waiter)
-    }
-
-    /// The first one who can be served.
-    fn first(&self, pool: &Pool) -> Option<&Waiter> {
-        let available = pool.available();
-        if available == 0 {
-            return None;
-        }
-        // With as many kinds as waiters a look at each of them would cost too much at each command; whether all pass over all
-        // that is there costs no more than the longest of their lists.
-        let is_shunned = |name: &[u8]| self.shunned.get(name) == Some(&self.kinds.len());
-        if available <= self.shunned.len() && pool.eligible().all(is_shunned) {
-            return None;
-        }
-        let waiters = self.heads.iter().map(|head| &self.waiters[head]);
-        let mut able = waiters.filter(|waiter| {
-            let is_excluded = |name: &[u8]| {
-                let found = waiter.excluded.binary_search_by(|n| (**n).cmp(name));
-                found.is_ok()
-            };
-            available > waiter.excluded.len() || !pool.eligible().all(is_excluded)
-        });
-        able.next()
-    }
-}
-
-impl Queues {
-    fn add(&mut self, at: At, waiter: Waiter) {
-        let arrival = self.arrivals;
-        self.arrivals += 1;
-        self.clients.insert(waiter.client, (at.clone(), arrival));
-        self.queues.entry(at).or_default().add(arrival, waiter);
-        WAITING.store(self.clients.len(), Ordering::Relaxed);
-    }
-
-    fn remove(&mut self, client: Client) -> Option<Waiter> {
-        let (at, arrival) = self.clients.remove(&client)?;
-        WAITING.store(self.clients.len(), Ordering::Relaxed);
-        let queue = self.queues.get_mut(&at)?;
-        let waiter = queue.remove(arrival)?;
-        if queue.waiters.is_empty() {
-            self.queues.remove(&at);
-        }
-        Some(waiter)
     }
 }
 
 /// Takes a client out of its queue, if it waits there.
 fn remove(ctx: Ctx, client: Client) -> Option<Waiter> {
-    let waiter = QUEUES.with_borrow_mut(|queues| queues.remove(client))?;
+    let waiter = leave(client)?;
     if let Some(timer) = waiter.timer {
         api!(RedisModule_StopTimer(ctx, timer, null_mut()));
     }
     Some(waiter)
 }
 
-/// Lets the client of a command wait, so long at most; 0 = without end.
-pub fn wait(place: Place, wanted: &Wanted, millis: Millis) {
+fn leave(client: Client) -> Option<Waiter> {
+    WAITS.with_borrow_mut(|waits| {
+        let waiter = waits.queues.remove(client);
+        WAITING.store(waits.queues.len(), Ordering::Relaxed);
+        waiter
+    })
+}
+
+/// Lets the client of a command wait, so long at most; 0 = without end. `words` are the request as it goes into the stream.
+pub fn wait(place: Place, request: &Request, words: Vec<Vec<u8>>, is_array: bool, millis: Millis) {
     let client = api!(RedisModule_BlockClient(
         place.ctx,
         Some(answer),
@@ -214,7 +170,7 @@ pub fn wait(place: Place, wanted: &Wanted, millis: Millis) {
         client,
         Some(disconnected)
     ));
-    clock::listen(place.ctx);
+    listen(place.ctx);
     let timer = (millis > 0).then(|| {
         api!(RedisModule_CreateTimer(
             place.ctx,
@@ -223,34 +179,46 @@ pub fn wait(place: Place, wanted: &Wanted, millis: Millis) {
             client.cast()
         ))
     });
-    let mut excluded: Vec<Box<[u8]>> = wanted.request.exclude.iter().map(|n| (*n).into()).collect();
-    excluded.sort_unstable();
-    excluded.dedup();
+    let asked = Asked::of(request);
     let waiter = Waiter {
         client,
-        words: wanted.words(),
-        is_array: wanted.is_array,
-        excluded: excluded.into(),
+        asked: asked.clone(),
+        words,
+        is_array,
         timer,
     };
-    QUEUES.with_borrow_mut(|queues| queues.add((place.db(), place.bytes().into()), waiter));
+    WAITS.with_borrow_mut(|waits| {
+        waits.queues.add(at(place), client, &asked, waiter);
+        WAITING.store(waits.queues.len(), Ordering::Relaxed);
+    });
+}
+
+fn at(place: Place) -> At {
+    (place.db(), place.bytes().into())
 }
 
 fn end(client: Client, outcome: Outcome) {
+    if let Outcome::Given { .. } = outcome {
+        WAITS.with_borrow_mut(|waits| waits.grants.open += 1);
+    }
     let outcome = Box::into_raw(Box::new(outcome));
     api!(RedisModule_UnblockClient(client, outcome.cast()));
 }
 
-/// Serves whoever waits at that key and can be served now.
+/// Serves all waiters at that key that can be served now.
 pub fn serve(key: &mut Key) {
     if !is_any() {
         return;
     }
     let place = key.place();
-    let at: At = (place.db(), place.bytes().into());
+    let at = at(place);
+    let leasing = || match place.is_out_of_memory() {
+        true => Leasing::Refused,
+        false => Leasing::Granted,
+    };
     while let Some(pool) = key.pool() {
-        let first = QUEUES.with_borrow(|queues| {
-            let first = queues.queues.get(&at)?.first(pool)?;
+        let first = WAITS.with_borrow(|waits| {
+            let first = waits.queues.first(&at, pool, leasing)?;
             Some(first.client)
         });
         let Some(first) = first.filter(|_| !place.must_obey()) else {
@@ -265,12 +233,9 @@ pub fn serve(key: &mut Key) {
     }
 }
 
-/// Picks for a waiter who can be served.
+/// Picks for a waiter that can be served.
 fn give(key: &mut Key, at: &At, waiter: &Waiter) {
-    let words: Vec<&[u8]> = waiter.words.iter().map(|word| &**word).collect();
-    let Ok(Wanted { request, .. }) = wanted(words.iter().copied()) else {
-        unreachable!("they were read before");
-    };
+    let request = waiter.asked.request();
     if request.terms.is_some() {
         key.move_clock();
     }
@@ -283,112 +248,175 @@ fn give(key: &mut Key, at: &At, waiter: &Waiter) {
     let names = picked.slots.iter().map(|slot| pool.name(*slot).into());
     let given = Outcome::Given {
         at: at.clone(),
+        moves: WAITS.with_borrow(|waits| waits.grants.moves.len()),
         backends: names.collect(),
         lease: picked.lease,
         is_array: waiter.is_array,
         is_delivered: false,
     };
+    let words: Vec<&[u8]> = waiter.words.iter().map(|word| &**word).collect();
     key.place().replicate(c"LB.PICK", &words);
     key.place().touched();
     end(waiter.client, given);
 }
 
 /// Something may have come to that key in another way than by a command of ours.
-pub fn look_later(db: c_int, key: &[u8]) {
+pub fn look_later(at: At) {
     if is_any() {
-        QUEUES.with_borrow_mut(|queues| queues.to_look_at.insert((db, key.into())));
+        WAITS.with_borrow_mut(|waits| waits.to_look_at.insert(at));
     }
+}
+
+/// What was at the one key is at the other now.
+pub fn moved(from: At, to: At) {
+    WAITS.with_borrow_mut(|waits| waits.grants.moved(Move::Key(from, to)));
+}
+
+/// The keys of two databases have changed places.
+pub fn swapped(a: c_int, b: c_int) {
+    WAITS.with_borrow_mut(|waits| waits.grants.moved(Move::Databases(a, b)));
+    look_at_all();
 }
 
 /// Something may have come to any key.
 pub fn look_at_all() {
-    QUEUES.with_borrow_mut(|queues| queues.to_look_at.extend(queues.queues.keys().cloned()));
+    WAITS.with_borrow_mut(|waits| waits.to_look_at.extend(waits.queues.keys(None).cloned()));
 }
 
 /// Whether anybody waits for what is at that key, or for the key.
 pub fn is_any_at(place: Place) -> bool {
-    let at = (place.db(), place.bytes().into());
-    is_any() && QUEUES.with_borrow(|queues| queues.queues.contains_key(&at))
+    is_any() && WAITS.with_borrow(|waits| waits.queues.is_any_at(&at(place)))
 }
 
-/// On a primary: serves who waits for what has come in another way than by a command of ours, ends the leases that reached
-/// nobody, and the waits for keys that are another node's.
-pub fn look(ctx: Ctx) {
-    let (to_look_at, to_end) = QUEUES.with_borrow_mut(|queues| {
-        let to_look_at = std::mem::take(&mut queues.to_look_at);
-        (to_look_at, std::mem::take(&mut queues.to_end))
-    });
-    if (to_look_at.is_empty() && to_end.is_empty() && !is_any())
-        || !has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER)
-    {
-        return;
+/// Whether anything is left to be done for waiters, or for what they were granted.
+pub fn is_idle() -> bool {
+    !is_any() && WAITS.with_borrow(|waits| waits.grants.to_end.is_empty())
+}
+
+/// On a primary that takes writes: ends the leases that reached nobody; serves waiters to whom something has come in another way
+/// than by a command of ours; ends the waits for keys that are another node's. Says whether it did all by that time.
+pub fn look(ctx: Ctx, until: Instant) -> bool {
+    end_what_reached_nobody(ctx);
+    next_in_turn().iter().for_each(|at| look_at(ctx, at));
+    while let Some(at) = WAITS.with_borrow_mut(|waits| waits.to_look_at.pop_first()) {
+        look_at(ctx, &at);
+        if Instant::now() >= until {
+            return false;
+        }
     }
-    for ((db, name), id) in to_end {
-        Place::with(ctx, db, &name, |place| {
-            place.command(c"LB.DONE", &id.to_string())
-        });
-    }
-    for at in to_look_at.into_iter().chain(next_in_turn()) {
-        // It changes nothing, and as at every command whoever can be served is served. Not from here: what a timer puts into
-        // the stream stands, on 6.2, behind what commands do that it runs.
-        let look = |place: Place| match place.command(c"LB.TICK", "0") {
-            true => None,
-            false => place.moved(),
-        };
-        if let Some(moved) = Place::with(ctx, at.0, &at.1, look).flatten() {
+    !is_deaf() || look_unheard(ctx, until)
+}
+
+/// On a primary that refuses writes, where nobody can be served: ends the waits for keys that are another node's.
+pub fn send_away_whose_key_moved(ctx: Ctx) {
+    for at in next_in_turn() {
+        if let Some(moved) = Place::with(ctx, at.0, &at.1, Place::moved).flatten() {
             send_away(ctx, &at, &moved);
         }
     }
 }
 
-/// The keys at which somebody waits, some at a time: not of all that can happen to a key there is an event.
-fn next_in_turn() -> Vec<At> {
-    if !is_any() {
-        return vec![];
+fn end_what_reached_nobody(ctx: Ctx) {
+    let to_end = WAITS.with_borrow_mut(|waits| {
+        let grants = &mut waits.grants;
+        let to_end = std::mem::take(&mut grants.to_end).into_iter();
+        let to_end: Vec<_> = to_end
+            .map(|(at, moves, id)| (grants.now_at(at, moves), id))
+            .collect();
+        grants.forget_moves();
+        to_end
+    });
+    for ((db, name), id) in to_end {
+        Place::with(ctx, db, &name, |place| {
+            place.command(c"LB.DONE", &id.to_string())
+        });
     }
-    QUEUES.with_borrow_mut(|queues| {
-        let from = (queues.looked.take()).map_or(Bound::Unbounded, Bound::Excluded);
-        let next = queues.queues.range((from, Bound::Unbounded));
-        let keys: Vec<At> = next.map(|(at, _)| at.clone()).take(QUEUES_A_GO).collect();
-        queues.looked = keys.last().cloned();
+}
+
+/// Serves the waiters at that key that can be served, or tells them which node has it now.
+fn look_at(ctx: Ctx, at: &At) {
+    // It changes nothing, and as at every command whoever can be served is served. Not from here: what a timer puts into
+    // the stream stands, on 6.2, behind what commands do that it runs.
+    let look = |place: Place| match place.command(c"LB.TICK", "0") {
+        true => None,
+        false => place.moved(),
+    };
+    if let Some(moved) = Place::with(ctx, at.0, &at.1, look).flatten() {
+        send_away(ctx, at, &moved);
+    }
+}
+
+/// The next keys at which somebody waits: not of all that can happen to a key there is an event.
+fn next_in_turn() -> Vec<At> {
+    WAITS.with_borrow_mut(|waits| {
+        let behind = waits.in_turn.take();
+        let keys = waits.queues.keys(behind.as_ref());
+        let keys: Vec<At> = keys.take(KEYS_A_RUN).cloned().collect();
+        waits.in_turn = keys.last().cloned();
         keys
     })
+}
+
+/// The same where the server cannot be listened to: all keys at which somebody waits, so that nobody waits long for what has come
+/// by RENAME, RESTORE or COPY. A key at which nothing can be picked costs no more than to be opened.
+fn look_unheard(ctx: Ctx, until: Instant) -> bool {
+    loop {
+        let next = WAITS.with_borrow_mut(|waits| {
+            let behind = waits.unheard.take();
+            waits.unheard = waits.queues.keys(behind.as_ref()).next().cloned();
+            waits.unheard.clone()
+        });
+        let Some(next) = next else {
+            return true;
+        };
+        let can_serve = |place: Place| {
+            let key = Key::open_unasked(place).ok()?;
+            key.pool().filter(|pool| pool.available() > 0).map(|_| ())
+        };
+        if Place::with(ctx, next.0, &next.1, can_serve)
+            .flatten()
+            .is_some()
+        {
+            look_at(ctx, &next);
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+    }
 }
 
 /// Ends all waits for that key with an error, as where the key is another node's now. So does the server with its own commands
 /// that wait.
 fn send_away(ctx: Ctx, at: &At, error: &str) {
-    let waiters: Vec<Client> = QUEUES.with_borrow(|queues| {
-        let queue = queues.queues.get(at);
-        queue.map_or(vec![], |q| q.waiters.values().map(|w| w.client).collect())
-    });
-    for client in waiters {
+    let clients = |waits: &Waits| waits.queues.at(at).map(|w| w.client).collect::<Vec<_>>();
+    for client in WAITS.with_borrow(clients) {
         remove(ctx, client);
         end(client, Outcome::Refused(error.into()));
     }
 }
 
-/// This server is a replica from now on. Most servers send all away who wait; Valkey 9, in a cluster, leaves that to us.
+/// This server is a replica from now on. Most servers send all waiters away; Valkey 9, in a cluster, leaves that to us. The
+/// leases that reached nobody are the new primary's to end.
 pub fn send_all_away(ctx: Ctx) {
-    let keys: Vec<At> = QUEUES.with_borrow(|queues| queues.queues.keys().cloned().collect());
+    let keys: Vec<At> = WAITS.with_borrow(|waits| waits.queues.keys(None).cloned().collect());
     for at in keys {
         let error = "UNBLOCKED the server has become a replica, where nobody can wait";
         send_away(ctx, &at, error);
     }
+    WAITS.with_borrow_mut(|waits| waits.grants.to_end.clear());
 }
 
 /// A client has waited long enough.
 unsafe extern "C" fn time_out(_: Ctx, client: *mut c_void) {
     let client = client.cast();
     // The server itself ends the timer that fires: to stop it here would free it twice.
-    let leave = || QUEUES.with_borrow_mut(|queues| queues.remove(client));
     let timed_out = guarded("a wait that timed out", || {
-        if let Some(waiter) = leave() {
+        if let Some(waiter) = leave(client) {
             let is_array = waiter.is_array;
             end(client, Outcome::Nothing { is_array });
         }
     });
-    if timed_out.is_none() && leave().is_some() {
+    if timed_out.is_none() && leave(client).is_some() {
         end(client, Outcome::fault());
     }
 }
@@ -447,27 +475,40 @@ unsafe extern "C" fn disconnected(ctx: Ctx, client: Client) {
 }
 
 /// The server calls it when it is done with what a client was given.
-unsafe extern "C" fn free(_: Ctx, outcome: *mut c_void) {
+unsafe extern "C" fn free(ctx: Ctx, outcome: *mut c_void) {
     guarded("what a waiter was given", || {
         if outcome.is_null() {
             return;
         }
         // SAFETY: `end` made it, and it is freed once.
         let outcome = unsafe { Box::from_raw(outcome.cast::<Outcome>()) };
-        if let Outcome::Given {
+        let Outcome::Given {
             at,
+            moves,
             backends,
-            lease: Some(first),
-            is_delivered: false,
+            lease,
+            is_delivered,
             ..
         } = *outcome
-        {
-            let ids = (0..backends.len() as u64).map(|place| LeaseId {
+        else {
+            return;
+        };
+        let first = lease.filter(|_| !is_delivered);
+        let ids = first.into_iter().flat_map(|first| {
+            let places = 0..backends.len() as u64;
+            places.map(move |place| LeaseId {
                 number: first.number + place,
                 ..first
-            });
-            let ended = ids.map(|id| (at.clone(), id));
-            QUEUES.with_borrow_mut(|queues| queues.to_end.extend(ended));
+            })
+        });
+        WAITS.with_borrow_mut(|waits| {
+            let grants = &mut waits.grants;
+            grants.open -= 1;
+            grants.to_end.extend(ids.map(|id| (at.clone(), moves, id)));
+            grants.forget_moves();
+        });
+        if first.is_some() {
+            timer::wake(ctx, now());
         }
     });
 }

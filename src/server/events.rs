@@ -1,0 +1,190 @@
+//! What the server calls by itself: the timer, its own loop, and the news of keys, roles and databases.
+
+use std::cell::RefCell;
+use std::os::raw::{c_char, c_int, c_void};
+use std::time::{Duration, Instant};
+
+use redis_module::raw;
+
+use super::clock::{self, is_manual, now};
+use super::guard::guarded;
+use super::hints::ANY;
+use super::key::Key;
+use super::place::{Place, has_flag};
+use super::queue::At;
+use super::refusal::is_refusing;
+use super::{listening, timer, waiting};
+use crate::lb::Millis;
+
+/// How long one run of the timer works, or does a single tick,
+const BUDGET: Duration = Duration::from_millis(2);
+/// which ends so many leases at most, unless more have one deadline.
+const LEASES_A_TICK: usize = 1000;
+/// Where the server refuses a tick, as where the slot is another node's, it is tried again after so long.
+const RETRY: Millis = 1000;
+
+thread_local! {
+    // Only the main thread hears of any.
+    /// The key of which it was just said that it goes elsewhere.
+    static LEAVING: RefCell<Option<At>> = const { RefCell::new(None) };
+}
+
+/// Starts the timer, and hears of what concerns all pools.
+pub fn start(ctx: *mut raw::RedisModuleCtx) {
+    timer::start(ctx, run);
+    listening::hear_with(key_event);
+    for (id, heard) in [
+        (
+            raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED,
+            role_changed as EventCallback,
+        ),
+        (raw::REDISMODULE_EVENT_SWAPDB, databases_swapped),
+        (raw::REDISMODULE_EVENT_CRON_LOOP, cron),
+        (raw::REDISMODULE_EVENT_LOADING, loaded),
+    ] {
+        let event = raw::RedisModuleEvent { id, dataver: 1 };
+        api!(RedisModule_SubscribeToServerEvent(ctx, event, Some(heard)));
+    }
+}
+
+type EventCallback =
+    unsafe extern "C" fn(*mut raw::RedisModuleCtx, raw::RedisModuleEvent, u64, *mut c_void);
+
+/// A run of the timer; says whether it did all that there was to do.
+fn run(ctx: *mut raw::RedisModuleCtx) -> bool {
+    let is_all = guarded("the timer", || {
+        let (now, until) = (now(), Instant::now() + BUDGET);
+        let is_due = !is_manual() && timer::is_due(now);
+        if waiting::is_idle() && !is_due {
+            return true;
+        }
+        if !has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER) {
+            return look(ctx, now, until);
+        }
+        if is_refusing(ctx) {
+            waiting::send_away_whose_key_moved(ctx);
+            return true;
+        }
+        waiting::look(ctx, until) & look(ctx, now, until)
+    });
+    is_all.unwrap_or(true)
+}
+
+/// Looks at the keys whose time has come; says whether it got to the end.
+fn look(ctx: *mut raw::RedisModuleCtx, now: Millis, until: Instant) -> bool {
+    if is_manual() {
+        return true;
+    }
+    while let Some((hint, db, name)) = timer::next_hint(now) {
+        if db == ANY {
+            let dbs = (0..).take_while(|db| Place::with(ctx, *db, &name, |_| ()).is_some());
+            dbs.for_each(|db| timer::remember(hint, db, &name));
+            continue;
+        }
+        Place::with(ctx, db, &name, |place| look_at(place, hint, now));
+        if Instant::now() >= until {
+            return false;
+        }
+    }
+    true
+}
+
+/// A hint led to that key.
+fn look_at(place: Place, hint: Millis, now: Millis) {
+    let is_primary = has_flag(place.ctx, raw::REDISMODULE_CTX_FLAGS_MASTER);
+    let key = Key::open_unasked(place).ok();
+    let time = key.and_then(|mut key| key.look(hint, is_primary, LEASES_A_TICK));
+    // The server refuses where the slot is another node's.
+    if let Some(time) = time
+        && !place.command(c"LB.TICK", &time.to_string())
+    {
+        timer::remember(now + RETRY, place.db(), place.bytes());
+    }
+}
+
+unsafe extern "C" fn cron(
+    ctx: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    _: u64,
+    _: *mut c_void,
+) {
+    guarded("the clock on the wall", || {
+        if timer::keep_going(ctx) {
+            timer::look_at_all();
+        }
+    });
+}
+
+/// What was loaded may be what clients wait for, and of a host with another clock.
+unsafe extern "C" fn loaded(
+    _: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    stage: u64,
+    _: *mut c_void,
+) {
+    if stage == raw::REDISMODULE_SUBEVENT_LOADING_ENDED {
+        guarded("the end of loading", || {
+            timer::look_at_all();
+            waiting::look_at_all();
+        });
+    }
+}
+
+unsafe extern "C" fn key_event(
+    ctx: *mut raw::RedisModuleCtx,
+    _: c_int,
+    event: *const c_char,
+    name: *mut raw::RedisModuleString,
+) -> c_int {
+    guarded("an event", || {
+        // SAFETY: the server hands a text.
+        let event = unsafe { std::ffi::CStr::from_ptr(event) }.to_bytes();
+        let place = Place { ctx, name };
+        let at = || (place.db(), place.bytes().into());
+        let is_leaving = [&b"rename_from"[..], b"move_from"].contains(&event);
+        if is_leaving {
+            LEAVING.set(Some(at()));
+        } else if [&b"rename_to"[..], b"move_to", b"copy_to", b"restore"].contains(&event) {
+            if let Ok(mut key) = Key::open_unasked(place) {
+                key.arrived();
+            }
+            waiting::look_later(at());
+            if let Some(from) = LEAVING.take()
+                && [&b"rename_to"[..], b"move_to"].contains(&event)
+            {
+                waiting::moved(from, at());
+            }
+        }
+    });
+    raw::REDISMODULE_OK as c_int
+}
+
+unsafe extern "C" fn role_changed(
+    ctx: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    role: u64,
+    _: *mut c_void,
+) {
+    match role {
+        raw::REDISMODULE_EVENT_REPLROLECHANGED_NOW_MASTER => {
+            clock::begin_term();
+            guarded("a promotion", timer::look_at_all);
+        }
+        _ => _ = guarded("a demotion", || waiting::send_all_away(ctx)),
+    }
+}
+
+unsafe extern "C" fn databases_swapped(
+    _: *mut raw::RedisModuleCtx,
+    _: raw::RedisModuleEvent,
+    _: u64,
+    data: *mut c_void,
+) {
+    guarded("SWAPDB", || {
+        // SAFETY: this event comes with that.
+        let swapped = unsafe { &*data.cast::<raw::RedisModuleSwapDbInfo>() };
+        let (a, b) = (swapped.dbnum_first, swapped.dbnum_second);
+        timer::swap(a, b);
+        waiting::swapped(a, b);
+    });
+}

@@ -1,0 +1,331 @@
+//! Clients that wait for a backend, first come first served: a queue for each key. It knows no server.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::ops::Bound;
+use std::os::raw::c_int;
+
+use crate::lb::{Algorithm, Millis, Pool, Request, Terms};
+
+/// A key: its database and its name.
+pub type At = (c_int, Box<[u8]>);
+
+/// Names of backends, in order.
+type Names = Box<[Box<[u8]>]>;
+
+/// A pick that somebody waits for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    algorithm: Option<Algorithm>,
+    count: usize,
+    distinct: bool,
+    exclude: Names,
+    lease: Option<(Millis, Option<Box<[u8]>>)>,
+}
+
+/// Waiters of one kind can all be served, or none of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Kind {
+    /// The backends that they pass over, in order, none twice.
+    excluded: Names,
+    is_leasing: bool,
+}
+
+/// Whether leases are granted at present. They take memory, so a server that is out of memory grants none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leasing {
+    Granted,
+    Refused,
+}
+
+/// The waiters at one key, by the order in which they came.
+#[derive(Debug)]
+struct Queue<W> {
+    waiters: BTreeMap<u64, (Kind, W)>,
+    kinds: HashMap<Kind, BTreeSet<u64>>,
+    /// The first one of each kind.
+    heads: BTreeSet<u64>,
+    /// How many kinds pass over that backend.
+    shunned: HashMap<Box<[u8]>, usize>,
+}
+
+/// All queues. `C` names a client; `W` is what belongs to its wait.
+#[derive(Debug)]
+pub struct Queues<C, W> {
+    queues: BTreeMap<At, Queue<W>>,
+    clients: HashMap<C, (At, u64)>,
+    arrivals: u64,
+}
+
+impl Asked {
+    pub fn of(request: &Request) -> Asked {
+        let terms = request.terms;
+        Asked {
+            algorithm: request.algorithm,
+            count: request.count,
+            distinct: request.distinct,
+            exclude: request.exclude.iter().map(|name| (*name).into()).collect(),
+            lease: terms.map(|terms| (terms.span, terms.owner.map(Into::into))),
+        }
+    }
+
+    pub fn request(&self) -> Request<'_> {
+        Request {
+            algorithm: self.algorithm,
+            count: self.count,
+            distinct: self.distinct,
+            exclude: self.exclude.iter().map(|name| &**name).collect(),
+            terms: self.lease.as_ref().map(|(span, owner)| Terms {
+                span: *span,
+                owner: owner.as_deref(),
+            }),
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        let mut excluded = self.exclude.to_vec();
+        excluded.sort_unstable();
+        excluded.dedup();
+        Kind {
+            excluded: excluded.into(),
+            is_leasing: self.lease.is_some(),
+        }
+    }
+}
+
+impl<W> Default for Queue<W> {
+    fn default() -> Self {
+        Queue {
+            waiters: BTreeMap::new(),
+            kinds: HashMap::new(),
+            heads: BTreeSet::new(),
+            shunned: HashMap::new(),
+        }
+    }
+}
+
+impl<W> Queue<W> {
+    fn add(&mut self, arrival: u64, kind: Kind, waiter: W) {
+        match self.kinds.get_mut(&kind) {
+            Some(others) => _ = others.insert(arrival),
+            None => {
+                for name in &kind.excluded {
+                    *self.shunned.entry(name.clone()).or_default() += 1;
+                }
+                self.kinds.insert(kind.clone(), BTreeSet::from([arrival]));
+                self.heads.insert(arrival);
+            }
+        }
+        self.waiters.insert(arrival, (kind, waiter));
+    }
+
+    fn remove(&mut self, arrival: u64) -> Option<W> {
+        let (kind, waiter) = self.waiters.remove(&arrival)?;
+        let others = self.kinds.get_mut(&kind)?;
+        others.remove(&arrival);
+        if self.heads.remove(&arrival) {
+            match others.first() {
+                Some(next) => _ = self.heads.insert(*next),
+                None => {
+                    self.kinds.remove(&kind);
+                    for name in &kind.excluded {
+                        match self.shunned.get_mut(name) {
+                            Some(kinds) if *kinds > 1 => *kinds -= 1,
+                            _ => _ = self.shunned.remove(name),
+                        }
+                    }
+                }
+            }
+        }
+        Some(waiter)
+    }
+
+    /// The first waiter that can be served.
+    fn first(&self, pool: &Pool, leasing: impl FnOnce() -> Leasing) -> Option<&W> {
+        let available = pool.available();
+        if available == 0 {
+            return None;
+        }
+        // A look at each kind would cost too much at each command where all kinds differ. Whether every kind passes over all
+        // that is available costs no more than the longest of their lists.
+        let is_shunned = |name: &[u8]| self.shunned.get(name) == Some(&self.kinds.len());
+        if available <= self.shunned.len() && pool.eligible().all(is_shunned) {
+            return None;
+        }
+        let leasing = leasing();
+        let waiters = self.heads.iter().map(|head| &self.waiters[head]);
+        let mut able = waiters.filter(|(kind, _)| {
+            let is_excluded = |name: &[u8]| {
+                let found = kind.excluded.binary_search_by(|n| (**n).cmp(name));
+                found.is_ok()
+            };
+            (leasing == Leasing::Granted || !kind.is_leasing)
+                && (available > kind.excluded.len() || !pool.eligible().all(is_excluded))
+        });
+        able.next().map(|(_, waiter)| waiter)
+    }
+}
+
+impl<C, W> Default for Queues<C, W> {
+    fn default() -> Self {
+        Queues {
+            queues: BTreeMap::new(),
+            clients: HashMap::new(),
+            arrivals: 0,
+        }
+    }
+}
+
+impl<C: Copy + Eq + Hash, W> Queues<C, W> {
+    /// How many clients wait.
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// That client waits from now on, behind all that wait there already.
+    pub fn add(&mut self, at: At, client: C, asked: &Asked, waiter: W) {
+        let arrival = self.arrivals;
+        self.arrivals += 1;
+        self.clients.insert(client, (at.clone(), arrival));
+        let queue = self.queues.entry(at).or_default();
+        queue.add(arrival, asked.kind(), waiter);
+    }
+
+    /// Takes a client out of its queue, if it waits.
+    pub fn remove(&mut self, client: C) -> Option<W> {
+        let (at, arrival) = self.clients.remove(&client)?;
+        let queue = self.queues.get_mut(&at)?;
+        let waiter = queue.remove(arrival)?;
+        if queue.waiters.is_empty() {
+            self.queues.remove(&at);
+        }
+        Some(waiter)
+    }
+
+    /// Whether anybody waits at that key.
+    pub fn is_any_at(&self, at: &At) -> bool {
+        self.queues.contains_key(at)
+    }
+
+    /// The first waiter at that key that can be served from this pool.
+    pub fn first(&self, at: &At, pool: &Pool, leasing: impl FnOnce() -> Leasing) -> Option<&W> {
+        self.queues.get(at)?.first(pool, leasing)
+    }
+
+    /// All waiters at that key, in order.
+    pub fn at(&self, at: &At) -> impl Iterator<Item = &W> {
+        let queue = self.queues.get(at).into_iter();
+        queue.flat_map(|queue| queue.waiters.values().map(|(_, waiter)| waiter))
+    }
+
+    /// The keys at which somebody waits, in order, from behind that one on.
+    pub fn keys(&self, behind: Option<&At>) -> impl Iterator<Item = &At> {
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = self.queues.range::<At, _>((from, Bound::Unbounded));
+        keys.map(|(at, _)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(exclude: &[&'static str], lease: Option<Millis>) -> Asked {
+        let terms = lease.map(|span| Terms { span, owner: None });
+        Asked::of(&Request {
+            algorithm: None,
+            count: 1,
+            distinct: false,
+            exclude: exclude.iter().map(|name| name.as_bytes()).collect(),
+            terms,
+        })
+    }
+
+    fn at(name: &str) -> At {
+        (0, name.as_bytes().into())
+    }
+
+    fn pool(names: &[&str]) -> Pool {
+        let mut pool = Pool::new();
+        names
+            .iter()
+            .for_each(|name| _ = pool.add(name.as_bytes(), None));
+        pool
+    }
+
+    /// The queue itself, of clients that are numbers.
+    fn queue(waiters: &[Asked]) -> Queues<usize, usize> {
+        let mut queues = Queues::default();
+        for (client, asked) in waiters.iter().enumerate() {
+            queues.add(at("web"), client, asked, client);
+        }
+        queues
+    }
+
+    fn first(queues: &Queues<usize, usize>, pool: &Pool) -> Option<usize> {
+        queues.first(&at("web"), pool, || Leasing::Granted).copied()
+    }
+
+    #[test]
+    fn the_first_that_can_use_what_is_there_is_served_and_the_others_keep_their_places() {
+        let waiters = [
+            asked(&["a"], None),
+            asked(&["a", "b"], None),
+            asked(&[], None),
+            asked(&["a"], None),
+        ];
+        let mut queues = queue(&waiters);
+        assert_eq!(first(&queues, &pool(&[])), None);
+        assert_eq!(first(&queues, &pool(&["a"])), Some(2));
+        assert_eq!(first(&queues, &pool(&["b"])), Some(0));
+        assert_eq!(first(&queues, &pool(&["a", "b", "c"])), Some(0));
+        assert_eq!(queues.remove(0), Some(0));
+        assert_eq!(first(&queues, &pool(&["a", "b", "c"])), Some(1));
+        assert_eq!(first(&queues, &pool(&["b"])), Some(2));
+        assert_eq!(queues.remove(2), Some(2));
+        assert_eq!(first(&queues, &pool(&["a"])), None);
+        assert_eq!(first(&queues, &pool(&["b"])), Some(3));
+        assert_eq!(queues.remove(2), None);
+        queues.remove(1);
+        queues.remove(3);
+        assert!(!queues.is_any_at(&at("web")));
+        assert_eq!(queues.len(), 0);
+    }
+
+    #[test]
+    fn where_no_lease_is_granted_only_those_wait_on_that_want_one() {
+        let queues = queue(&[asked(&[], Some(5)), asked(&["a"], None), asked(&[], None)]);
+        let served = |leasing| queues.first(&at("web"), &pool(&["a"]), || leasing).copied();
+        assert_eq!(served(Leasing::Granted), Some(0));
+        assert_eq!(served(Leasing::Refused), Some(2));
+    }
+
+    #[test]
+    fn keys_do_not_mix_and_are_listed_in_order() {
+        let mut queues = Queues::default();
+        for (client, name) in ["c", "a", "b"].into_iter().enumerate() {
+            queues.add(at(name), client, &asked(&[], None), client);
+        }
+        let keys = |behind: Option<&At>| queues.keys(behind).cloned().collect::<Vec<_>>();
+        assert_eq!(keys(None), [at("a"), at("b"), at("c")]);
+        assert_eq!(keys(Some(&at("a"))), [at("b"), at("c")]);
+        assert_eq!(queues.at(&at("c")).copied().collect::<Vec<_>>(), [0]);
+        assert_eq!(queues.at(&at("d")).count(), 0);
+    }
+
+    #[test]
+    fn a_request_is_kept_as_it_was_asked() {
+        let request = Request {
+            algorithm: Algorithm::by_name(b"lc"),
+            count: 3,
+            distinct: true,
+            exclude: vec![b"b", b"a", b"b"],
+            terms: Some(Terms {
+                span: 7,
+                owner: Some(b"me"),
+            }),
+        };
+        let asked = Asked::of(&request);
+        assert_eq!(format!("{:?}", asked.request()), format!("{request:?}"));
+    }
+}

@@ -1,0 +1,130 @@
+//! Whether a client's write would be refused at present.
+//!
+//! A primary that refuses writes must change nothing by itself either: the one that was promoted in its stead may be granting
+//! the same places. So before the timer changes anything it asks here, and lets its commands run under the checks of a script
+//! where the server has them (7.0 and newer).
+//!
+//! The server counts good replicas once a second. A process that stood still for a while (SIGSTOP, a virtual machine that was
+//! moved) still has its old count when it goes on. So the lag of each replica is looked at here, which is of this moment.
+
+use std::os::raw::c_char;
+
+use redis_module::raw;
+
+use super::place::{Answer, has_flag, has_script_mode};
+
+type Ctx = *mut raw::RedisModuleCtx;
+
+/// Whether this server would refuse a client's write, whatever its key: because it is a replica, because what it writes must not
+/// reach replicas now (as during CLIENT PAUSE), because it has too few good replicas, or because its disk fails.
+pub fn is_refusing(ctx: Ctx) -> bool {
+    // During a pause, as before a failover, nothing may go to the replicas: a server ends by an assertion.
+    api!(RedisModule_AvoidReplicaTraffic()) != 0
+        || !has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER)
+        || !has_good_replicas(ctx)
+        || is_stopped_by_disk(ctx)
+}
+
+fn has_good_replicas(ctx: Ctx) -> bool {
+    let info = Section::of(ctx, c"replication");
+    // The server shows it where both settings are in force.
+    if info.field(c"min_slaves_good_slaves").is_none() {
+        return true;
+    }
+    // Where CONFIG was renamed: one replica, and the default.
+    let wanted = setting(ctx, "min-replicas-to-write").unwrap_or(1);
+    let most = setting(ctx, "min-replicas-max-lag").unwrap_or(10);
+    let replicas = (0..).map_while(|n| info.text(&format!("slave{n}")));
+    let good = replicas.filter(|replica| is_good(replica, most)).count();
+    good as u64 >= wanted
+}
+
+/// Whether a line as `ip=…,port=…,state=online,offset=…,lag=1` is of a replica that has answered not longer ago than that.
+fn is_good(replica: &str, most_seconds: u64) -> bool {
+    let field = |name: &str| {
+        let mut fields = replica.split(',').filter_map(|field| field.split_once('='));
+        fields.find(|(n, _)| *n == name).map(|(_, value)| value)
+    };
+    let lag = field("lag").and_then(|lag| lag.parse().ok());
+    field("state") == Some("online") && lag.is_some_and(|lag: u64| lag <= most_seconds)
+}
+
+/// As the server's own check of its disk. Newer servers make that themselves, for commands of a script.
+fn is_stopped_by_disk(ctx: Ctx) -> bool {
+    if has_script_mode() {
+        return false;
+    }
+    let info = Section::of(ctx, c"persistence");
+    let is_error = |field| info.field(field).is_some_and(|status| status != "ok");
+    if is_error(c"aof_last_write_status") {
+        return info.field(c"aof_enabled").as_deref() == Some("1");
+    }
+    is_error(c"rdb_last_bgsave_status")
+        && word(ctx, "stop-writes-on-bgsave-error").as_deref() != Some("no")
+        && word(ctx, "save").as_deref() != Some("")
+}
+
+fn setting(ctx: Ctx, name: &str) -> Option<u64> {
+    word(ctx, name)?.parse().ok()
+}
+
+fn word(ctx: Ctx, name: &str) -> Option<String> {
+    let answer = Answer::of(api!(RedisModule_Call(
+        ctx,
+        c"CONFIG".as_ptr(),
+        c"cb".as_ptr(),
+        c"GET".as_ptr(),
+        name.as_ptr(),
+        name.len()
+    )));
+    answer.element(1)
+}
+
+/// A section of INFO.
+struct Section {
+    ctx: Ctx,
+    data: *mut raw::RedisModuleServerInfoData,
+}
+
+impl Section {
+    fn of(ctx: Ctx, name: &std::ffi::CStr) -> Section {
+        let data = api!(RedisModule_GetServerInfo(ctx, name.as_ptr()));
+        Section { ctx, data }
+    }
+
+    fn text(&self, field: &str) -> Option<String> {
+        self.field(&std::ffi::CString::new(field).ok()?)
+    }
+
+    fn field(&self, field: &std::ffi::CStr) -> Option<String> {
+        let text: *const c_char = api!(RedisModule_ServerInfoGetFieldC(self.data, field.as_ptr()));
+        // SAFETY: the server hands a text, which lives as long as the section.
+        (!text.is_null()).then(|| {
+            unsafe { std::ffi::CStr::from_ptr(text) }
+                .to_string_lossy()
+                .into_owned()
+        })
+    }
+}
+
+impl Drop for Section {
+    fn drop(&mut self) {
+        api!(RedisModule_FreeServerInfo(self.ctx, self.data));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_good;
+
+    #[test]
+    fn a_good_replica_is_online_and_has_answered_in_time() {
+        let replica = |state, lag| {
+            format!("ip=127.0.0.1,port=6380,state={state},offset=14,lag={lag},type=replica")
+        };
+        assert!(is_good(&replica("online", 2), 2));
+        assert!(!is_good(&replica("online", 3), 2));
+        assert!(!is_good(&replica("wait_bgsave", 0), 2));
+        assert!(!is_good("", 2));
+    }
+}
