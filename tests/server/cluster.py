@@ -90,6 +90,9 @@ class Cluster:
 
     def manage(self, *arguments: str) -> str:
         """`redis-cli --cluster`, as operators use it; what it printed."""
+        # It refuses nodes that do not agree, as for a moment after a slot was moved.
+        if arguments[0] != "create":
+            self.wait_until_up()
         command = ["redis-cli", "--cluster", *arguments, "--cluster-yes"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
@@ -149,8 +152,16 @@ class Cluster:
         )
 
     def wait_until_up(self) -> None:
-        """Wait until it is up."""
-        eventually(self.up, SECONDS)
+        """Wait until it is up; fail with what each running node sees when it is not by then."""
+        try:
+            eventually(self.up, SECONDS)
+        except AssertionError as error:
+            for node in self.alive():
+                client = node.client()
+                link = client.info("replication").get("master_link_status")
+                seen = client.execute_command("CLUSTER INFO"), client.execute_command("CLUSTER NODES")
+                error.add_note(f"{node}, link {link}:\n{seen}")
+            raise
 
     # What is done with it
 
