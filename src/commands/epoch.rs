@@ -24,8 +24,7 @@ impl Command for Epoch {
             Error::new(format!("ERR an epoch is an integer from 0 to {}", u64::MAX))
         })?;
         let mut key = call.key()?;
-        let found = key.pool_mut().map(|pool| pool.open_epoch(epoch)).is_some();
-        key.epoch_opened();
+        let found = key.open_epoch(epoch);
         call.reply().ok();
         if found {
             call.picked();

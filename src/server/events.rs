@@ -10,10 +10,11 @@ use super::clock::{self, is_manual, now};
 use super::guard::guarded;
 use super::hints::ANY;
 use super::key::Key;
-use super::place::{Place, has_flag};
+use super::listening::tells_databases;
+use super::place::{Place, databases, has_flag};
 use super::queue::At;
 use super::refusal::is_refusing;
-use super::{listening, timer, waiting};
+use super::{listening, timer, waiting, waits};
 use crate::lb::Millis;
 
 /// How long one run of the timer works, or does a single tick,
@@ -55,7 +56,7 @@ fn run(ctx: *mut raw::RedisModuleCtx) -> bool {
     let is_all = guarded("the timer", || {
         let (now, until) = (now(), Instant::now() + BUDGET);
         let is_due = !is_manual() && timer::is_due(now);
-        if waiting::is_idle() && !is_due {
+        if waits::is_idle() && !is_due {
             return true;
         }
         if !has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER) {
@@ -77,8 +78,7 @@ fn look(ctx: *mut raw::RedisModuleCtx, now: Millis, until: Instant) -> bool {
     }
     while let Some((hint, db, name)) = timer::next_hint(now) {
         if db == ANY {
-            let dbs = (0..).take_while(|db| Place::with(ctx, *db, &name, |_| ()).is_some());
-            dbs.for_each(|db| timer::remember(hint, db, &name));
+            databases(ctx, db).for_each(|db| timer::remember(hint, db, &name));
             continue;
         }
         Place::with(ctx, db, &name, |place| look_at(place, hint, now));
@@ -125,7 +125,7 @@ unsafe extern "C" fn loaded(
     if stage == raw::REDISMODULE_SUBEVENT_LOADING_ENDED {
         guarded("the end of loading", || {
             timer::look_at_all();
-            waiting::look_at_all();
+            waits::look_at_all();
         });
     }
 }
@@ -140,20 +140,28 @@ unsafe extern "C" fn key_event(
         // SAFETY: the server hands a text.
         let event = unsafe { std::ffi::CStr::from_ptr(event) }.to_bytes();
         let place = Place { ctx, name };
-        let at = || (place.db(), place.bytes().into());
-        let is_leaving = [&b"rename_from"[..], b"move_from"].contains(&event);
-        if is_leaving {
-            LEAVING.set(Some(at()));
-        } else if [&b"rename_to"[..], b"move_to", b"copy_to", b"restore"].contains(&event) {
-            if let Ok(mut key) = Key::open_unasked(place) {
-                key.arrived();
-            }
-            waiting::look_later(at());
-            if let Some(from) = LEAVING.take()
-                && [&b"rename_to"[..], b"move_to"].contains(&event)
-            {
-                waiting::moved(from, at());
-            }
+        let at = |db| (db, place.bytes().into());
+        let is_one_of = |events: &[&[u8]]| events.contains(&event);
+        if is_one_of(&[b"rename_from", b"move_from"]) {
+            return LEAVING.set(Some(at(place.db())));
+        }
+        if !is_one_of(&[b"rename_to", b"move_to", b"copy_to", b"restore"]) {
+            return;
+        }
+        let is_database_known = tells_databases() || is_one_of(&[b"rename_to", b"restore"]);
+        let db = if is_database_known { place.db() } else { ANY };
+        for db in databases(ctx, db) {
+            Place::with(ctx, db, place.bytes(), |place| {
+                if let Ok(mut key) = Key::open_unasked(place) {
+                    key.arrived();
+                }
+            });
+        }
+        waits::look_later(at(db));
+        if let Some(from) = LEAVING.take()
+            && is_one_of(&[b"rename_to", b"move_to"])
+        {
+            waits::moved(from, at(db));
         }
     });
     raw::REDISMODULE_OK as c_int
@@ -185,6 +193,6 @@ unsafe extern "C" fn databases_swapped(
         let swapped = unsafe { &*data.cast::<raw::RedisModuleSwapDbInfo>() };
         let (a, b) = (swapped.dbnum_first, swapped.dbnum_second);
         timer::swap(a, b);
-        waiting::swapped(a, b);
+        waits::swapped(a, b);
     });
 }

@@ -6,12 +6,11 @@ use std::ptr;
 
 use redis_module::raw;
 
-use super::call::Call;
 use super::hints::{AT_ONCE, horizon};
 use super::listening::{is_deaf, listen};
 use super::place::{Place, entropy};
 use super::value::{ProcessNotes, Value, pool_type};
-use super::{clock, info, timer, waiting};
+use super::{clock, info, timer, waiting, waits};
 use crate::commands::Error;
 use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, Request, STEP};
 
@@ -23,7 +22,7 @@ pub struct Key<'a> {
     value: *mut Value,
     /// Whether a panic from now on can leave the pool half-changed.
     is_lent: bool,
-    call: PhantomData<&'a Call>,
+    call: PhantomData<&'a ()>,
 }
 
 impl Key<'_> {
@@ -119,7 +118,7 @@ impl Key<'_> {
     /// Brings the pool's clock up to the time, if time matters in it; whoever waits for what that frees is served first.
     #[inline(always)]
     pub fn tick(&mut self) {
-        if self.pool().is_some_and(Pool::is_timed) {
+        if self.is_timed() {
             self.tick_for_time();
         }
     }
@@ -130,6 +129,12 @@ impl Key<'_> {
         if self.move_clock() {
             waiting::serve(self);
         }
+    }
+
+    /// Whether time matters in the pool.
+    #[inline(always)]
+    pub(super) fn is_timed(&self) -> bool {
+        self.pool().is_some_and(Pool::is_timed)
     }
 
     /// Brings the pool's clock up to the time; says whether it moved.
@@ -201,7 +206,7 @@ impl Key<'_> {
         let clock = pool.clock();
         let (ahead, hint) = local.as_ref().map_or((0, None), |l| (l.ahead, l.hint));
         let at = due.saturating_sub(ahead);
-        if waiting::is_any_at(self.place) {
+        if waits::is_any_at(self.place) {
             // A clock moves in steps.
             let next_step = (clock + 1).next_multiple_of(STEP);
             timer::wake(self.place.ctx, at.max(next_step.saturating_sub(ahead)));
@@ -217,14 +222,6 @@ impl Key<'_> {
             local.get_or_insert_default().hint = Some(time);
             listen(place.ctx);
             timer::remember(time, place.db(), place.bytes());
-        }
-    }
-
-    /// The stream, or a client, has opened an epoch in the pool: so it is not this process's own, and the leases that this process
-    /// grants next must be of another.
-    pub fn epoch_opened(&mut self) {
-        if let Some((_, Some(local))) = self.parts() {
-            local.term = 0;
         }
     }
 
@@ -263,6 +260,20 @@ impl Key<'_> {
             pool.seed(seed);
             place.replicate(c"LB.SEED", &[seed.to_string().as_bytes()]);
         }
+    }
+
+    /// Opens that epoch, as a command says; false where there is no pool. One from the stream is another process's: what this
+    /// one grants next must be of another.
+    pub fn open_epoch(&mut self, epoch: u64) -> bool {
+        let place = self.place;
+        let Some((pool, local)) = self.parts() else {
+            return false;
+        };
+        pool.open_epoch(epoch);
+        if let Some(local) = local.as_mut().filter(|_| place.must_obey()) {
+            local.term = 0;
+        }
+        true
     }
 
     /// Opens a new epoch for the ids of leases, if anything has happened since the last one that may have doubled the pool.

@@ -24,8 +24,8 @@ thread_local! {
 
 static IS_LISTENING: AtomicBool = AtomicBool::new(false);
 
-/// Whether the server is one that must not be listened to.
 static IS_DEAF: AtomicBool = AtomicBool::new(false);
+static TELLS_DATABASES: AtomicBool = AtomicBool::new(true);
 
 /// This will hear of the events, once there is a reason to listen.
 pub fn hear_with(heard: Heard) {
@@ -34,40 +34,50 @@ pub fn hear_with(heard: Heard) {
 
 /// Hears from now on of what brings pools to other keys.
 pub fn listen(ctx: *mut raw::RedisModuleCtx) {
-    if !IS_LISTENING.swap(true, Ordering::Relaxed) {
-        if has_valkey_bug_4024(ctx) {
-            IS_DEAF.store(true, Ordering::Relaxed);
-            return;
-        }
-        let generic = raw::REDISMODULE_NOTIFY_GENERIC;
-        api!(RedisModule_SubscribeToKeyspaceEvents(
-            ctx,
-            generic,
-            HEARD.get()
-        ));
+    if IS_LISTENING.swap(true, Ordering::Relaxed) {
+        return;
     }
+    let valkey = valkey_version(ctx).unwrap_or_default();
+    TELLS_DATABASES.store(valkey < vec![9, 1, 2], Ordering::Relaxed);
+    // Its issue 4024.
+    if (vec![8, 1]..vec![9, 1, 2]).contains(&valkey) {
+        IS_DEAF.store(true, Ordering::Relaxed);
+        return;
+    }
+    let generic = raw::REDISMODULE_NOTIFY_GENERIC;
+    api!(RedisModule_SubscribeToKeyspaceEvents(
+        ctx,
+        generic,
+        HEARD.get()
+    ));
 }
 
 /// Whether nothing is heard of pools that come to other keys: then each command that writes to one notes what is due there, and
 /// the timer looks at every key at which somebody waits.
+///
+/// So it is on Valkey 8.1 to 9.1.1: where any module listens, these leave a client behind MOVE and COPY in the database that
+/// the command wrote to.
 pub fn is_deaf() -> bool {
     IS_DEAF.load(Ordering::Relaxed)
 }
 
-/// Whether the server is one that, where any module listens, leaves a client behind MOVE and COPY in the database that these
-/// wrote to: Valkey 8.1 and 9.0 (its issue 4024; 9.1.2 does not).
-fn has_valkey_bug_4024(ctx: *mut raw::RedisModuleCtx) -> bool {
+/// Whether an event of MOVE or COPY tells to which database the key has come. Valkey 9.1.2 names that of the client.
+pub fn tells_databases() -> bool {
+    TELLS_DATABASES.load(Ordering::Relaxed)
+}
+
+/// The version, where the server is a Valkey.
+fn valkey_version(ctx: *mut raw::RedisModuleCtx) -> Option<Vec<u32>> {
     let info = api!(RedisModule_GetServerInfo(ctx, c"server".as_ptr()));
     let version = api!(RedisModule_ServerInfoGetFieldC(
         info,
         c"valkey_version".as_ptr()
     ));
-    let is_there = !version.is_null() && {
+    let numbers = (!version.is_null()).then(|| {
         // SAFETY: the server hands a text, which lives as long as the information.
         let version = unsafe { std::ffi::CStr::from_ptr(version) }.to_string_lossy();
-        let numbers: Vec<u32> = (version.split('.')).map_while(|n| n.parse().ok()).collect();
-        (vec![8, 1]..vec![9, 1, 2]).contains(&numbers)
-    };
+        version.split('.').map_while(|n| n.parse().ok()).collect()
+    });
     api!(RedisModule_FreeServerInfo(ctx, info));
-    is_there
+    numbers
 }

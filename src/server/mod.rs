@@ -25,6 +25,7 @@ mod clock;
 mod datatype;
 mod defrag;
 mod events;
+mod grants;
 mod guard;
 mod hints;
 mod info;
@@ -39,6 +40,7 @@ mod reply;
 mod timer;
 mod value;
 mod waiting;
+mod waits;
 
 pub use call::{Args, Call};
 #[cfg(feature = "faults")]

@@ -5,6 +5,8 @@ use std::os::raw::c_int;
 
 use redis_module::raw;
 
+use super::hints::ANY;
+
 /// A key of the database that the context has selected. It lives as long as the context and the name do, which is
 /// as long as the server is in one callback.
 #[derive(Clone, Copy)]
@@ -78,18 +80,13 @@ impl Place {
         ));
     }
 
-    /// Runs a command on the key, as a client would, and puts it into the stream; false where the server refuses it, as it would
-    /// refuse it to a client.
+    /// Runs a command on the key, as a client would, and puts it into the stream; false where the server refuses it, as where the
+    /// slot is another node's.
     pub(super) fn command(self, command: &CStr, argument: &str) -> bool {
-        // With the checks that are made for a command of a script, where the server has them.
-        let format = match has_script_mode() {
-            true => c"!Ssb",
-            false => c"!sb",
-        };
         let answer = Answer::of(api!(RedisModule_Call(
             self.ctx,
             command.as_ptr(),
-            format.as_ptr(),
+            c"!sb".as_ptr(),
             self.name,
             argument.as_ptr(),
             argument.len(),
@@ -150,6 +147,16 @@ impl Place {
 /// Whether the context has any of these flags.
 pub(super) fn has_flag(ctx: *mut raw::RedisModuleCtx, flags: u32) -> bool {
     api!(RedisModule_GetContextFlags(ctx)) as u32 & flags != 0
+}
+
+/// That database alone, or every one that there is.
+pub(super) fn databases(ctx: *mut raw::RedisModuleCtx, db: c_int) -> std::ops::Range<c_int> {
+    if db != ANY {
+        return db..db + 1;
+    }
+    let is_there =
+        |db: &c_int| api!(RedisModule_SelectDb(ctx, *db)) == raw::REDISMODULE_OK as c_int;
+    0..(0..).take_while(is_there).count() as c_int
 }
 
 /// The bytes of a string of the server's, which outlives them.
@@ -219,12 +226,6 @@ fn text<'a>(reply: *mut raw::RedisModuleCallReply) -> Option<&'a str> {
     }
     // SAFETY: the reply keeps its text until it is freed.
     std::str::from_utf8(unsafe { std::slice::from_raw_parts(text.cast(), len) }).ok()
-}
-
-/// Whether `RM_Call` can be told to check all that is checked for a command of a script.
-pub(super) fn has_script_mode() -> bool {
-    // That came with 7.0, as did this function.
-    unsafe { raw::RedisModule_GetCommand }.is_some()
 }
 
 impl Drop for Answer {

@@ -1,17 +1,17 @@
 //! Whether a client's write would be refused at present.
 //!
 //! A primary that refuses writes must change nothing by itself either: the one that was promoted in its stead may be granting
-//! the same places. So before the timer changes anything it asks here, and lets its commands run under the checks of a script
-//! where the server has them (7.0 and newer).
+//! the same places. So before the timer changes anything it asks here.
 //!
-//! The server counts good replicas once a second. A process that stood still for a while (SIGSTOP, a virtual machine that was
-//! moved) still has its old count when it goes on. So the lag of each replica is looked at here, which is of this moment.
+//! Rejected: to let the server check it, by running the timer's commands as those of a script (`RM_Call` with `S`). 6.2 cannot, and
+//! the server counts its good replicas once a second. A process that stood still for a while (SIGSTOP, a virtual machine that
+//! was moved) still has its old count when it goes on. So the lag of each replica is looked at here, which is of this moment.
 
 use std::os::raw::c_char;
 
 use redis_module::raw;
 
-use super::place::{Answer, has_flag, has_script_mode};
+use super::place::{Answer, has_flag};
 
 type Ctx = *mut raw::RedisModuleCtx;
 
@@ -49,11 +49,8 @@ fn is_good(replica: &str, most_seconds: u64) -> bool {
     field("state") == Some("online") && lag.is_some_and(|lag: u64| lag <= most_seconds)
 }
 
-/// As the server's own check of its disk. Newer servers make that themselves, for commands of a script.
+/// As the server's own check of its disk.
 fn is_stopped_by_disk(ctx: Ctx) -> bool {
-    if has_script_mode() {
-        return false;
-    }
     let info = Section::of(ctx, c"persistence");
     let is_error = |field| info.field(field).is_some_and(|status| status != "ok");
     if is_error(c"aof_last_write_status") {

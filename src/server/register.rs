@@ -8,7 +8,7 @@ use redis_module::raw;
 
 use super::call::Call;
 use super::guard::guarded;
-use super::{info, waiting};
+use super::{info, waiting, waits};
 use crate::commands::{Arg, Command, Error, Kind, Spec};
 
 /// A line of the module's table of commands.
@@ -45,11 +45,11 @@ unsafe extern "C" fn dispatch<C: Command>(
             return;
         }
         // What is there may have come without a command of ours.
-        if waiting::is_any() && !C::SPEC.is_readonly() {
+        if waits::is_any() && !C::SPEC.is_readonly() {
             serve(&call);
         }
         match C::run(&call) {
-            Ok(()) if waiting::is_any() && !C::SPEC.is_readonly() => serve(&call),
+            Ok(()) if waits::is_any() && !C::SPEC.is_readonly() => serve(&call),
             Ok(()) => {}
             Err(error) => {
                 call.reply().error(error.message());
@@ -67,7 +67,7 @@ unsafe extern "C" fn dispatch<C: Command>(
 /// Serves whoever waits for what is at the command's key.
 #[cold]
 fn serve(call: &Call) {
-    if waiting::is_any_at(call.place())
+    if waits::is_any_at(call.place())
         && let Ok(mut key) = call.key()
     {
         waiting::serve(&mut key);

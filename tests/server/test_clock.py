@@ -450,8 +450,8 @@ def test_leases_that_run_out_during_a_failover_of_a_cluster(new_server):
     eventually(lambda: is_followed(there, here), 20)
 
 
-@pytest.mark.parametrize("trouble", ["min-replicas-to-write 1", "ACL", "maxmemory 1"])
-def test_the_timer_works_where_clients_may_not_write(new_server, trouble):
+@pytest.mark.parametrize("trouble", ["ACL", "maxmemory 1"])
+def test_the_timer_works_where_some_clients_may_not_write(new_server, trouble):
     server = new_server(**AOF, user="default on nopass ~* &* +@all")
     with Wire(server.port) as wire:
         wire.ask("LB.ADD web a")
@@ -467,6 +467,28 @@ def test_the_timer_works_where_clients_may_not_write(new_server, trouble):
         if trouble == "ACL":
             assert wire.ask("LB.PICK web").code == "NOPERM"
             wire.ask("ACL SETUSER default +@all")
+
+
+@pytest.mark.parametrize("is_config_known", [True, False], ids=["CONFIG", "no CONFIG"])
+def test_the_timer_rests_where_there_are_too_few_replicas(new_server, is_config_known):
+    """How many there must be, no module is told where CONFIG was renamed: one at least."""
+    renamed = {} if is_config_known else {"rename_command": 'CONFIG "SETTINGS"'}
+    config = "CONFIG" if is_config_known else "SETTINGS"
+    server = new_server(**AOF, min_replicas_max_lag=10, **renamed)
+    with Wire(server.port) as wire:
+        wire.ask("LB.ADD web a")
+        wire.ask("LB.LIMIT web BACKEND a MAX 1")
+        wire.ask("LB.PICK web LEASE 200")
+        waiter = Waiter(server, "LB.PICK web LEASE 60000 BLOCK 0")
+        timed_out = Waiter(server, "LB.PICK web BLOCK 600")
+        assert wire.ask(f"{config} SET min-replicas-to-write 1") == "OK"
+        digest = wire.ask("DEBUG DIGEST-VALUE web")
+        assert wire.ask("LB.PICK web").code == "NOREPLICAS"
+        assert timed_out.read() is None
+        assert wire.ask("DEBUG DIGEST-VALUE web") == digest
+        assert waiter.waits()
+        wire.ask(f"{config} SET min-replicas-to-write 0")
+        assert waiter.read()[0] == b"a"
 
 
 # Wherever the pool is

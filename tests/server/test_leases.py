@@ -495,6 +495,23 @@ def test_no_id_comes_again_when_primaries_change(new_server):
     assert_no_id_twice(granted)
 
 
+def test_no_id_comes_again_where_a_replica_takes_writes(new_server):
+    """Such a replica grants leases of its own. An epoch that comes through the stream is not its own."""
+    primary = new_server()
+    replica = new_server(**replica_of(primary), replica_read_only="no")
+    granted = []
+    with primary.client() as here, replica.client() as there:
+        here.execute_command("LB.ADD web a 1 b 2")
+        eventually(lambda: is_linked(replica), seconds=60)
+        assert here.wait(1, 10_000) == 1
+        more(there, ["web"], granted)
+        more(here, ["web"], granted)
+        assert here.wait(1, 10_000) == 1
+        for client in (there, here, there, here):
+            more(client, ["web"], granted)
+    assert_no_id_twice(granted)
+
+
 def test_no_id_comes_again_where_a_pool_is_moved_to_and_back(server, new_server):
     other = new_server()
     granted = []
