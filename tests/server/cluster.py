@@ -23,6 +23,9 @@ OPTIONS = {
     "cluster_enabled": "yes",
     # A primary that comes back from a crash with nothing, before it was replaced, empties its replicas.
     "appendonly": "yes",
+    # Every write is in the file when its reply comes, and outlives the process. With `everysec` it may be
+    # two seconds late while the disk is busy, so that a primary comes back without what it had answered.
+    "appendfsync": "no",
     # How long a node is not heard of before the others elect its replica. The servers' own default is 15000.
     "cluster_node_timeout": 3000,
     # While a shard has no primary its pools are refused, and only they.
