@@ -104,7 +104,12 @@ impl<'a, W: Words<'a>> Options<W> {
 
     /// The names behind EXCLUDE, after their number.
     fn excluded(&mut self) -> Result<Vec<&'a [u8]>, Error> {
-        let wanted = self.number("EXCLUDE", 1..=EXCLUDE_MAX as u64)? as usize;
+        let word = self.value("EXCLUDE")?;
+        let range = 1..=EXCLUDE_MAX as u64;
+        if integer::<i64>(word).is_none() {
+            return Err(Error::exclude_without_number(word, range));
+        }
+        let wanted = number("EXCLUDE", word, range)? as usize;
         let given = self.0.len();
         if wanted > given {
             return Err(Error::new(format!(
@@ -186,6 +191,8 @@ pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
                 algorithm_names()
             );
             return Err(Error::not_one_of("algorithm", word, &words));
+        } else if Algorithm::by_name(word).is_some() {
+            return Err(Error::late_algorithm(word));
         } else {
             let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., LEASE ms, OWNER name or BLOCK ms";
             return Err(Error::not_one_of("keyword", word, words));

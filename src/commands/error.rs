@@ -125,6 +125,23 @@ impl Error {
         Error::new(format!("ERR {word} is no {what}: {words}"))
     }
 
+    /// A backend where the number of backends should be.
+    pub fn exclude_without_number(word: &[u8], range: RangeInclusive<u64>) -> Error {
+        let number = Error::number("EXCLUDE", word, range);
+        Error::new(format!(
+            "{}: how many backends follow comes first, as in EXCLUDE 1 a",
+            number.message()
+        ))
+    }
+
+    /// An algorithm where an option should be.
+    pub fn late_algorithm(word: &[u8]) -> Error {
+        let word = shown(word);
+        Error::new(format!(
+            "ERR {word} stands among the options: one algorithm can be given, and it comes before them, right behind the key"
+        ))
+    }
+
     /// A keyword at the end that needs a value.
     pub fn no_value(keyword: &str) -> Error {
         Error::new(format!("ERR {keyword} lacks its value"))

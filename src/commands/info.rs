@@ -1,5 +1,6 @@
 //! LB.INFO: the pool as a whole.
 
+use super::limit::standing;
 use super::{Arg, Command, Error, Spec};
 use crate::server::Call;
 
@@ -9,7 +10,7 @@ pub struct Info;
 impl Command for Info {
     const SPEC: Spec = Spec {
         name: "LB.INFO",
-        summary: "Describes a pool: how many backends, how many of them available, weights, policy, picks, leases, clock, bytes.",
+        summary: "Describes a pool: how many backends, how many of them available, weights, policy, picks, leases, limits of the pool as a whole (0 = none) and tokens left, clock, bytes.",
         complexity: "O(1)",
         since: "0.1.0",
         arity: 2,
@@ -25,20 +26,23 @@ impl Command for Info {
             reply.nil();
             return Ok(());
         };
-        let numbers = [
+        let before = [
             ("backends", pool.len()),
             ("available", pool.available()),
             ("total-weight", pool.total_weight() as usize),
             ("picks", pool.total_picks() as usize),
             ("leases", pool.leases()),
+        ];
+        let after = [
             ("clock", pool.clock() as usize),
             ("rules-version", usize::from(pool.rules())),
             ("bytes", pool.bytes(0)),
         ];
-        reply.map(numbers.len() + 1);
+        let limits = standing(pool, None).map(|(field, number)| (field, number as usize));
+        reply.map(1 + before.len() + limits.len() + after.len());
         reply.bulk(b"policy");
         reply.bulk(pool.policy().name().as_bytes());
-        for (field, number) in numbers {
+        for (field, number) in before.into_iter().chain(limits).chain(after) {
             reply.field(field, number);
         }
         Ok(())

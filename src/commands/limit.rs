@@ -2,7 +2,7 @@
 
 use super::arguments::{Options, name};
 use super::{Arg, Command, Error, Kind, Spec};
-use crate::lb::{LEASES_MAX, Limits, RATE_MAX, Rate, SPAN_MAX, TIERS_MAX};
+use crate::lb::{LEASES_MAX, Limits, Pool, RATE_MAX, Rate, SPAN_MAX, Slot, TIERS_MAX};
 use crate::server::Call;
 
 /// LB.LIMIT
@@ -11,11 +11,12 @@ pub struct Limit;
 impl Command for Limit {
     const SPEC: Spec = Spec {
         name: "LB.LIMIT",
-        summary: "Limits a backend, or the pool as a whole: leases at once, picks in a time; or answers what is set.",
+        summary: "Limits a backend, or the pool as a whole: MAX leases at once, RATE picks in a time, for both of which 0 = no limit; or answers what is set.",
         complexity: "O(log N), with N the number of backends in the pool; O(N) for a TIER that no eligible backend is of",
         since: "0.2.0",
         arity: -2,
-        flags: "write deny-oom",
+        // Not deny-oom: to look, or to take a limit away, takes no memory.
+        flags: "write",
         key: "RW access update",
         args: &[
             Arg::KEY,
@@ -38,6 +39,9 @@ impl Command for Limit {
         let Wanted { backend, limits } = wanted(call)?;
         if limits == Limits::default() {
             return answer(call, backend);
+        }
+        if !limits.only_frees() && call.is_out_of_memory() {
+            return Err(Error::out_of_memory());
         }
         let mut key = call.key()?;
         if let Some(backend) = backend
@@ -85,12 +89,9 @@ fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
             limits.max.replace(max as u32).is_some()
         } else if word.eq_ignore_ascii_case(b"RATE") {
             let picks = options.number("RATE", 0..=RATE_MAX)?;
-            // No limit is `RATE 0 0`.
-            let millis = match picks {
-                0 => 0..=0,
-                _ => 1..=SPAN_MAX,
-            };
-            let millis = options.number("the time of RATE", millis)?;
+            // `RATE 0` is no limit, in whatever time.
+            let least = u64::from(picks > 0);
+            let millis = options.number("the time of RATE", least..=SPAN_MAX)?;
             let burst = 1;
             let rate = Rate {
                 picks,
@@ -137,28 +138,38 @@ fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
 fn answer(call: &Call, backend: Option<&[u8]>) -> Result<(), Error> {
     let key = call.key_to_read()?;
     let reply = call.reply();
-    let limits = match key.pool() {
-        Some(pool) => pool.limits(backend),
-        None => backend.is_none().then(Limits::default),
-    };
-    let Some(limits) = limits else {
+    let slot = backend.map(|name| key.pool().and_then(|pool| pool.slot(name)));
+    if slot == Some(None) {
         reply.nil();
         return Ok(());
-    };
-    let rate = limits.rate.flatten();
-    let fields = [
-        ("max", limits.max.map(u64::from)),
-        ("rate", rate.map(|rate| rate.picks)),
-        ("rate-ms", rate.map(|rate| rate.millis)),
-        ("burst", rate.map(|rate| rate.burst)),
-        ("tier", limits.tier.map(u64::from)),
-    ];
-    let set = fields
-        .into_iter()
-        .filter_map(|(field, value)| Some((field, value?)));
+    }
+    let slot = slot.flatten();
+    let limits = (key.pool()).map_or(Limits::default(), |pool| pool.limits(slot));
+    let tier = limits.tier.map(u64::from);
+    let fields = fields(&limits).into_iter().chain([("tier", tier)]);
+    let set = fields.filter_map(|(field, value)| Some((field, value?)));
     reply.map(set.clone().count());
     for (field, value) in set {
         reply.field(field, value as usize);
     }
     Ok(())
+}
+
+/// What a backend and the pool as a whole have alike.
+fn fields(limits: &Limits) -> [(&'static str, Option<u64>); 4] {
+    let rate = limits.rate.flatten();
+    [
+        ("max", limits.max.map(u64::from)),
+        ("rate", rate.map(|rate| rate.picks)),
+        ("rate-ms", rate.map(|rate| rate.millis)),
+        ("burst", rate.map(|rate| rate.burst)),
+    ]
+}
+
+/// The limits of the backend in that slot, or of the pool as a whole, with the tokens that are left. There is always each of
+/// them: 0 where nothing is set.
+pub(super) fn standing(pool: &Pool, slot: Option<Slot>) -> [(&'static str, u64); 5] {
+    let [max, rate, millis, burst] = fields(&pool.limits(slot));
+    [max, rate, millis, burst, ("tokens", pool.tokens(slot))]
+        .map(|(field, value)| (field, value.unwrap_or(0)))
 }

@@ -1,6 +1,7 @@
 //! LB.STATS: the backends one by one.
 
 use super::arguments::name;
+use super::limit::standing;
 use super::{Arg, Command, Error, Spec};
 use crate::lb::{Backend, Pool, Record, Slot};
 use crate::server::{Call, Reply};
@@ -11,7 +12,7 @@ pub struct Stats;
 impl Command for Stats {
     const SPEC: Spec = Spec {
         name: "LB.STATS",
-        summary: "Describes each backend of a pool, or one: weight, state, picks, leases and how they ended.",
+        summary: "Describes each backend of a pool, or one: weight, state, picks, leases and how they ended, limits (0 = none) and tokens left.",
         complexity: "O(N), with N the number of backends in the pool; O(1) for one backend",
         since: "0.1.0",
         arity: -2,
@@ -60,19 +61,23 @@ fn one(call: &Call) -> Result<(), Error> {
 fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: &Backend) {
     let none = Record::default();
     let record = pool.record(slot).unwrap_or(&none);
-    let numbers = [
+    let before = [
         ("picks", backend.picks()),
         ("leases", u64::from(pool.leases_on(slot))),
         ("done", record.done),
         ("failures", record.failed),
         ("expired", record.expired),
+    ];
+    let after = [
+        ("tier", u64::from(backend.tier())),
         ("latency-us", record.mean_latency()),
     ];
-    reply.map(2 + numbers.len());
+    let limits = standing(pool, Some(slot));
+    reply.map(2 + before.len() + limits.len() + after.len());
     reply.field("weight", usize::from(backend.weight()));
     reply.bulk(b"state");
     reply.bulk(backend.state().name().as_bytes());
-    for (field, number) in numbers {
+    for (field, number) in before.into_iter().chain(limits).chain(after) {
         reply.field(field, number as usize);
     }
 }

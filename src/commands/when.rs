@@ -10,7 +10,7 @@ pub struct When;
 impl Command for When {
     const SPEC: Spec = Spec {
         name: "LB.WHEN",
-        summary: "Says whether a backend can be picked now; if not, why, and in how many milliseconds the first one is back.",
+        summary: "Says whether a backend can be picked now; if not, why, and after how many milliseconds a pick finds one, if nobody else takes it first.",
         complexity: "O(1) where one can be picked; else O(N + L log L), with N the number of backends in the pool and L the number of leases that end before",
         since: "0.2.0",
         arity: 2,

@@ -72,7 +72,8 @@ pub struct Report {
 pub enum When {
     /// Now.
     Available,
-    /// Limits keep all out that could be picked; the first one is back in so many milliseconds, if not before.
+    /// Limits keep all out that could be picked; whoever comes in so many milliseconds finds the first one back, if not
+    /// before.
     Limited(Millis),
     /// None comes back by itself: some are drained.
     Drained,
@@ -451,29 +452,39 @@ impl Pool {
             // There it is a newcomer: it starts neutral.
             self.set_tier(at, tier, 0);
         }
-        if limits.max.is_some() || limits.rate.is_some() {
+        // Where there is nothing to take away, nothing is made for it.
+        if (limits.max.is_some() || limits.rate.is_some())
+            && (self.capacity.is_some() || limits.is_any())
+        {
             changed |= self.capacity().set_limit(at, limits);
             self.relimit(at);
         }
         changed
     }
 
-    /// The limits that are set, of a backend or of the pool as a whole; nothing where the backend is not there.
-    pub fn limits(&self, backend: Option<&[u8]>) -> Option<Limits> {
-        let slot = match backend {
-            Some(name) => Some(self.find(name)?),
-            None => None,
-        };
-        let limit = self.capacity.as_ref().map(|c| match slot {
-            Some(slot) => &c.records[slot].limit,
-            None => &c.limit,
-        });
-        Some(Limits {
+    /// The limits that are set, of the backend in that slot or of the pool as a whole.
+    pub fn limits(&self, slot: Option<Slot>) -> Limits {
+        let limit = self.limit(slot);
+        Limits {
             max: limit.map(|l| l.max).filter(|max| *max > 0),
             rate: (limit.and_then(|l| l.bucket.as_ref())).map(|bucket| Some(bucket.rate)),
             tier: slot
                 .map(|slot| self.backends[slot].tier())
                 .filter(|tier| *tier > 0),
+        }
+    }
+
+    /// How many picks the rate there allows at the pool's clock, where one is set.
+    pub fn tokens(&self, slot: Option<Slot>) -> Option<u64> {
+        let bucket = self.limit(slot)?.bucket.as_ref()?;
+        Some(bucket.tokens(self.clock()))
+    }
+
+    fn limit(&self, slot: Option<Slot>) -> Option<&Limit> {
+        let capacity = self.capacity.as_ref()?;
+        Some(match slot {
+            Some(slot) => &capacity.records[slot].limit,
+            None => &capacity.limit,
         })
     }
 
@@ -569,7 +580,7 @@ impl Pool {
             return When::Available;
         }
         match self.first_back() {
-            Some(time) => When::Limited(time - self.clock()),
+            Some(time) => When::Limited(clock::shown(time) - self.clock()),
             None if self.is_empty() => When::Empty,
             None if self.backends().any(|b| b.state == State::Drain) => When::Drained,
             None if self.backends().any(|b| b.state == State::Down) => When::Down,

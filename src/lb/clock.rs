@@ -16,6 +16,12 @@ pub fn deadline(clock: Millis, span: Millis) -> Millis {
     (clock + span + STEP).next_multiple_of(STEP)
 }
 
+/// From when on the clock surely shows that time, however late it was moved before: a primary moves it only when it comes
+/// into another step.
+pub fn shown(time: Millis) -> Millis {
+    time.next_multiple_of(STEP)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

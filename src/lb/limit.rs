@@ -99,6 +99,12 @@ impl Bucket {
         (self.at + wait as u64).max(clock)
     }
 
+    /// How many whole tokens it holds.
+    pub fn tokens(&self, clock: Millis) -> u64 {
+        // At most the burst.
+        (self.level_at(clock) / u128::from(self.rate.millis)) as u64
+    }
+
     /// Whether a bucket can be like that, at this clock.
     pub fn is_sound(&self, clock: Millis) -> bool {
         self.rate.is_sound() && u128::from(self.level) <= self.rate.full() && self.at <= clock
@@ -127,6 +133,11 @@ impl Limits {
         self.max.is_some_and(|max| max > 0)
             || self.rate.flatten().is_some()
             || self.tier.is_some_and(|tier| tier > 0)
+    }
+
+    /// Whether it only takes limits away, for which a full server has room. A move to another tier is none of that kind.
+    pub fn only_frees(&self) -> bool {
+        !self.is_any() && self.tier.is_none()
     }
 }
 

@@ -6,7 +6,7 @@ use redis_lb::lb::{
     Added, Algorithm, LeaseId, Limits, Millis, Rate, Replaced, Report, State, When,
 };
 
-/// Where credits saturate.
+/// How far from 0 a credit can be.
 pub const CREDIT_MAX: i128 = 1 << 60;
 
 #[derive(Clone, Debug)]
@@ -251,7 +251,7 @@ impl Naive {
         m.weight > 0 && m.state == State::Up && here && pool
     }
 
-    /// By looking at each time at which anything changes by itself.
+    /// By looking at each time at which anything changes by itself. The clock may show it with its next step only.
     pub fn when(&self) -> When {
         if self.members.iter().any(|m| self.is_available(m)) {
             return When::Available;
@@ -263,7 +263,7 @@ impl Naive {
         for time in times {
             let mut then = self.clone();
             if then.tick(time) && then.members.iter().any(|m| then.is_available(m)) {
-                return When::Limited(time - self.clock);
+                return When::Limited(time.div_ceil(10) * 10 - self.clock);
             }
         }
         match &self.members[..] {
@@ -329,13 +329,19 @@ impl Naive {
                 let mut best = eligible[0];
                 for &i in &eligible {
                     let m = &mut self.members[i];
-                    m.credit = (m.credit + i128::from(m.weight)).min(CREDIT_MAX);
+                    m.credit += i128::from(m.weight);
                     if m.credit > self.members[best].credit {
                         best = i;
                     }
                 }
-                let m = &mut self.members[best];
-                m.credit = (m.credit - i128::from(weights)).max(-CREDIT_MAX);
+                let highest = self.members[best].credit;
+                if highest > CREDIT_MAX || highest - i128::from(weights) < -CREDIT_MAX {
+                    for &i in &eligible {
+                        let m = &mut self.members[i];
+                        m.credit = (m.credit - highest).max(-CREDIT_MAX);
+                    }
+                }
+                self.members[best].credit -= i128::from(weights);
                 best
             }
             "random" => eligible[self.below(eligible.len() as u64) as usize],

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 use redis_lb::lb::{
-    ALGORITHMS, Algorithm, LeaseId, Limits, Millis, Pool, Rate, Report, Request, State, Terms,
-    codec,
+    ALGORITHMS, Algorithm, LeaseId, Limits, Millis, Pool, Rate, Report, Request, STEP, State,
+    Terms, When, codec,
 };
 
 use crate::naive::{CREDIT_MAX, Naive, Wanted};
@@ -386,9 +386,38 @@ proptest! {
         copy.check();
     }
 
-    /// Credits that only a crafted payload has: they saturate, in every form alike.
+    /// Whoever sleeps as long as told picks, whenever the primary last moved the pool's clock; ten milliseconds less would
+    /// not do.
     #[test]
-    fn credits_at_the_bounds_saturate(
+    fn a_pick_succeeds_when_the_pool_said_it_would(
+        commands in commands(),
+        starts in 0u64..10,
+        lags in prop::collection::vec(0u64..30, 1..4),
+    ) {
+        let mut pool = Pool::new();
+        pool.tick(1_000 + starts);
+        for command in &commands {
+            step(&mut pool, command);
+            let When::Limited(millis) = pool.when() else {
+                continue;
+            };
+            let mut early = pool.clone();
+            prop_assert!(!early.tick((pool.clock() + millis).saturating_sub(STEP)) || early.available() == 0);
+            for lag in &lags {
+                // The time may have gone on since the clock was moved; a look does not move it.
+                let mut pool = pool.clone();
+                let now = pool.clock() + lag + millis;
+                if now / STEP > pool.clock() / STEP {
+                    pool.tick(now);
+                }
+                prop_assert!(pool.pick(Some(Algorithm::WRR)).is_some(), "{} {} {:?}", lag, millis, pool);
+            }
+        }
+    }
+
+    /// Credits that only a crafted payload has: they move together, in every form alike.
+    #[test]
+    fn credits_at_the_bounds_move_together(
         list in pairs(20, 20),
         credits in credits(),
         commands in prop::collection::vec(command(20), 1..60),
@@ -404,6 +433,7 @@ proptest! {
         for command in &commands {
             prop_assert_eq!(step(&mut pool, command), naive_step(&mut naive, command), "{:?}", command);
             pool.check();
+            same_state(&pool, &naive);
         }
     }
 }

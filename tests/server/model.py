@@ -124,6 +124,12 @@ class Limit:
             told += [b"rate", picks, b"rate-ms", millis, b"burst", burst]
         return told
 
+    def standing(self, clock: int) -> list[Any]:
+        """As LB.STATS and LB.INFO show it: with 0 where nothing is set, and with the tokens that are left."""
+        picks, millis, burst = self.rate or (0, 0, 0)
+        told = [b"max", self.max, b"rate", picks, b"rate-ms", millis, b"burst", burst]
+        return [*told, b"tokens", self.level_at(clock) // millis if self.rate else 0]
+
 
 @dataclass(eq=False, slots=True)
 class Lease:
@@ -166,10 +172,11 @@ class Backend:
         """What lc and p2c go by. As floats such small fractions are equal where they are, and only there."""
         return (self.leases + 1) / self.weight
 
-    def stats(self) -> list[Any]:
+    def stats(self, clock: int) -> list[Any]:
         """As LB.STATS shows it."""
         stats = [b"weight", self.weight, b"state", self.state, b"picks", self.picks, b"leases", self.leases]
         stats += [b"done", self.done, b"failures", self.failed, b"expired", self.expired]
+        stats += [*(self.limit or Limit()).standing(clock), b"tier", self.tier]
         return [*stats, b"latency-us", self.latency // (self.latencies or 1)]
 
 
@@ -341,7 +348,10 @@ class Pool:
                 lease.backend.expired += 1
 
     def when(self) -> list[Any]:
-        """As LB.WHEN answers: looks at each time at which anything could change."""
+        """As LB.WHEN answers: looks at each time at which anything could change.
+
+        A clock moves in steps of 10 ms, so it may show that time with the next step only.
+        """
         if self.available():
             return [b"available", 0]
         up = [b for b in self.backends.values() if b.weight and b.state == b"up"]
@@ -351,7 +361,7 @@ class Pool:
             left = Counter(lease.backend for lease in self.leases.values() if lease.deadline > time)
             if self.limit.allows(left.total(), time):
                 if any(b.limit is None or b.limit.allows(left[b], time) for b in up):
-                    return [b"limited", time - self.clock]
+                    return [b"limited", -(-time // 10) * 10 - self.clock]
         states = {b.state for b in self.backends.values()}
         for state, reason in [(b"drain", b"drained"), (b"down", b"down")]:
             if state in states:
@@ -578,16 +588,18 @@ class Model:
         available = pool.available()
         numbers = [(b"backends", len(pool.backends)), (b"available", len(available))]
         numbers += [(b"total-weight", sum(b.weight for b in available)), (b"picks", pool.picks)]
-        numbers += [(b"leases", len(pool.leases)), (b"clock", pool.clock)]
-        numbers += [(b"rules-version", 1), (b"bytes", ANY)]
-        return [b"policy", pool.policy, *[word for pair in numbers for word in pair]]
+        numbers += [(b"leases", len(pool.leases))]
+        told = [b"policy", pool.policy, *[word for pair in numbers for word in pair]]
+        told += pool.limit.standing(pool.clock)
+        return [*told, b"clock", pool.clock, b"rules-version", 1, b"bytes", ANY]
 
     def lb_stats(self, key: bytes, *words: bytes) -> Any:
         asked = names(words)
-        backends = self.looked(key).backends
+        pool = self.looked(key)
+        told = {name: backend.stats(pool.clock) for name, backend in pool.backends.items()}
         if asked:
-            return backends[asked[0]].stats() if asked[0] in backends else None
-        return [word for name, backend in backends.items() for word in (name, backend.stats())]
+            return told.get(asked[0])
+        return [word for pair in told.items() for word in pair]
 
     def lb_seed(self, key: bytes, seed: bytes) -> str:
         number = integer(seed, 0, WORD)
@@ -648,7 +660,7 @@ class Model:
         if b"RATE" in limits:
             picks, millis = limits[b"RATE"]
             picks = integer(picks, 0, RATE)
-            rate = (picks, integer(millis, 1, SPAN) if picks else integer(millis, 0, 0), burst)
+            rate = (picks, integer(millis, 1 if picks else 0, SPAN), burst)
         if b"BURST" in limits and not (rate and rate[0]) or tier is not None and not backend:
             raise Refusal("ERR")
         if not limits:

@@ -91,7 +91,17 @@ MISTAKES = {
     ],
     "ERR 'hash' is no algorithm": ["LB.POLICY web hash", "LB.POLICY none hash"],
     "ERR 'SOMETIMES' is no keyword…COUNT": with_each(PICKING, "COUNT 2 SOMETIMES"),
-    "ERR 'random' is no keyword…COUNT": ["LB.PICK web rr random", "LB.PICK web COUNT 1 random"],
+    "ERR 'random' stands among the options: one algorithm…before them": [
+        "LB.PICK web rr random",
+        "LB.PICK none COUNT 1 random",
+        "LB.PICK web LEASE 9 OWNER o random",
+        "LB.PEEK web rr random",
+        "LB.PEEK web EXCLUDE 1 a random",
+    ],
+    "ERR 'rr' stands among the options": ["LB.PICK web wrr rr", "LB.PICK web COUNT 2 rr"],
+    "ERR EXCLUDE is 'a', which is not an integer…how many backends follow comes first…EXCLUDE 1 a": with_each(
+        PICKING, "EXCLUDE a"
+    ),
     "ERR 'MAX' is no keyword…LEASE": ["LB.PICK web rr MAX 3", "LB.PICK web LEASE 9 MAX 3"],
     "ERR 'OWNER' is no keyword…BACKEND": ["LB.LIMIT web OWNER o", "LB.LIMIT none MAX 3 OWNER o"],
     "ERR 'LEASE' is no keyword…BACKEND backend, OWNER name or COUNT n": [
@@ -128,7 +138,7 @@ MISTAKES = {
         "LB.PEEK web OWNER o",
     ],
     "ERR BURST needs RATE": ["LB.LIMIT web BURST 3", "LB.LIMIT web BACKEND a MAX 3 BURST 3"]
-    + ["LB.LIMIT web RATE 0 0 BURST 3", "LB.LIMIT none BURST 3"],
+    + ["LB.LIMIT web RATE 0 0 BURST 3", "LB.LIMIT web RATE 0 1000 BURST 3", "LB.LIMIT none BURST 3"],
     "ERR TIER needs BACKEND": ["LB.LIMIT web TIER 1", "LB.LIMIT web MAX 3 TIER 0", "LB.LIMIT none TIER 1"],
     "ERR LB.PEEK changes nothing…neither LEASE nor BLOCK": [
         "LB.PEEK web LEASE 9",
@@ -191,7 +201,8 @@ for what, (forms, least, most) in RANGES.items():
     for bad in [least - 1, most + 1, "-1", "x", "01", "+1", "1.5", "", HUGE]:
         says = f"ERR {what} is '{bad}'…{least} to {most}"
         MISTAKES[says] = [form.format(bad if bad != "" else "''") for form in forms]
-MISTAKES["ERR the time of RATE is '5'…0 to 0"] = ["LB.LIMIT web RATE 0 5", "LB.LIMIT none RATE 0 5"]
+for bad in ["x", "-1", 2**40 + 1]:
+    MISTAKES[f"ERR the time of RATE is '{bad}'…0 to {2**40}"] = with_each(["LB.LIMIT web RATE 0"], bad)
 for command, most in [("LB.TICK", 2**47), ("LB.EPOCH", 2**64 - 1)]:
     bad = ["x", "-1", "01", "1.0", "''", most + 1, HUGE]
     MISTAKES[f"ERR a…is an integer from 0 to {most}"] = [

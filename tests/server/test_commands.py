@@ -9,11 +9,12 @@ import redis
 from model import PAYLOAD
 from wire import Refused, Wire, pack, words
 
-ENDED = {b"leases": 0, b"done": 0, b"failures": 0, b"expired": 0, b"latency-us": 0}
-A = {b"weight": 5, b"state": b"up", b"picks": 0} | ENDED
-B = {b"weight": 1, b"state": b"up", b"picks": 0} | ENDED
-INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0}
-INFO |= {b"leases": 0, b"clock": 0, b"rules-version": 1, b"bytes": ANY}
+UNLIMITED = {b"max": 0, b"rate": 0, b"rate-ms": 0, b"burst": 0, b"tokens": 0}
+A = {b"weight": 5, b"state": b"up", b"picks": 0, b"leases": 0, b"done": 0, b"failures": 0, b"expired": 0}
+A |= UNLIMITED | {b"tier": 0, b"latency-us": 0}
+B = A | {b"weight": 1}
+INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0, b"leases": 0}
+INFO |= UNLIMITED | {b"clock": 0, b"rules-version": 1, b"bytes": ANY}
 
 ALGORITHMS = ["rr", "wrr", "random", "wrandom", "lc", "p2c"]
 
@@ -54,6 +55,7 @@ REPLIES = [
 # The same of the pool `web` that `lease_out` makes.
 LEASE_1 = {b"lease": b"7-1", b"backend": b"a", b"owner": b"o", b"age": 0, b"remaining": 510}
 LEASE_2 = {b"lease": b"7-2", b"backend": b"b", b"owner": None, b"age": 0, b"remaining": 100}
+LIMITED = {b"max": 3, b"rate": 2, b"rate-ms": 100, b"burst": 4, b"tokens": 4}
 LEASED_REPLIES = [
     ("LB.PICK web LEASE 500", [b"c", b"7-3"]),
     ("LB.PICK web COUNT 2 LEASE 500 OWNER o", [[b"c", b"7-3"], [b"a", b"7-4"]]),
@@ -85,8 +87,8 @@ LEASED_REPLIES = [
     ("LB.TICK web 1100", "OK"),
     ("LB.TICK web 1", "OK"),
     ("LB.EPOCH web 18446744073709551615", "OK"),
-    ("LB.STATS web a", A | {b"picks": 2, b"leases": 1, b"done": 1}),
-    ("LB.INFO web", INFO | {b"picks": 3, b"leases": 2, b"clock": 1000}),
+    ("LB.STATS web a", A | LIMITED | {b"picks": 2, b"leases": 1, b"done": 1}),
+    ("LB.INFO web", INFO | {b"picks": 3, b"leases": 2, b"max": 9, b"clock": 1000}),
 ]
 
 # What each command answers where there is no pool, if it does not make one.

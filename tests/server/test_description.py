@@ -35,7 +35,7 @@ COMMANDS = {
     "LB.RENEW": (4, {"write", "fast"}, {"RW", "access", "update"}),
     "LB.RELEASE": (4, {"write"}, {"RW", "access", "update"}),
     "LB.LEASES": (-2, {"readonly"}, {"RO", "access"}),
-    "LB.LIMIT": (-2, {"write", "denyoom"}, {"RW", "access", "update"}),
+    "LB.LIMIT": (-2, {"write"}, {"RW", "access", "update"}),
     "LB.WHEN": (2, {"readonly"}, {"RO", "access"}),
     "LB.INFO": (2, {"readonly", "fast"}, {"RO", "access"}),
     "LB.STATS": (-2, {"readonly"}, {"RO", "access"}),

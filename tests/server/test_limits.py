@@ -284,13 +284,13 @@ def test_the_largest_numbers_are_exact(lb):
     lb("LB.SET web a 1")
     lb(f"LB.LIMIT web RATE 1 {2**40} BURST 1")
     assert [lb("LB.PICK web"), lb("LB.PICK web")] == ["a", None]
-    assert lb("LB.WHEN web") == ["limited", 2**40]
+    assert lb("LB.WHEN web") == ["limited", 2**40 + 4]
     lb(f"LB.TICK web {1000 + 2**40 - 1}")
     assert lb("LB.PICK web") is None
     lb(f"LB.TICK web {1000 + 2**40}")
     assert lb("LB.PICK web") == "a"
     lb(f"LB.LIMIT web RATE {2**40} {2**40} BURST {2**40}")
-    assert lb("LB.WHEN web") == ["limited", 1]
+    assert lb("LB.WHEN web") == ["limited", 4]
     lb(f"LB.TICK web {2**47}")
     assert len(lb("LB.PICK web COUNT 10000")) == 10_000
     assert lb("DEBUG RELOAD") == "OK"
@@ -514,6 +514,17 @@ def test_limit_tells_what_is_set(lb, where):
     assert {backend: limits(lb, f"BACKEND {backend}") for backend in "bc"} == {"b": {}, "c": {}}
 
 
+@pytest.mark.parametrize("where", ["", "BACKEND a"])
+@pytest.mark.parametrize("ms", [0, 1, 1000, 2**40])
+def test_rate_0_removes_the_rate_whatever_the_time_is(lb, where, ms):
+    lb(f"LB.LIMIT web {where} MAX 3 RATE 5 1000")
+    assert lb(f"LB.LIMIT web {where} RATE 0 {ms}") == "OK"
+    assert limits(lb, where) == {"max": 3}
+    before = state(lb)
+    assert lb(f"LB.LIMIT web {where} RATE 0 {ms}") == "OK"
+    assert state(lb) == before
+
+
 def test_tier_is_told_unless_it_is_0(lb):
     lb("LB.LIMIT web TIER 9 BACKEND a MAX 1")
     assert limits(lb, "BACKEND a") == {"max": 1, "tier": 9}
@@ -556,6 +567,89 @@ def test_limits_stay_with_their_backend(lb, command):
     assert dict_of(lb(f"LB.LIMIT {key} BACKEND a")) == before
 
 
+NONE = {"max": 0, "rate": 0, "rate-ms": 0, "burst": 0, "tokens": 0}
+
+
+def standing(lb, look):
+    """What LB.STATS or LB.INFO says of limits."""
+    told = dict_of(lb(look))
+    return {field: told[field] for field in [*NONE, "tier"] if field in told}
+
+
+@pytest.mark.parametrize(("look", "where"), [("LB.INFO web", ""), ("LB.STATS web a", "BACKEND a")])
+def test_looks_show_limits_and_the_tokens_that_are_left(lb, look, where):
+    tier = {"tier": 0} if where else {}
+    assert standing(lb, look) == NONE | tier
+    lb(f"LB.LIMIT web {where} MAX 3")
+    assert standing(lb, look) == NONE | tier | {"max": 3}
+    lb(f"LB.LIMIT web {where} MAX 0 RATE 3 100 BURST 5")
+    rate = {"rate": 3, "rate-ms": 100, "burst": 5}
+    for _ in range(5):
+        lb("LB.PICK web EXCLUDE 2 b c")
+    tokens = []
+    for clock in (1000, 1033, 1034, 1066, 1067, 1100, 9000):
+        lb(f"LB.TICK web {clock}")
+        tokens.append(standing(lb, look)["tokens"])
+        assert standing(lb, look) == NONE | tier | rate | {"tokens": tokens[-1]}
+    assert tokens == [0, 0, 1, 1, 2, 3, 5]
+    if where:
+        lb("LB.LIMIT web BACKEND a TIER 7")
+        assert standing(lb, look)["tier"] == 7
+        assert dict_of(dict_of(lb("LB.STATS web"))["a"])["tokens"] == 5
+        assert standing(lb, "LB.STATS web b") == NONE | tier
+        assert standing(lb, "LB.INFO web") == NONE
+    lb(f"LB.LIMIT web {where} RATE 0 0")
+    assert standing(lb, look)["tokens"] == 0
+
+
+def test_replicas_and_full_servers_show_limits(new_server):
+    primary = new_server()
+    replica = new_server(**replica_of(primary))
+    eventually(lambda: is_linked(replica))
+    with primary.client() as here, replica.client() as there:
+        here.execute_command("LB.ADD web a")
+        here.execute_command("LB.LIMIT web MAX 9 RATE 1 3600000 BURST 7")
+        here.execute_command("LB.LIMIT web BACKEND a MAX 3 RATE 1 3600000 BURST 5")
+        here.execute_command("LB.PICK web COUNT 2")
+        assert here.wait(1, 30_000) == 1
+        for client in (here, there):
+            client.config_set("maxmemory", 1)
+            rate = {"rate": 1, "rate-ms": 3600000}
+            pool = standing(client.execute_command, "LB.INFO web")
+            assert pool == rate | {"max": 9, "burst": 7, "tokens": 5}
+            backend = standing(client.execute_command, "LB.STATS web a")
+            assert backend == rate | {"max": 3, "burst": 5, "tokens": 3, "tier": 0}
+
+
+def test_a_full_server_takes_limits_away_and_sets_none(new_server):
+    server = new_server(maxmemory_policy="noeviction")
+    with server.client() as client:
+        lb = client.execute_command
+        lb("LB.ADD web a")
+        lb("LB.ADD free a")
+        for where in ("", "BACKEND a"):
+            lb(f"LB.LIMIT web {where} MAX 3 RATE 5 3600000")
+        client.config_set("maxmemory", 1)
+        size = dict_of(lb("LB.INFO free"))["bytes"]
+        before = lb("DEBUG DIGEST-VALUE web"), lb("DEBUG DIGEST-VALUE free")
+        setting = ["MAX 4", "RATE 5 100", "MAX 0 RATE 5 100", "BACKEND a MAX 2", "BACKEND a TIER 1"]
+        for options in [*setting, "BACKEND a TIER 0", "BACKEND a MAX 0 TIER 0", "MAX 3"]:
+            for key in ("web", "free", "none"):
+                with pytest.raises(redis.OutOfMemoryError):
+                    lb(f"LB.LIMIT {key} {options}")
+        assert (lb("DEBUG DIGEST-VALUE web"), lb("DEBUG DIGEST-VALUE free")) == before
+        assert lb("EXISTS none") == 0
+        assert limits(lb) == limits(lb, "BACKEND a") == {"max": 3, "rate": 5, "rate-ms": 3600000, "burst": 1}
+        assert [lb("LB.LIMIT free MAX 0"), lb("LB.LIMIT free BACKEND a MAX 0 RATE 0 0")] == ["OK", "OK"]
+        assert dict_of(lb("LB.INFO free"))["bytes"] == size
+        for where in ("", "BACKEND a"):
+            assert lb(f"LB.LIMIT web {where} MAX 0") == "OK"
+            assert limits(lb, where) == {"rate": 5, "rate-ms": 3600000, "burst": 1}
+            assert lb(f"LB.LIMIT web {where} RATE 0 0") == "OK"
+            assert limits(lb, where) == {}
+        assert len(lb("LB.PICK web COUNT 50")) == 50
+
+
 # LB.WHEN
 
 
@@ -594,14 +688,15 @@ def test_when_a_token_comes(lb):
     lb("LB.LIMIT web BACKEND a RATE 3 1000")
     lb("LB.LIMIT web BACKEND b RATE 1 700")
     lb("LB.PICK web COUNT 2")
-    # A third of a second, in whole milliseconds.
-    assert lb("LB.WHEN web") == ["limited", 334]
+    # A third of a second, in steps of a clock.
+    assert lb("LB.WHEN web") == ["limited", 340]
     lb("LB.LIMIT web RATE 1 500")
-    lb("LB.TICK web 1334")
+    assert at(lb, 1333) == ["limited", 7]
+    assert at(lb, 1334) == ["available", 0]
     assert lb("LB.PICK web") == "a"
     # Of the pool in 500 ms, though b is back in 366.
-    assert lb("LB.WHEN web") == ["limited", 500]
-    assert at(lb, 1833) == ["limited", 1]
+    assert lb("LB.WHEN web") == ["limited", 506]
+    assert at(lb, 1833) == ["limited", 7]
     assert at(lb, 1834) == ["available", 0]
 
 
@@ -644,8 +739,8 @@ def test_when_one_comes_back_and_others_do_not(lb):
     assert lb("LB.WHEN web") == ["limited", 510]
 
 
-def test_when_is_right_to_the_millisecond(lb):
-    """Whatever the limits: not a millisecond earlier, and not later."""
+def test_when_is_right_to_the_step(lb):
+    """Whatever the limits: a clock that moves in steps of 10 ms shows it then, and not a step earlier."""
     chance = random.Random(4)
     waited = 0
     clock = 1000
@@ -671,10 +766,39 @@ def test_when_is_right_to_the_millisecond(lb):
             assert (ms, bool(lb("LB.PEEK web"))) == (0, True)
         elif reason == "limited":
             waited += 1
-            assert ms >= 1
-            assert at(lb, clock + ms - 1) == ["limited", 1]
-            assert lb("LB.PEEK web") is None
+            assert ms >= 1 and (clock + ms) % 10 == 0
+            if ms > 10:
+                assert at(lb, clock + ms - 10) == ["limited", 10]
+                assert lb("LB.PEEK web") is None
             clock += ms
             assert at(lb, clock) == ["available", 0]
             assert lb("LB.PEEK web")
     assert waited > 50
+
+
+@pytest.mark.parametrize(
+    ("limit", "options", "rounds"),
+    [
+        ("RATE 1 3", "", 100),
+        ("RATE 1 7", "", 100),
+        ("BACKEND a RATE 1 7", "", 50),
+        ("RATE 3 100", "", 50),
+        ("RATE 1 1000", "", 4),
+        ("MAX 1", "LEASE 50", 30),
+        ("BACKEND a MAX 1 RATE 1 73", "LEASE 50", 20),
+    ],
+)
+def test_whoever_sleeps_as_long_as_told_is_served(client, limit, options, rounds):
+    client.execute_command("LB.ADD web a")
+    client.execute_command(f"LB.LIMIT web {limit}")
+    slept = 0
+    for _ in range(rounds):
+        # Nearly always that is one pick.
+        while client.execute_command(f"LB.PICK web {options}"):
+            pass
+        reason, ms = client.execute_command("LB.WHEN web")
+        assert reason == "limited" or ms == 0
+        slept += ms
+        time.sleep(ms / 1000)
+        assert client.execute_command(f"LB.PICK web {options}"), (slept, ms)
+    assert slept > rounds

@@ -31,7 +31,8 @@ use crate::lb::order::{FAN, Order};
 use crate::lb::pool::Pool;
 use crate::lb::{Mover, allocated};
 
-/// Credits saturate here. No sequence of picks gets near it; a pool from a crafted payload can start there.
+/// Credits stay within it. No sequence of picks gets near it; a pool from a crafted payload can start there. Where a pick
+/// would pass it, all that run in the tier move together: see `pick_anew`.
 pub const CREDIT_MAX: i64 = 1 << 60;
 /// After this many turns the lines start anew from their present credits, so that a turn fits into 32 bits.
 const TURNS_MAX: i64 = NEVER as i64 - 2;
@@ -56,15 +57,15 @@ impl Pick for WeightedRoundRobin {
     fn pick(pool: &mut Pool) -> Slot {
         let lane = &mut pool.lane;
         let picked = (lane.race).pick(&mut pool.backends, lane.tier, &lane.order);
-        picked.unwrap_or_else(|| pick_at_the_bounds(pool))
+        picked.unwrap_or_else(|| pick_anew(pool))
     }
 }
 
 #[cold]
 #[inline(never)]
-fn pick_at_the_bounds(pool: &mut Pool) -> Slot {
+fn pick_anew(pool: &mut Pool) -> Slot {
     let lane = &mut pool.lane;
-    (lane.race).pick_at_the_bounds(&mut pool.backends, lane.tier, &lane.order)
+    (lane.race).pick_anew(&mut pool.backends, lane.tier, &lane.order)
 }
 
 fn total(order: &Order) -> i64 {
@@ -205,14 +206,20 @@ impl Race {
         self.change(slot);
     }
 
-    /// The same pick with every sum saturating; the lines start anew. O(n).
-    fn pick_at_the_bounds(&mut self, backends: &mut [Backend], tier: u8, order: &Order) -> Slot {
+    /// The same pick, for which the lines start anew. Where a sum would pass its bounds, all credits first move by one
+    /// amount, so that the leader stands at 0 when it is picked: their order stays, save among those that would fall below
+    /// the lower bound, where they stop. O(n), but it comes once in 2^20 picks at most as long as nobody joins: of all that
+    /// run then none is above 0, and a pick lowers the leader by 2^40 at most. Rejected: that each sum saturates. Where all
+    /// stand at a bound the next pick would pass it again, and each pick is O(n).
+    fn pick_anew(&mut self, backends: &mut [Backend], tier: u8, order: &Order) -> Slot {
         let turn = self.turns + 1;
+        let (slot, highest) = leading(backends, tier, turn);
+        let is_within = highest <= CREDIT_MAX && highest - total(order) >= -CREDIT_MAX;
+        let shift = if is_within { 0 } else { highest };
         for b in backends.iter_mut().filter(|b| b.live_in(tier) > 0) {
-            b.credit = b.at(turn).min(CREDIT_MAX);
+            b.credit = (b.at(turn) - shift).max(-CREDIT_MAX);
         }
-        let (slot, credit) = leading(backends, tier, 0);
-        backends[slot].credit = (credit - total(order)).max(-CREDIT_MAX);
+        backends[slot].credit -= total(order);
         self.turns = 0;
         self.duels.fill([UNPLAYED; 2]);
         slot
@@ -425,7 +432,95 @@ fn overtaken(backends: &[Backend], tier: u8, leader: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lb::Request;
+    use crate::lb::{Limits, Request, State, codec};
+
+    /// The credit that a payload gives to the backend of that number.
+    type Side = fn(usize) -> i64;
+
+    const SIDES: [(&str, Side); 5] = [
+        ("high", |_| CREDIT_MAX),
+        ("low", |_| -CREDIT_MAX),
+        ("either", |i| CREDIT_MAX * if i % 2 == 0 { 1 } else { -1 }),
+        ("one high", |i| CREDIT_MAX * if i == 0 { 1 } else { -1 }),
+        ("stairs", |i| CREDIT_MAX - (i as i64) * (CREDIT_MAX / 100)),
+    ];
+
+    const TIERS: usize = 2;
+
+    fn at_the_bounds(side: fn(usize) -> i64) -> Pool {
+        let mut pool = Pool::new();
+        for i in 0..200usize {
+            let name = i.to_be_bytes();
+            pool.add(&name, Some(65_535 - i as u16));
+            let tier = Some((i % 4 / 2 % TIERS) as u8);
+            let limits = Limits {
+                tier,
+                ..Limits::default()
+            };
+            pool.set_limits(Some(&name), &limits);
+            pool.set_credit(&name, side(i));
+        }
+        pool
+    }
+
+    /// Counts how often the lines of the serving tier started anew, which is what costs O(n).
+    fn starts_during(pool: &mut Pool, mut pick: impl FnMut(&mut Pool), picks: usize) -> usize {
+        let mut starts = 0;
+        for _ in 0..picks {
+            let (tier, turns) = (pool.lane.tier, pool.lane.race.turns);
+            pick(pool);
+            starts += usize::from(pool.lane.tier == tier && pool.lane.race.turns <= turns);
+            starts += usize::from(pool.lane.tier != tier && pool.lane.race.turns == 0);
+        }
+        starts
+    }
+
+    #[test]
+    fn few_picks_of_a_pool_at_the_bounds_look_at_all_backends() {
+        for (side, credit) in SIDES {
+            let mut pool = at_the_bounds(credit);
+            let starts = starts_during(&mut pool, |pool| _ = pool.pick(None), 10_000);
+            assert!(starts <= 1, "{side}: {starts} in 10,000 picks");
+
+            // Each one that was picked stands aside, as in DISTINCT and at a limit, till all of each tier have.
+            let mut pool = at_the_bounds(credit);
+            let aside = |pool: &mut Pool| {
+                let name = pool.pick(None).unwrap().name().to_vec();
+                pool.set_state(&name, State::Drain);
+            };
+            let starts = starts_during(&mut pool, aside, 200);
+            assert!(starts <= 2 * TIERS, "{side}: {starts} in 200 picks");
+            pool.check();
+
+            // And they come back, by whom those who ran on may be far behind.
+            for i in 0..200usize {
+                pool.set_state(&i.to_be_bytes(), State::Up);
+            }
+            let starts = starts_during(&mut pool, |pool| _ = pool.pick(None), 10_000);
+            assert!(starts <= 2, "{side}: {starts} in 10,000 picks");
+            pool.check();
+        }
+    }
+
+    #[test]
+    fn a_look_ahead_at_the_bounds_leaves_no_trace_and_is_right() {
+        for (_, credit) in SIDES {
+            for distinct in [false, true] {
+                let mut pool = at_the_bounds(credit);
+                let request = Request {
+                    algorithm: None,
+                    count: 500,
+                    distinct,
+                    exclude: vec![],
+                    terms: None,
+                };
+                let bytes = codec::encode(&pool);
+                let foreseen = pool.peek(&request);
+                assert_eq!(codec::encode(&pool), bytes);
+                assert_eq!(foreseen, Some(pool.picks(&request).slots));
+            }
+        }
+    }
 
     /// No test can make so many picks, so the lines of one pool are laid as if it had.
     #[test]
