@@ -268,7 +268,7 @@ class Generator:
     def limit(self) -> Command:
         rate = [b"RATE", self.number(1, 3, 100), self.number(1, 7, 300, 2**40)]
         rate += self.maybe([b"BURST", self.number(1, 5, 2**40)])
-        rate = self.chance.choice([rate, [b"RATE", b"0", b"0"]])
+        rate = self.chance.choice([rate, [b"RATE", b"0", self.number(0, 1, 300)]])
         words = [[b"MAX", self.number(0, 0, 1, 2, 9, 2**31 - 1)], rate]
         if backend := self.maybe([b"BACKEND", self.name()], share=0.6):
             words.append([b"TIER", self.number(0, 0, 1, 2, 255)])
@@ -377,14 +377,16 @@ class Limited:
     DB = 3
     MAX, MAX_EACH = 4, 2
     RATE, RATE_MS, BURST = 20, 100, 5
+    # In this order, because somebody may be waiting for them.
     SETUP = [
-        b"LB.ADD max a 3 b 2 c 1",
+        b"LB.ADD max a 0 b 0 c 0",
         b"LB.LIMIT max BACKEND a MAX %d" % MAX_EACH,
         b"LB.LIMIT max BACKEND b MAX %d" % MAX_EACH,
         b"LB.LIMIT max BACKEND c MAX %d" % MAX_EACH,
         b"LB.LIMIT max MAX %d" % MAX,
-        b"LB.ADD rate a 2 b 1",
+        b"LB.WEIGHT max a 3 b 2 c 1",
         b"LB.LIMIT rate RATE %d %d BURST %d" % (RATE, RATE_MS, BURST),
+        b"LB.ADD rate a 2 b 1",
     ]
 
     def __init__(self, port: int, chance: random.Random) -> None:
