@@ -3,8 +3,8 @@
 //! The map of the house, from the inside out. No room knows of those farther out.
 //!
 //! - [`lb`]: a pool of backends as a deterministic state machine in plain Rust. It knows nothing of Redis.
-//! - [`commands`]: one file a command: what it is called and takes, how it is read, its one call of the core, its reply.
 //! - [`server`]: the room with `unsafe`, which lends the pool at a key to a command and the commands to the server.
+//! - [`commands`]: one file a command: what it is called and takes, how it is read, its one call of the core, its reply.
 
 pub mod commands;
 pub mod lb;
@@ -12,8 +12,10 @@ pub mod server;
 
 use server::{Entry, entry};
 
+server::module!(COMMANDS);
+
 /// The commands of the module, in the order in which they are listed to users.
-pub(crate) const COMMANDS: &[Entry] = &[
+const COMMANDS: &[Entry] = &[
     entry::<commands::Add>(),
     entry::<commands::Set>(),
     entry::<commands::Rem>(),

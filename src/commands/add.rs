@@ -1,9 +1,8 @@
 //! LB.ADD: members come, or get another weight.
 
 use super::arguments::{name, pairs};
-use super::{Arg, Command, Error, Kind, Spec};
 use crate::lb::{Added, BACKENDS_MAX};
-use crate::server::Call;
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Kind, Spec};
 
 /// LB.ADD
 pub struct Add;
@@ -27,31 +26,34 @@ impl Command for Add {
         ],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
+    type Order<'a> = Vec<(&'a [u8], Option<u16>)>;
+
+    fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
         let args = call.args(2);
         // One backend alone keeps the weight that it has.
-        let members: Vec<(&[u8], Option<u16>)> = match args.len() {
-            1 => args
-                .map(|backend| Ok((name(backend)?, None)))
-                .collect::<Result<_, Error>>()?,
-            n if n % 2 == 1 => return Err(Error::odd_pairs()),
-            _ => pairs(args)?
-                .into_iter()
-                .map(|(b, w)| (b, Some(w)))
-                .collect(),
-        };
-        let mut key = call.key()?;
-        if let Some(pool) = key.pool()
-            && pool.len() + members.len() > BACKENDS_MAX
-            && members
-                .iter()
-                .filter(|(b, _)| pool.backend(b).is_none())
-                .count()
-                > BACKENDS_MAX - pool.len()
-        {
-            return Err(Error::pool_full());
+        match args.len() {
+            1 => args.map(|backend| Ok((name(backend)?, None))).collect(),
+            n if n % 2 == 1 => Err(Error::odd_pairs()),
+            _ => {
+                let pairs = pairs(args)?.into_iter();
+                Ok(pairs.map(|(b, w)| (b, Some(w))).collect())
+            }
         }
-        key.tick();
+    }
+
+    fn check(members: &Self::Order<'_>, key: &mut Key) -> Result<(), Error> {
+        let Some(pool) = key.pool() else {
+            return Ok(());
+        };
+        let room = BACKENDS_MAX - pool.len();
+        let is_new = |(backend, _): &&(&[u8], _)| pool.backend(backend).is_none();
+        match members.len() > room && members.iter().filter(is_new).count() > room {
+            true => Err(Error::pool_full()),
+            false => Ok(()),
+        }
+    }
+
+    fn run(members: Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
         let pool = key.pool_or_new();
         let (mut new, mut reweighted) = (0, 0);
         for (backend, weight) in members {
@@ -62,7 +64,6 @@ impl Command for Add {
             }
         }
         call.reply().integer(new);
-        call.changed(&[(c"lb.add", new), (c"lb.weight", reweighted)]);
-        Ok(())
+        Effect::events([(c"lb.add", new), (c"lb.weight", reweighted)])
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
-use super::Error;
 use crate::lb::{
     ALGORITHMS, Algorithm, COUNT_MAX, EXCLUDE_MAX, LeaseId, Millis, NAME_MAX, Request, SPAN_MAX,
     Terms,
 };
+use crate::server::Error;
 
 /// Arguments of a command, of which some were taken already.
 pub trait Words<'a>: ExactSizeIterator<Item = &'a [u8]> + Clone {}

@@ -1,7 +1,6 @@
 //! LB.CARD: how many are in the pool.
 
-use super::{Arg, Command, Error, Spec};
-use crate::server::Call;
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.CARD
 pub struct Card;
@@ -18,10 +17,15 @@ impl Command for Card {
         args: &[Arg::KEY],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let key = call.key_to_read()?;
+    type Order<'a> = ();
+
+    fn read(_: &Call) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn run((): (), key: &mut Key, call: &Call) -> Effect {
         call.reply()
             .integer(key.pool().map_or(0, |pool| pool.len()));
-        Ok(())
+        Effect::None
     }
 }

@@ -1,9 +1,8 @@
 //! LB.DONE: what was in flight has come to its end.
 
 use super::arguments::{Options, lease};
-use super::{Arg, Command, Error, Kind, Spec};
-use crate::lb::Report;
-use crate::server::Call;
+use crate::lb::{LeaseId, Report};
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Kind, Spec};
 
 /// LB.DONE
 pub struct Done;
@@ -31,20 +30,17 @@ impl Command for Done {
         ],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let id = lease(call.arg(2));
-        let report = report(call)?;
-        let mut key = call.key()?;
-        key.tick();
-        let done = match (key.pool_mut(), id) {
-            (Some(pool), Some(id)) => pool.done(id, &report),
-            _ => false,
-        };
+    type Order<'a> = (Option<LeaseId>, Report);
+
+    fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
+        Ok((lease(call.arg(2)), report(call)?))
+    }
+
+    fn run((id, report): Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
+        let pool = key.pool_mut().zip(id);
+        let done = pool.is_some_and(|(pool, id)| pool.done(id, &report));
         call.reply().integer(usize::from(done));
-        if done {
-            call.picked();
-        }
-        Ok(())
+        Effect::unannounced(done)
     }
 }
 

@@ -1,8 +1,7 @@
 //! LB.EPOCH: the primary's own command, by which no two leases ever have the same id.
 
 use super::arguments::integer;
-use super::{Arg, Command, Error, Kind, Spec};
-use crate::server::Call;
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec};
 
 /// LB.EPOCH
 pub struct Epoch;
@@ -19,16 +18,20 @@ impl Command for Epoch {
         args: &[Arg::KEY, Arg::new("epoch", Kind::Integer)],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let epoch = integer(call.arg(2)).ok_or_else(|| {
-            Error::new(format!("ERR an epoch is an integer from 0 to {}", u64::MAX))
-        })?;
-        let mut key = call.key()?;
+    type Order<'a> = u64;
+
+    fn read(call: &Call) -> Result<u64, Error> {
+        integer(call.arg(2))
+            .ok_or_else(|| Error::new(format!("ERR an epoch is an integer from 0 to {}", u64::MAX)))
+    }
+
+    fn access(_: &u64) -> Access {
+        Access::Timeless
+    }
+
+    fn run(epoch: u64, key: &mut Key, call: &Call) -> Effect {
         let found = key.open_epoch(epoch);
         call.reply().ok();
-        if found {
-            call.picked();
-        }
-        Ok(())
+        Effect::unannounced(found)
     }
 }

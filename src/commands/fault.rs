@@ -1,7 +1,6 @@
 //! LB.FAULT: a panic on purpose, for the tests of the guards. Only in builds with the feature `faults`.
 
-use super::{Arg, Command, Error, Kind, Spec};
-use crate::server::{Call, arm_fault};
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec, arm_fault};
 
 /// LB.FAULT
 pub struct Fault;
@@ -18,13 +17,22 @@ impl Command for Fault {
         args: &[Arg::KEY, Arg::new("what", Kind::Text).optional()],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        if call.argc() > 2 {
-            arm_fault(String::from_utf8_lossy(call.arg(2)).into_owned());
+    type Order<'a> = Option<&'a [u8]>;
+
+    fn read(call: &Call) -> Result<Option<&[u8]>, Error> {
+        Ok((call.argc() > 2).then(|| call.arg(2)))
+    }
+
+    fn access(_: &Option<&[u8]>) -> Access {
+        Access::Timeless
+    }
+
+    fn run(what: Option<&[u8]>, key: &mut Key, call: &Call) -> Effect {
+        if let Some(what) = what {
+            arm_fault(String::from_utf8_lossy(what).into_owned());
             call.reply().ok();
-            return Ok(());
+            return Effect::None;
         }
-        let mut key = call.key()?;
         key.pool_or_new().add(b"half", None);
         panic!("on purpose, with %s%n in it");
     }

@@ -1,8 +1,7 @@
 //! LB.INFO: the pool as a whole.
 
 use super::limit::standing;
-use super::{Arg, Command, Error, Spec};
-use crate::server::Call;
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.INFO
 pub struct Info;
@@ -19,12 +18,17 @@ impl Command for Info {
         args: &[Arg::KEY],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let key = call.key_to_read()?;
+    type Order<'a> = ();
+
+    fn read(_: &Call) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn run((): (), key: &mut Key, call: &Call) -> Effect {
         let reply = call.reply();
         let Some(pool) = key.pool() else {
             reply.nil();
-            return Ok(());
+            return Effect::None;
         };
         let before = [
             ("backends", pool.len()),
@@ -45,6 +49,6 @@ impl Command for Info {
         for (field, number) in before.into_iter().chain(limits).chain(after) {
             reply.field(field, number);
         }
-        Ok(())
+        Effect::None
     }
 }

@@ -1,9 +1,8 @@
 //! LB.LEASES: what is in flight.
 
 use super::arguments::{self, Options, name};
-use super::{Arg, Command, Error, Spec};
 use crate::lb::COUNT_MAX;
-use crate::server::Call;
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.LEASES
 pub struct Leases;
@@ -25,7 +24,9 @@ impl Command for Leases {
         ],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
+    type Order<'a> = Wanted<'a>;
+
+    fn read(call: &Call) -> Result<Wanted<'_>, Error> {
         let (mut backend, mut owner, mut count) = (None, None, None);
         let mut options = Options::of(call.args(2));
         while let Some(word) = options.keyword() {
@@ -46,17 +47,22 @@ impl Command for Leases {
                 return Err(Error::repeated(word));
             }
         }
-        let key = call.key_to_read()?;
+        Ok(Wanted {
+            backend,
+            owner,
+            most: count.map_or(usize::MAX, |count| count as usize),
+        })
+    }
+
+    fn run(wanted: Wanted, key: &mut Key, call: &Call) -> Effect {
         let reply = call.reply();
         let Some(pool) = key.pool() else {
             reply.array(0);
-            return Ok(());
+            return Effect::None;
         };
-        let slot = backend.map(|backend| pool.slot(backend));
-        let most = count.map_or(usize::MAX, |count| count as usize);
-        let leases = match slot {
+        let leases = match wanted.backend.map(|backend| pool.slot(backend)) {
             Some(None) => Vec::new(),
-            slot => pool.list_leases(slot.flatten(), owner, most),
+            slot => pool.list_leases(slot.flatten(), wanted.owner, wanted.most),
         };
         reply.array(leases.len());
         for lease in leases {
@@ -75,6 +81,13 @@ impl Command for Leases {
             reply.bulk(b"remaining");
             reply.integer((lease.deadline - pool.clock()) as usize);
         }
-        Ok(())
+        Effect::None
     }
+}
+
+/// Which leases to list.
+pub struct Wanted<'a> {
+    backend: Option<&'a [u8]>,
+    owner: Option<&'a [u8]>,
+    most: usize,
 }

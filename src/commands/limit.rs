@@ -1,9 +1,8 @@
 //! LB.LIMIT: how much a backend, or the pool, may be given.
 
 use super::arguments::{Options, name};
-use super::{Arg, Command, Error, Kind, Spec};
 use crate::lb::{LEASES_MAX, Limits, Pool, RATE_MAX, Rate, SPAN_MAX, Slot, TIERS_MAX};
-use crate::server::Call;
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Reply, Spec};
 
 /// LB.LIMIT
 pub struct Limit;
@@ -35,46 +34,77 @@ impl Command for Limit {
         ],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let Wanted { backend, limits } = wanted(call)?;
-        if limits == Limits::default() {
-            return answer(call, backend);
+    type Order<'a> = Wanted<'a>;
+
+    fn read(call: &Call) -> Result<Wanted<'_>, Error> {
+        let wanted = wanted(call)?;
+        match !wanted.only_frees() && call.is_out_of_memory() {
+            true => Err(Error::out_of_memory()),
+            false => Ok(wanted),
         }
-        if !limits.only_frees() && call.is_out_of_memory() {
-            return Err(Error::out_of_memory());
+    }
+
+    fn access(wanted: &Wanted) -> Access {
+        match wanted.limits {
+            _ if wanted.only_asks() => Access::Look,
+            // A bucket begins to fill now. (A key that is missing here is missing on replicas too, where LB.TICK would find nothing:
+            // a new pool's clock begins with the next command.)
+            Limits {
+                rate: Some(Some(_)),
+                ..
+            } => Access::FromNow,
+            _ => Access::Now,
         }
-        let mut key = call.key()?;
-        if let Some(backend) = backend
-            && key.pool().and_then(|pool| pool.slot(backend)).is_none()
+    }
+
+    fn check(wanted: &Wanted, key: &mut Key) -> Result<(), Error> {
+        if wanted.only_asks() {
+            return Ok(());
+        }
+        if let Some(backend) = wanted.backend
+            && key.pool().is_none_or(|pool| pool.slot(backend).is_none())
         {
             return Err(Error::no_backend(backend));
         }
-        if let (Some(pool), Some(tier)) = (key.pool(), limits.tier)
+        if let (Some(pool), Some(tier)) = (key.pool(), wanted.limits.tier)
             && !pool.has_room_for_tier(tier)
         {
             return Err(Error::new(format!(
                 "ERR a pool has at most {TIERS_MAX} different tiers, 0 among them"
             )));
         }
-        // A key that is missing here is missing on replicas too, where LB.TICK would find nothing: a new pool's clock begins
-        // with the next command.
-        match limits.rate {
-            // A bucket begins to fill now.
-            Some(Some(_)) => key.tick_for_time(),
-            _ => key.tick(),
+        Ok(())
+    }
+
+    fn run(wanted: Wanted, key: &mut Key, call: &Call) -> Effect {
+        let Wanted { backend, limits } = &wanted;
+        if wanted.only_asks() {
+            answer(call.reply(), key.pool(), *backend);
+            return Effect::None;
         }
         let is_nothing = key.pool().is_none() && !limits.is_any();
-        let changed = !is_nothing && key.pool_or_new().set_limits(backend, &limits);
+        let changed = !is_nothing && key.pool_or_new().set_limits(*backend, limits);
         call.reply().ok();
-        call.changed(&[(c"lb.limit", usize::from(changed))]);
-        key.delete_if_void();
-        Ok(())
+        Effect::events([(c"lb.limit", usize::from(changed))])
     }
 }
 
-struct Wanted<'a> {
+/// What to limit, and how.
+pub struct Wanted<'a> {
     backend: Option<&'a [u8]>,
     limits: Limits,
+}
+
+impl Wanted<'_> {
+    /// Whether it sets nothing.
+    fn only_asks(&self) -> bool {
+        self.limits == Limits::default()
+    }
+
+    /// Whether it takes no memory.
+    fn only_frees(&self) -> bool {
+        self.limits.only_frees()
+    }
 }
 
 fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
@@ -135,16 +165,13 @@ fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
 }
 
 /// A map of what is set.
-fn answer(call: &Call, backend: Option<&[u8]>) -> Result<(), Error> {
-    let key = call.key_to_read()?;
-    let reply = call.reply();
-    let slot = backend.map(|name| key.pool().and_then(|pool| pool.slot(name)));
+fn answer(reply: Reply, pool: Option<&Pool>, backend: Option<&[u8]>) {
+    let slot = backend.map(|name| pool.and_then(|pool| pool.slot(name)));
     if slot == Some(None) {
-        reply.nil();
-        return Ok(());
+        return reply.nil();
     }
     let slot = slot.flatten();
-    let limits = (key.pool()).map_or(Limits::default(), |pool| pool.limits(slot));
+    let limits = pool.map_or(Limits::default(), |pool| pool.limits(slot));
     let tier = limits.tier.map(u64::from);
     let fields = fields(&limits).into_iter().chain([("tier", tier)]);
     let set = fields.filter_map(|(field, value)| Some((field, value?)));
@@ -152,7 +179,6 @@ fn answer(call: &Call, backend: Option<&[u8]>) -> Result<(), Error> {
     for (field, value) in set {
         reply.field(field, value as usize);
     }
-    Ok(())
 }
 
 /// What a backend and the pool as a whole have alike.

@@ -1,7 +1,6 @@
 //! LB.LIST: who is in the pool.
 
-use super::{Arg, Command, Error, Spec};
-use crate::server::Call;
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.LIST
 pub struct List;
@@ -18,13 +17,18 @@ impl Command for List {
         args: &[Arg::KEY],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let key = call.key_to_read()?;
+    type Order<'a> = ();
+
+    fn read(_: &Call) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn run((): (), key: &mut Key, call: &Call) -> Effect {
         let reply = call.reply();
         reply.array(key.pool().map_or(0, |pool| pool.len()));
         for backend in key.pool().into_iter().flat_map(|pool| pool.backends()) {
             reply.bulk(backend.name());
         }
-        Ok(())
+        Effect::None
     }
 }

@@ -1,7 +1,6 @@
 //! LB.LOAD: a whole pool at once; what an AOF rewrite writes.
 
-use super::{Arg, Command, Error, Kind, Spec};
-use crate::server::Call;
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec, Value};
 
 /// LB.LOAD
 pub struct Load;
@@ -22,16 +21,47 @@ impl Command for Load {
         ],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
+    type Order<'a> = (Value, Replace);
+
+    fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
         let replace = match call.argc() {
-            3 => false,
-            4 if call.arg(3).eq_ignore_ascii_case(b"REPLACE") => true,
+            3 => Replace::No,
+            4 if call.arg(3).eq_ignore_ascii_case(b"REPLACE") => Replace::Yes,
             4 => return Err(Error::not_one_of("keyword", call.arg(3), "REPLACE")),
-            _ => return Err(Error::new("ERR LB.LOAD takes one payload".into())),
+            _ => return Err(Error::fixed("ERR LB.LOAD takes one payload")),
         };
-        call.load(call.arg(2), replace)?;
-        call.reply().ok();
-        call.changed(&[(c"lb.load", 1)]);
-        Ok(())
+        let value = Value::decode(call.arg(2))
+            .map_err(|malformed| Error::new(format!("ERR the payload is no pool: {malformed}")))?;
+        Ok((value, replace))
     }
+
+    fn access(_: &Self::Order<'_>) -> Access {
+        Access::Timeless
+    }
+
+    /// Whatever is there can be replaced.
+    fn open(call: &Call, _: Access) -> Result<Key<'_>, Error> {
+        Ok(call.key_to_replace())
+    }
+
+    fn check((_, replace): &Self::Order<'_>, key: &mut Key) -> Result<(), Error> {
+        match replace {
+            Replace::No if !key.is_missing() => Err(Error::busy_key()),
+            Replace::No | Replace::Yes => Ok(()),
+        }
+    }
+
+    fn run((value, _): Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
+        key.replace(value);
+        call.reply().ok();
+        Effect::events([(c"lb.load", 1)])
+    }
+}
+
+/// Whether the pool may take the place of what is there.
+pub enum Replace {
+    /// It may not.
+    No,
+    /// It may.
+    Yes,
 }

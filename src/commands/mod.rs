@@ -10,7 +10,6 @@ pub mod arguments;
 mod card;
 mod done;
 mod epoch;
-mod error;
 #[cfg(feature = "faults")]
 mod fault;
 mod info;
@@ -21,12 +20,12 @@ mod load;
 mod peek;
 mod pick;
 mod policy;
+mod refusals;
 mod release;
 mod rem;
 mod renew;
 mod seed;
 mod set;
-mod spec;
 mod state;
 mod stats;
 mod tick;
@@ -37,7 +36,6 @@ pub use add::Add;
 pub use card::Card;
 pub use done::Done;
 pub use epoch::Epoch;
-pub use error::Error;
 #[cfg(feature = "faults")]
 pub use fault::Fault;
 pub use info::Info;
@@ -53,20 +51,8 @@ pub use rem::Rem;
 pub use renew::Renew;
 pub use seed::Seed;
 pub use set::Set;
-pub use spec::{Arg, Kind, Spec};
 pub use state::State;
 pub use stats::Stats;
 pub use tick::Tick;
 pub use weight::Weight;
 pub use when::When;
-
-use crate::server::Call;
-
-/// A command of the module.
-pub trait Command {
-    /// What the server is told of it.
-    const SPEC: Spec;
-
-    /// Does it and answers it, or says what is wrong.
-    fn run(call: &Call) -> Result<(), Error>;
-}

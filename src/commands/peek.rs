@@ -1,9 +1,8 @@
 //! LB.PEEK: what the next picks would be.
 
 use super::arguments::{Wanted, wanted};
-use super::{Arg, Command, Error, Spec};
 use crate::lb::{Picked, Pool};
-use crate::server::Call;
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.PEEK
 pub struct Peek;
@@ -26,31 +25,41 @@ impl Command for Peek {
         ],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let Wanted {
-            request,
-            is_array,
-            block,
-        } = wanted(call.args(2))?;
-        if request.terms.is_some() || block.is_some() {
+    type Order<'a> = Wanted<'a>;
+
+    fn read(call: &Call) -> Result<Wanted<'_>, Error> {
+        let wanted = wanted(call.args(2))?;
+        if wanted.request.terms.is_some() || wanted.block.is_some() {
             return Err(Error::peek_takes_nothing());
         }
-        if request.algorithm.is_some_and(|a| a.is_by_chance()) {
-            return Err(Error::by_chance());
+        match wanted.request.algorithm.is_some_and(|a| a.is_by_chance()) {
+            true => Err(Error::by_chance()),
+            false => Ok(wanted),
         }
-        let mut key = call.key_to_read()?;
+    }
+
+    fn check(wanted: &Wanted, key: &mut Key) -> Result<(), Error> {
+        let policy = key.pool().map(|pool| pool.policy());
+        match wanted
+            .request
+            .algorithm
+            .or(policy)
+            .is_some_and(|a| a.is_by_chance())
+        {
+            true => Err(Error::by_chance()),
+            false => Ok(()),
+        }
+    }
+
+    fn run(wanted: Wanted, key: &mut Key, call: &Call) -> Effect {
         // The core looks ahead by picking and taking back, for which it needs the pool itself.
-        let Some(pool) = key.pool_mut() else {
-            call.reply()
-                .picked(&Pool::new(), &Picked::default(), is_array);
-            return Ok(());
-        };
-        let picked = pool.peek(&request).ok_or_else(Error::by_chance)?;
+        let mut none = Pool::new();
+        let pool = key.pool_mut().unwrap_or(&mut none);
         let picked = Picked {
-            slots: picked,
+            slots: pool.peek(&wanted.request).unwrap_or_default(),
             lease: None,
         };
-        call.reply().picked(pool, &picked, is_array);
-        Ok(())
+        call.reply().picked(pool, &picked, wanted.is_array);
+        Effect::None
     }
 }

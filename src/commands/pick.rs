@@ -1,9 +1,8 @@
 //! LB.PICK: the main job.
 
 use super::arguments::{Wanted, wanted};
-use super::{Arg, Command, Error, Spec};
 use crate::lb::{Algorithm, Pool};
-use crate::server::{Call, PICKS};
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Needed, Spec};
 
 /// LB.PICK
 pub struct Pick;
@@ -29,70 +28,99 @@ impl Command for Pick {
         ],
     };
 
+    type Order<'a> = Order<'a>;
+
     #[inline(always)]
-    fn run(call: &Call) -> Result<(), Error> {
+    fn read(call: &Call) -> Result<Order<'_>, Error> {
         match call.argc() {
-            2 => pick_one(call, None),
+            2 => Ok(Order::One(None)),
             // Nearly all that name something name an algorithm alone.
             3 if let Some(algorithm) = Algorithm::by_name(call.arg(2)) => {
-                pick_one(call, Some(algorithm))
+                Ok(Order::One(Some(algorithm)))
             }
-            _ => pick_wanted(call, &wanted(call.args(2))?),
+            _ => read_wanted(call),
+        }
+    }
+
+    #[inline(always)]
+    fn access(order: &Order) -> Access {
+        match order {
+            // A lease begins to run now.
+            Order::Many(wanted) if wanted.request.terms.is_some() => Access::FromNow,
+            Order::One(_) | Order::Many(_) => Access::Now,
+        }
+    }
+
+    #[inline(always)]
+    fn needed<'o>(order: &'o Order<'_>) -> Option<Needed<'o>> {
+        Some(match order {
+            Order::One(algorithm) => Needed {
+                algorithm: *algorithm,
+                exclude: &[],
+                is_leasing: false,
+            },
+            Order::Many(wanted) => Needed::by(&wanted.request),
+        })
+    }
+
+    #[inline(always)]
+    fn run(order: Order, key: &mut Key, call: &Call) -> Effect {
+        match order {
+            Order::One(algorithm) => match key.pool_mut().and_then(|pool| pool.pick(algorithm)) {
+                Some(backend) => {
+                    call.reply().bulk(backend.name());
+                    Effect::Picked(1)
+                }
+                None => {
+                    call.reply().nil();
+                    Effect::None
+                }
+            },
+            Order::Many(wanted) => pick_wanted(&wanted, key, call),
         }
     }
 }
 
-#[inline(always)]
-fn pick_one(call: &Call, algorithm: Option<Algorithm>) -> Result<(), Error> {
-    let mut key = call.key()?;
-    key.tick();
-    key.seed_if_needed(algorithm, &[]);
-    match key.pool_mut().and_then(|pool| pool.pick(algorithm)) {
-        Some(backend) => {
-            call.reply().bulk(backend.name());
-            PICKS.add(1);
-            call.picked();
-        }
-        None => call.reply().nil(),
-    }
-    Ok(())
+/// What to pick.
+pub enum Order<'a> {
+    /// One backend, by this algorithm or by the policy.
+    One(Option<Algorithm>),
+    /// All else. In a box, so that the other one fits into registers.
+    Many(Box<Wanted<'a>>),
 }
 
-fn pick_wanted(call: &Call, wanted: &Wanted) -> Result<(), Error> {
-    let Wanted {
-        request,
-        is_array,
-        block,
-    } = wanted;
-    let is_alone = !is_array && request.exclude.is_empty() && request.terms.is_none();
-    if is_alone && block.is_none() {
-        return pick_one(call, request.algorithm);
+#[inline(never)]
+fn read_wanted(call: &Call) -> Result<Order<'_>, Error> {
+    let wanted = wanted(call.args(2))?;
+    let request = &wanted.request;
+    if wanted.block.is_none()
+        && !wanted.is_array
+        && request.exclude.is_empty()
+        && request.terms.is_none()
+    {
+        return Ok(Order::One(request.algorithm));
     }
-    if request.terms.is_some() && call.is_out_of_memory() {
-        return Err(Error::out_of_memory());
+    match request.terms.is_some() && call.is_out_of_memory() {
+        true => Err(Error::out_of_memory()),
+        false => Ok(Order::Many(Box::new(wanted))),
     }
-    let mut key = call.key()?;
-    match request.terms {
-        // A lease begins to run now.
-        Some(_) => key.tick_for_time(),
-        None => key.tick(),
-    }
-    key.prepare(request);
-    let picked = key.pool_mut().map(|pool| pool.picks(request));
+}
+
+fn pick_wanted(wanted: &Wanted, key: &mut Key, call: &Call) -> Effect {
+    let picked = key.pool_mut().map(|pool| pool.picks(&wanted.request));
     let picked = picked.unwrap_or_default();
     if picked.slots.is_empty()
-        && let Some(millis) = *block
+        && let Some(millis) = wanted.block
         && call.can_wait()
     {
-        call.wait(wanted, millis);
-        return Ok(());
+        call.wait(&wanted.request, wanted.words(), wanted.is_array, millis);
+        return Effect::None;
     }
-    let empty = Pool::new();
-    let pool = key.pool().unwrap_or(&empty);
-    call.reply().picked(pool, &picked, *is_array);
-    PICKS.add(picked.slots.len());
-    if !picked.slots.is_empty() {
-        call.picked();
+    let none = Pool::new();
+    let pool = key.pool().unwrap_or(&none);
+    call.reply().picked(pool, &picked, wanted.is_array);
+    match picked.slots.len() {
+        0 => Effect::None,
+        picks => Effect::Picked(picks),
     }
-    Ok(())
 }

@@ -1,8 +1,8 @@
 //! LB.POLICY: the algorithm of a pick that names none.
 
 use super::arguments::algorithm;
-use super::{Arg, Command, Error, Spec};
-use crate::server::Call;
+use crate::lb::Algorithm;
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.POLICY
 pub struct Policy;
@@ -19,30 +19,34 @@ impl Command for Policy {
         args: &[Arg::KEY, Arg::ALGORITHM.optional()],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
+    type Order<'a> = Option<Algorithm>;
+
+    fn read(call: &Call) -> Result<Option<Algorithm>, Error> {
         match call.argc() {
-            2 => answer(call),
-            3 => set(call),
-            _ => Err(Error::new("ERR LB.POLICY takes one algorithm".into())),
+            2 => Ok(None),
+            3 => Ok(Some(algorithm(call.arg(2))?)),
+            _ => Err(Error::fixed("ERR LB.POLICY takes one algorithm")),
         }
     }
-}
 
-fn answer(call: &Call) -> Result<(), Error> {
-    match call.key_to_read()?.pool() {
-        Some(pool) => call.reply().simple(pool.policy().name()),
-        None => call.reply().nil(),
+    fn access(policy: &Option<Algorithm>) -> Access {
+        match policy {
+            None => Access::Look,
+            Some(_) => Access::Timeless,
+        }
     }
-    Ok(())
-}
 
-fn set(call: &Call) -> Result<(), Error> {
-    let policy = algorithm(call.arg(2))?;
-    let mut key = call.key()?;
-    let is_default = key.pool().is_none() && policy == crate::lb::Algorithm::WRR;
-    let changed = !is_default && key.pool_or_new().set_policy(policy);
-    call.reply().ok();
-    call.changed(&[(c"lb.policy", usize::from(changed))]);
-    key.delete_if_void();
-    Ok(())
+    fn run(policy: Option<Algorithm>, key: &mut Key, call: &Call) -> Effect {
+        let Some(policy) = policy else {
+            match key.pool() {
+                Some(pool) => call.reply().simple(pool.policy().name()),
+                None => call.reply().nil(),
+            }
+            return Effect::None;
+        };
+        let is_default = key.pool().is_none() && policy == Algorithm::WRR;
+        let changed = !is_default && key.pool_or_new().set_policy(policy);
+        call.reply().ok();
+        Effect::events([(c"lb.policy", usize::from(changed))])
+    }
 }

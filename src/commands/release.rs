@@ -1,8 +1,7 @@
 //! LB.RELEASE: all that somebody had in flight is over.
 
 use super::arguments;
-use super::{Arg, Command, Error, Spec};
-use crate::server::Call;
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.RELEASE
 pub struct Release;
@@ -19,18 +18,18 @@ impl Command for Release {
         args: &[Arg::KEY, Arg::OWNER],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        if !call.arg(2).eq_ignore_ascii_case(b"OWNER") {
-            return Err(Error::not_one_of("keyword", call.arg(2), "OWNER name"));
+    type Order<'a> = &'a [u8];
+
+    fn read(call: &Call) -> Result<&[u8], Error> {
+        match call.arg(2).eq_ignore_ascii_case(b"OWNER") {
+            true => arguments::owner(call.arg(3)),
+            false => Err(Error::not_one_of("keyword", call.arg(2), "OWNER name")),
         }
-        let owner = arguments::owner(call.arg(3))?;
-        let mut key = call.key()?;
-        key.tick();
+    }
+
+    fn run(owner: &[u8], key: &mut Key, call: &Call) -> Effect {
         let ended = key.pool_mut().map_or(0, |pool| pool.release(owner));
         call.reply().integer(ended);
-        if ended > 0 {
-            call.picked();
-        }
-        Ok(())
+        Effect::unannounced(ended > 0)
     }
 }

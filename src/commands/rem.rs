@@ -1,8 +1,7 @@
 //! LB.REM: members go.
 
 use super::arguments::names;
-use super::{Arg, Command, Error, Spec};
-use crate::server::Call;
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.REM
 pub struct Rem;
@@ -19,17 +18,17 @@ impl Command for Rem {
         args: &[Arg::KEY, Arg::BACKEND.multiple()],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let backends = names(call.args(2))?;
-        let mut key = call.key()?;
-        key.tick();
-        let removed = match key.pool_mut() {
-            Some(pool) => backends.into_iter().filter(|b| pool.remove(b)).count(),
-            None => 0,
-        };
+    type Order<'a> = Vec<&'a [u8]>;
+
+    fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
+        names(call.args(2))
+    }
+
+    fn run(backends: Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
+        let removed = key.pool_mut().map_or(0, |pool| {
+            backends.into_iter().filter(|b| pool.remove(b)).count()
+        });
         call.reply().integer(removed);
-        call.changed(&[(c"lb.rem", removed)]);
-        key.delete_if_void();
-        Ok(())
+        Effect::events([(c"lb.rem", removed)])
     }
 }

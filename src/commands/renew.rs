@@ -1,8 +1,8 @@
 //! LB.RENEW: a lease goes on.
 
 use super::arguments::{lease, millis};
-use super::{Arg, Command, Error, Spec};
-use crate::server::Call;
+use crate::lb::{LeaseId, Millis};
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.RENEW
 pub struct Renew;
@@ -19,19 +19,17 @@ impl Command for Renew {
         args: &[Arg::KEY, Arg::LEASE_ID, Arg::MILLISECONDS],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let id = lease(call.arg(2));
+    type Order<'a> = (Option<LeaseId>, Millis);
+
+    fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
         let span = millis("the time of a lease", call.arg(3))?;
-        let mut key = call.key()?;
-        key.tick();
-        let renewed = match (key.pool_mut(), id) {
-            (Some(pool), Some(id)) => pool.renew(id, span),
-            _ => false,
-        };
+        Ok((lease(call.arg(2)), span))
+    }
+
+    fn run((id, span): Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
+        let pool = key.pool_mut().zip(id);
+        let renewed = pool.is_some_and(|(pool, id)| pool.renew(id, span));
         call.reply().integer(usize::from(renewed));
-        if renewed {
-            call.picked();
-        }
-        Ok(())
+        Effect::unannounced(renewed)
     }
 }

@@ -1,8 +1,7 @@
 //! LB.SEED: the primary's own command, by which replicas draw as it does.
 
 use super::arguments::integer;
-use super::{Arg, Command, Error, Kind, Spec};
-use crate::server::Call;
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec};
 
 /// LB.SEED
 pub struct Seed;
@@ -19,17 +18,20 @@ impl Command for Seed {
         args: &[Arg::KEY, Arg::new("seed", Kind::Integer)],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let seed = integer(call.arg(2)).ok_or_else(|| {
-            Error::new(format!("ERR a seed is an integer from 0 to {}", u64::MAX))
-        })?;
-        let mut key = call.key()?;
+    type Order<'a> = u64;
+
+    fn read(call: &Call) -> Result<u64, Error> {
+        integer(call.arg(2))
+            .ok_or_else(|| Error::new(format!("ERR a seed is an integer from 0 to {}", u64::MAX)))
+    }
+
+    fn access(_: &u64) -> Access {
+        Access::Timeless
+    }
+
+    fn run(seed: u64, key: &mut Key, call: &Call) -> Effect {
         let found = key.pool_mut().map(|pool| pool.seed(seed)).is_some();
         call.reply().ok();
-        if found {
-            // No event: where a primary seeds by itself there is none either.
-            call.picked();
-        }
-        Ok(())
+        Effect::unannounced(found)
     }
 }

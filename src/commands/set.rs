@@ -1,9 +1,8 @@
 //! LB.SET: the members become exactly this list.
 
 use super::arguments::pairs;
-use super::{Arg, Command, Error, Spec};
 use crate::lb::BACKENDS_MAX;
-use crate::server::Call;
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.SET
 pub struct Set;
@@ -20,20 +19,23 @@ impl Command for Set {
         args: &[Arg::KEY, Arg::PAIR.multiple()],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
+    type Order<'a> = Vec<(&'a [u8], u16)>;
+
+    fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
         let members = pairs(call.args(2))?;
-        if members.len() > BACKENDS_MAX {
-            return Err(Error::pool_full());
+        match members.len() > BACKENDS_MAX {
+            true => Err(Error::pool_full()),
+            false => Ok(members),
         }
-        let mut key = call.key()?;
-        key.tick();
+    }
+
+    fn run(members: Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
         let replaced = key.pool_or_new().set(&members);
         call.reply().integer(replaced.added + replaced.removed);
-        call.changed(&[
+        Effect::events([
             (c"lb.rem", replaced.removed),
             (c"lb.add", replaced.added),
             (c"lb.weight", replaced.reweighted),
-        ]);
-        Ok(())
+        ])
     }
 }

@@ -1,9 +1,8 @@
 //! LB.STATE: an operator takes a backend out of service, or puts it back.
 
 use super::arguments::name;
-use super::{Arg, Command, Error, Kind, Spec};
 use crate::lb;
-use crate::server::Call;
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec};
 
 /// LB.STATE
 pub struct State;
@@ -32,40 +31,50 @@ impl Command for State {
         ],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
+    type Order<'a> = (&'a [u8], Option<lb::State>);
+
+    fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
         let backend = name(call.arg(2))?;
-        match call.argc() {
-            3 => answer(call, backend),
-            4 => set(call, backend, call.arg(3)),
-            _ => Err(Error::new(
-                "ERR LB.STATE takes one backend and one state".into(),
-            )),
+        let state = match call.argc() {
+            3 => None,
+            4 => Some(state(call.arg(3))?),
+            _ => {
+                return Err(Error::fixed("ERR LB.STATE takes one backend and one state"));
+            }
+        };
+        Ok((backend, state))
+    }
+
+    fn access((_, state): &Self::Order<'_>) -> Access {
+        match state {
+            None => Access::Look,
+            Some(_) => Access::Now,
         }
     }
+
+    fn check((backend, state): &Self::Order<'_>, key: &mut Key) -> Result<(), Error> {
+        let is_there = key.pool().is_some_and(|pool| pool.slot(backend).is_some());
+        match state {
+            Some(_) if !is_there => Err(Error::no_backend(backend)),
+            _ => Ok(()),
+        }
+    }
+
+    fn run((backend, state): Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
+        let Some(state) = state else {
+            match key.pool().and_then(|pool| pool.backend(backend)) {
+                Some(backend) => call.reply().simple(backend.state().name()),
+                None => call.reply().nil(),
+            }
+            return Effect::None;
+        };
+        let pool = key.pool_mut();
+        let changed = pool.and_then(|pool| pool.set_state(backend, state));
+        call.reply().ok();
+        Effect::events([(c"lb.state", usize::from(changed == Some(true)))])
+    }
 }
 
-fn answer(call: &Call, backend: &[u8]) -> Result<(), Error> {
-    let key = call.key_to_read()?;
-    match key.pool().and_then(|pool| pool.backend(backend)) {
-        Some(backend) => call.reply().simple(backend.state().name()),
-        None => call.reply().nil(),
-    }
-    Ok(())
-}
-
-fn set(call: &Call, backend: &[u8], word: &[u8]) -> Result<(), Error> {
-    let state = lb::State::by_name(word)
-        .ok_or_else(|| Error::not_one_of("state", word, "up, drain or down"))?;
-    let mut key = call.key()?;
-    if key.pool().and_then(|pool| pool.slot(backend)).is_none() {
-        return Err(Error::no_backend(backend));
-    }
-    key.tick();
-    let changed = key
-        .pool_mut()
-        .and_then(|pool| pool.set_state(backend, state))
-        .unwrap_or(false);
-    call.reply().ok();
-    call.changed(&[(c"lb.state", usize::from(changed))]);
-    Ok(())
+fn state(word: &[u8]) -> Result<lb::State, Error> {
+    lb::State::by_name(word).ok_or_else(|| Error::not_one_of("state", word, "up, drain or down"))
 }

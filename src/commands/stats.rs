@@ -2,9 +2,8 @@
 
 use super::arguments::name;
 use super::limit::standing;
-use super::{Arg, Command, Error, Spec};
 use crate::lb::{Backend, Pool, Record, Slot};
-use crate::server::{Call, Reply};
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Reply, Spec};
 
 /// LB.STATS
 pub struct Stats;
@@ -21,41 +20,43 @@ impl Command for Stats {
         args: &[Arg::KEY, Arg::BACKEND.optional()],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
+    /// One backend, or all.
+    type Order<'a> = Option<&'a [u8]>;
+
+    fn read(call: &Call) -> Result<Option<&[u8]>, Error> {
         match call.argc() {
-            2 => all(call),
-            3 => one(call),
-            _ => Err(Error::new(
-                "ERR LB.STATS takes one backend, or none for all".into(),
+            2 => Ok(None),
+            3 => Ok(Some(name(call.arg(2))?)),
+            _ => Err(Error::fixed(
+                "ERR LB.STATS takes one backend, or none for all",
             )),
         }
     }
+
+    fn run(backend: Option<&[u8]>, key: &mut Key, call: &Call) -> Effect {
+        let none = Pool::new();
+        let pool = key.pool().unwrap_or(&none);
+        match backend {
+            Some(name) => one(call.reply(), pool, name),
+            None => all(call.reply(), pool),
+        }
+        Effect::None
+    }
 }
 
-fn all(call: &Call) -> Result<(), Error> {
-    let key = call.key_to_read()?;
-    let reply = call.reply();
-    let Some(pool) = key.pool() else {
-        reply.map(0);
-        return Ok(());
-    };
+fn all(reply: Reply, pool: &Pool) {
     reply.map(pool.len());
     for (slot, backend) in pool.slots() {
         reply.bulk(backend.name());
         describe(reply, pool, slot, backend);
     }
-    Ok(())
 }
 
-fn one(call: &Call) -> Result<(), Error> {
-    let name = name(call.arg(2))?;
-    let key = call.key_to_read()?;
-    let found = key.pool().and_then(|pool| Some((pool, pool.slot(name)?)));
-    match found.and_then(|(pool, slot)| Some((pool, slot, pool.backend(name)?))) {
-        Some((pool, slot, backend)) => describe(call.reply(), pool, slot, backend),
-        None => call.reply().nil(),
+fn one(reply: Reply, pool: &Pool, name: &[u8]) {
+    match pool.slot(name).zip(pool.backend(name)) {
+        Some((slot, backend)) => describe(reply, pool, slot, backend),
+        None => reply.nil(),
     }
-    Ok(())
 }
 
 fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: &Backend) {

@@ -1,9 +1,8 @@
 //! LB.TICK: the primary's own command, by which all know what time it is in a pool.
 
 use super::arguments::integer;
-use super::{Arg, Command, Error, Spec};
-use crate::lb::CLOCK_MAX;
-use crate::server::Call;
+use crate::lb::{CLOCK_MAX, Millis};
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.TICK
 pub struct Tick;
@@ -20,24 +19,31 @@ impl Command for Tick {
         args: &[Arg::KEY, Arg::MILLISECONDS],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
+    type Order<'a> = Millis;
+
+    fn read(call: &Call) -> Result<Millis, Error> {
         let clock = integer(call.arg(2)).filter(|clock| *clock <= CLOCK_MAX);
-        let clock = clock.ok_or_else(|| {
+        clock.ok_or_else(|| {
             Error::new(format!(
                 "ERR a clock is an integer from 0 to {CLOCK_MAX}, milliseconds since 1970"
             ))
-        })?;
-        let mut key = call.key()?;
-        if key.is_ahead_of_time(clock) {
-            return Err(Error::new(
-                "ERR the server's own clock is not there yet".into(),
-            ));
+        })
+    }
+
+    fn access(_: &Millis) -> Access {
+        Access::Timeless
+    }
+
+    fn check(clock: &Millis, key: &mut Key) -> Result<(), Error> {
+        match key.is_ahead_of_time(*clock) {
+            true => Err(Error::fixed("ERR the server's own clock is not there yet")),
+            false => Ok(()),
         }
+    }
+
+    fn run(clock: Millis, key: &mut Key, call: &Call) -> Effect {
         let moved = key.pool_mut().is_some_and(|pool| pool.tick(clock));
         call.reply().ok();
-        if moved {
-            call.picked();
-        }
-        Ok(())
+        Effect::unannounced(moved)
     }
 }

@@ -1,8 +1,7 @@
 //! LB.WEIGHT: the weight of one backend, or new weights for some.
 
 use super::arguments::{name, pairs};
-use super::{Arg, Command, Error, Kind, Spec};
-use crate::server::Call;
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec};
 
 /// LB.WEIGHT
 pub struct Weight;
@@ -26,39 +25,56 @@ impl Command for Weight {
         ],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        match call.argc() {
-            3 => answer(call),
-            _ => set(call),
+    type Order<'a> = Order<'a>;
+
+    fn read(call: &Call) -> Result<Order<'_>, Error> {
+        Ok(match call.argc() {
+            3 => Order::Tell(name(call.arg(2))?),
+            _ => Order::Set(pairs(call.args(2))?),
+        })
+    }
+
+    fn access(order: &Order) -> Access {
+        match order {
+            Order::Tell(_) => Access::Look,
+            Order::Set(_) => Access::Now,
+        }
+    }
+
+    fn check(order: &Order, key: &mut Key) -> Result<(), Error> {
+        let Order::Set(weights) = order else {
+            return Ok(());
+        };
+        let is_missing = |name: &[u8]| key.pool().is_none_or(|pool| pool.slot(name).is_none());
+        match weights.iter().find(|(name, _)| is_missing(name)) {
+            Some((name, _)) => Err(Error::no_backend(name)),
+            None => Ok(()),
+        }
+    }
+
+    fn run(order: Order, key: &mut Key, call: &Call) -> Effect {
+        match order {
+            Order::Tell(backend) => {
+                match key.pool().and_then(|pool| pool.backend(backend)) {
+                    Some(backend) => call.reply().integer(usize::from(backend.weight())),
+                    None => call.reply().nil(),
+                }
+                Effect::None
+            }
+            Order::Set(weights) => {
+                let pool = key.pool_mut();
+                let changed = pool.map_or(Ok(0), |pool| pool.set_weights(&weights));
+                call.reply().ok();
+                Effect::events([(c"lb.weight", changed.unwrap_or(0))])
+            }
         }
     }
 }
 
-fn answer(call: &Call) -> Result<(), Error> {
-    let backend = name(call.arg(2))?;
-    let key = call.key_to_read()?;
-    match key.pool().and_then(|pool| pool.backend(backend)) {
-        Some(backend) => call.reply().integer(usize::from(backend.weight())),
-        None => call.reply().nil(),
-    }
-    Ok(())
-}
-
-fn set(call: &Call) -> Result<(), Error> {
-    let weights = pairs(call.args(2))?;
-    let mut key = call.key()?;
-    if key
-        .pool()
-        .is_some_and(|pool| weights.iter().all(|(b, _)| pool.slot(b).is_some()))
-    {
-        key.tick();
-    }
-    let outcome = match key.pool_mut() {
-        Some(pool) => pool.set_weights(&weights),
-        None => Err(0),
-    };
-    let changed = outcome.map_err(|at| Error::no_backend(weights[at].0))?;
-    call.reply().ok();
-    call.changed(&[(c"lb.weight", changed)]);
-    Ok(())
+/// What to do.
+pub enum Order<'a> {
+    /// Answer the weight of this backend.
+    Tell(&'a [u8]),
+    /// Give each of these its weight.
+    Set(Vec<(&'a [u8], u16)>),
 }

@@ -1,8 +1,7 @@
 //! LB.WHEN: why nothing can be picked, and for how long.
 
-use super::{Arg, Command, Error, Spec};
 use crate::lb;
-use crate::server::Call;
+use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.WHEN
 pub struct When;
@@ -19,8 +18,13 @@ impl Command for When {
         args: &[Arg::KEY],
     };
 
-    fn run(call: &Call) -> Result<(), Error> {
-        let key = call.key_to_read()?;
+    type Order<'a> = ();
+
+    fn read(_: &Call) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn run((): (), key: &mut Key, call: &Call) -> Effect {
         let when = key.pool().map_or(lb::When::Empty, |pool| pool.when());
         let (reason, millis) = match when {
             lb::When::Available => ("available", Some(0)),
@@ -37,6 +41,6 @@ impl Command for When {
             Some(millis) => reply.integer(millis as usize),
             None => reply.never(),
         }
-        Ok(())
+        Effect::None
     }
 }

@@ -1,18 +1,15 @@
 //! One command that a client sent.
 
-use std::ffi::CStr;
 use std::os::raw::c_int;
 
 use redis_module::raw;
 
+use super::error::Error;
 use super::key::Key;
 use super::place::{self, Place};
 use super::reply::Reply;
-use super::value::Value;
 use super::waiting;
-use crate::commands::Error;
-use crate::commands::arguments::Wanted;
-use crate::lb::Millis;
+use crate::lb::{Millis, Request};
 
 /// One command that a client sent, with the ways to answer it.
 pub struct Call {
@@ -74,29 +71,9 @@ impl Call {
         Reply::to(self.ctx)
     }
 
-    /// These events came so often by the command. If any did, the pool at its key has changed: the command goes into the
-    /// stream as it came, and clients that watch the key or have subscribed to the event hear of it.
-    pub fn changed(&self, events: &[(&CStr, usize)]) {
-        if events.iter().all(|(_, times)| *times == 0) {
-            return;
-        }
-        self.picked();
-        for (event, _) in events.iter().filter(|(_, times)| *times > 0) {
-            self.place().notify(raw::REDISMODULE_NOTIFY_MODULE, event);
-        }
-    }
-
-    /// The command has changed the pool by picking from it, of which no event is made.
-    #[inline(always)]
-    pub fn picked(&self) {
-        self.place().changed();
-    }
-
-    /// Puts the pool that the payload holds at the key.
-    pub fn load(&self, payload: &[u8], replace: bool) -> Result<(), Error> {
-        let value = Value::decode(payload)
-            .map_err(|malformed| Error::new(format!("ERR the payload is no pool: {malformed}")))?;
-        Key::put(self.place(), value, replace)
+    /// Opens the key, the first argument, to put a value there in place of anything.
+    pub fn key_to_replace(&self) -> Key<'_> {
+        Key::open_to_replace(self.place())
     }
 
     /// Whether a command that takes memory must be refused.
@@ -116,10 +93,10 @@ impl Call {
         !place.has_flag(never) && !place.must_obey()
     }
 
-    /// Lets the client wait until it can be given what it wants, so long at most; 0 = without end.
-    pub fn wait(&self, wanted: &Wanted, millis: Millis) {
-        let (words, request) = (wanted.words(), &wanted.request);
-        waiting::wait(self.place(), request, words, wanted.is_array, millis);
+    /// Lets the client wait until it can be given what it asks for, so long at most; 0 = without end. `words` are the request as
+    /// it goes into the stream, behind the key.
+    pub fn wait(&self, request: &Request, words: Vec<Vec<u8>>, is_array: bool, millis: Millis) {
+        waiting::wait(self.place(), request, words, is_array, millis);
     }
 
     /// The command's key.

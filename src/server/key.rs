@@ -6,13 +6,35 @@ use std::ptr;
 
 use redis_module::raw;
 
+use super::error::Error;
 use super::hints::{AT_ONCE, horizon};
 use super::listening::{is_deaf, listen};
 use super::place::{Place, entropy};
 use super::value::{ProcessNotes, Value, pool_type};
-use super::{clock, info, timer, waiting, waits};
-use crate::commands::Error;
+use super::{clock, info, timer, waits};
 use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, Request, STEP};
+
+/// What a pick needs before it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Needed<'a> {
+    /// By which algorithm; by the pool's policy where none is named.
+    pub algorithm: Option<Algorithm>,
+    /// The backends that are passed over.
+    pub exclude: &'a [&'a [u8]],
+    /// Whether each pick is granted a lease.
+    pub is_leasing: bool,
+}
+
+impl<'a> Needed<'a> {
+    /// What that request needs.
+    pub fn by(request: &'a Request) -> Needed<'a> {
+        Needed {
+            algorithm: request.algorithm,
+            exclude: &request.exclude,
+            is_leasing: request.terms.is_some(),
+        }
+    }
+}
 
 /// An open key. Nothing else opens the same key meanwhile: a command has one key and runs alone.
 pub struct Key<'a> {
@@ -105,7 +127,7 @@ impl Key<'_> {
     }
 
     /// Deletes the key if its pool has neither backends nor settings.
-    pub fn delete_if_void(&mut self) {
+    pub(super) fn delete_if_void(&mut self) {
         if self.pool().is_some_and(Pool::is_void) {
             api!(RedisModule_DeleteKey(self.raw));
             self.value = ptr::null_mut();
@@ -114,22 +136,6 @@ impl Key<'_> {
     }
 
     // Time
-
-    /// Brings the pool's clock up to the time, if time matters in it; whoever waits for what that frees is served first.
-    #[inline(always)]
-    pub fn tick(&mut self) {
-        if self.is_timed() {
-            self.tick_for_time();
-        }
-    }
-
-    /// Brings the pool's clock up to the time, which will matter in it.
-    #[inline(never)]
-    pub fn tick_for_time(&mut self) {
-        if self.move_clock() {
-            waiting::serve(self);
-        }
-    }
 
     /// Whether time matters in the pool.
     #[inline(always)]
@@ -227,26 +233,19 @@ impl Key<'_> {
 
     // Chance and epochs, of which the primary decides and which it puts into the stream
 
-    /// Sees to what such a pick will need.
-    pub fn prepare(&mut self, request: &Request) {
-        self.seed_if_needed(request.algorithm, &request.exclude);
-        if request.terms.is_some()
-            && self
-                .pool()
-                .is_some_and(|pool| pool.has_eligible(&request.exclude))
-        {
-            self.open_epoch_if_needed();
-        }
-    }
-
-    /// Seeds the pool's generator before the first pick by chance in the pool's life.
+    /// Sees to what such a pick will need: the first pick by chance in a pool's life a seed, and the first lease after anything
+    /// that may have doubled the pool an epoch.
     #[inline(always)]
-    pub fn seed_if_needed(&mut self, algorithm: Option<Algorithm>, exclude: &[&[u8]]) {
-        if self
-            .pool()
-            .is_some_and(|pool| pool.needs_seed(algorithm, exclude))
-        {
+    pub(super) fn prepare(&mut self, needed: &Needed) {
+        let Some(pool) = self.pool() else {
+            return;
+        };
+        let needs_seed = pool.needs_seed(needed.algorithm, needed.exclude);
+        if needs_seed {
             self.seed();
+        }
+        if needed.is_leasing {
+            self.open_epoch_if_needed(needed.exclude);
         }
     }
 
@@ -262,24 +261,25 @@ impl Key<'_> {
         }
     }
 
-    /// Opens that epoch, as a command says; false where there is no pool. One from the stream is another process's: what this
-    /// one grants next must be of another.
+    /// Opens that epoch, as a command says; false where there is no pool. It is not this process's own: another process, or a
+    /// client, may have granted leases of it. So what this one grants next is of another; save on a server for tests, where the
+    /// ids of leases are as foreseeable as its time.
     pub fn open_epoch(&mut self, epoch: u64) -> bool {
         let place = self.place;
         let Some((pool, local)) = self.parts() else {
             return false;
         };
         pool.open_epoch(epoch);
-        if let Some(local) = local.as_mut().filter(|_| place.must_obey()) {
+        let is_kept = clock::is_manual() && !place.must_obey();
+        if let Some(local) = local.as_mut().filter(|_| !is_kept) {
             local.term = 0;
         }
         true
     }
 
-    /// Opens a new epoch for the ids of leases, if anything has happened since the last one that may have doubled the pool.
-    fn open_epoch_if_needed(&mut self) {
+    fn open_epoch_if_needed(&mut self, exclude: &[&[u8]]) {
         let place = self.place;
-        if let Some((pool, local)) = self.parts() {
+        if let Some((pool, local)) = self.parts().filter(|(pool, _)| pool.has_eligible(exclude)) {
             let local = local.get_or_insert_default();
             if local.term != clock::term() && !place.must_obey() {
                 let epoch = entropy();
@@ -306,21 +306,24 @@ impl Key<'_> {
         info::POISONED.count();
     }
 
-    /// Puts that value at the key, in place of anything that is there if it may be replaced.
-    pub(super) fn put(place: Place, value: Value, replace: bool) -> Result<(), Error> {
+    /// Opens it to put a value there, whatever is there.
+    pub(super) fn open_to_replace(place: Place) -> Self {
         let raw = Key::open_raw(place, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE);
-        let mut key = Key::of(place, raw, ptr::null_mut());
-        let is_missing =
-            api!(RedisModule_KeyType(key.raw)) == raw::REDISMODULE_KEYTYPE_EMPTY as c_int;
-        if !is_missing && !replace {
-            return Err(Error::busy_key());
+        Key::of(place, raw, ptr::null_mut())
+    }
+
+    /// Whether nothing at all is there.
+    pub fn is_missing(&self) -> bool {
+        api!(RedisModule_KeyType(self.raw)) == raw::REDISMODULE_KEYTYPE_EMPTY as c_int
+    }
+
+    /// Puts that value there, in place of anything.
+    pub fn replace(&mut self, value: Value) {
+        self.is_lent = matches!(value, Value::Pool(..));
+        self.set(value);
+        if !self.is_lent {
+            self.value = ptr::null_mut();
         }
-        key.is_lent = matches!(value, Value::Pool(..));
-        key.set(value);
-        if !key.is_lent {
-            key.value = ptr::null_mut();
-        }
-        Ok(())
     }
 
     #[inline(always)]

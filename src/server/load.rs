@@ -5,23 +5,23 @@ use std::os::raw::{c_int, c_longlong};
 use redis_module::raw;
 
 use super::guard::{guarded, log};
+use super::register::Entry;
 use super::{clock, datatype, events, info, place, register};
-use crate::COMMANDS;
 
 /// The server answers this for any function that it exports to modules.
 const VALKEY: &std::ffi::CStr = c"ValkeyModule_Alloc";
 /// Valkey 9 and newer: the type bears being moved with its slot while it is written to.
 const HANDLE_ATOMIC_SLOT_MIGRATION: c_int = 1 << 5;
 
-/// The entry point of the module.
+/// The entry point of the module, which has these commands.
 ///
 /// # Safety
 /// The server calls it once, with a context and that many arguments of the `loadmodule` line.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn RedisModule_OnLoad(
+pub unsafe fn on_load(
     ctx: *mut raw::RedisModuleCtx,
     argv: *mut *mut raw::RedisModuleString,
     argc: c_int,
+    commands: &[Entry],
 ) -> c_int {
     // First of all: it binds the API, and with it the allocator.
     let version = version_number(env!("CARGO_PKG_VERSION"));
@@ -34,7 +34,7 @@ pub unsafe extern "C" fn RedisModule_OnLoad(
     // SAFETY: the server hands argc strings.
     let arguments = (0..argc as usize).map(|at| unsafe { place::bytes(*argv.add(at)) });
     let arguments: Vec<&[u8]> = arguments.collect();
-    match guarded("loading", || load(ctx, &arguments)) {
+    match guarded("loading", || load(ctx, &arguments, commands)) {
         Some(Ok(())) => raw::REDISMODULE_OK as c_int,
         Some(Err(reason)) => {
             log(&format!("not loaded: {reason}"));
@@ -58,7 +58,11 @@ fn read_arguments(arguments: &[&[u8]]) -> Result<(), String> {
     }
 }
 
-fn load(ctx: *mut raw::RedisModuleCtx, arguments: &[&[u8]]) -> Result<(), String> {
+fn load(
+    ctx: *mut raw::RedisModuleCtx,
+    arguments: &[&[u8]],
+    commands: &[Entry],
+) -> Result<(), String> {
     // 6.2 was the first that has this one; `api!` relies on this check.
     if unsafe { raw::RedisModule_DefragAlloc }.is_none() {
         return Err("the server is older than Redis 6.2".into());
@@ -67,7 +71,7 @@ fn load(ctx: *mut raw::RedisModuleCtx, arguments: &[&[u8]]) -> Result<(), String
     if !datatype::register(ctx) {
         return Err("the server refuses its data type".into());
     }
-    for entry in COMMANDS {
+    for entry in commands {
         register::command(ctx, entry)?;
     }
     api!(RedisModule_RegisterInfoFunc(ctx, Some(info::info)));

@@ -19,11 +19,32 @@ macro_rules! api {
     };
 }
 
+/// Makes a module of a table of commands: the function that the server calls when it loads the library.
+macro_rules! module {
+    ($commands:expr) => {
+        /// What the server calls.
+        ///
+        /// # Safety
+        /// See `server::on_load`.
+        #[allow(unsafe_code)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn RedisModule_OnLoad(
+            ctx: *mut redis_module::raw::RedisModuleCtx,
+            argv: *mut *mut redis_module::raw::RedisModuleString,
+            argc: std::os::raw::c_int,
+        ) -> std::os::raw::c_int {
+            unsafe { $crate::server::on_load(ctx, argv, argc, $commands) }
+        }
+    };
+}
+
 mod allocator;
 mod call;
 mod clock;
+mod command;
 mod datatype;
 mod defrag;
+mod error;
 mod events;
 mod grants;
 mod guard;
@@ -37,15 +58,21 @@ mod queue;
 mod refusal;
 mod register;
 mod reply;
+mod spec;
 mod timer;
 mod value;
 mod waiting;
 mod waits;
 
 pub use call::{Args, Call};
+pub use command::{Access, Command, Effect};
+pub use error::Error;
 #[cfg(feature = "faults")]
 pub use guard::fault::arm as arm_fault;
-pub use info::PICKS;
-pub use key::Key;
+pub use key::{Key, Needed};
+pub use load::on_load;
+pub(crate) use module;
 pub use register::{Entry, entry};
 pub use reply::Reply;
+pub use spec::{Arg, Kind, Spec};
+pub use value::Value;

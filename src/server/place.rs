@@ -54,6 +54,11 @@ impl Place {
         api!(RedisModule_SignalModifiedKey(self.ctx, self.name));
     }
 
+    /// Announces an event of ours at the key.
+    pub(super) fn announce(self, event: &CStr) {
+        self.notify(raw::REDISMODULE_NOTIFY_MODULE, event);
+    }
+
     /// Announces an event at the key.
     pub(super) fn notify(self, kind: c_int, event: &CStr) {
         api!(RedisModule_NotifyKeyspaceEvent(

@@ -7,9 +7,12 @@ use std::ptr;
 use redis_module::raw;
 
 use super::call::Call;
+use super::command::{Command, dispatch};
+use super::error::Error;
 use super::guard::guarded;
-use super::{info, waiting, waits};
-use crate::commands::{Arg, Command, Error, Kind, Spec};
+use super::info::REFUSED;
+use super::reply::Reply;
+use super::spec::{Arg, Kind, Spec};
 
 /// A line of the module's table of commands.
 pub struct Entry {
@@ -25,53 +28,25 @@ pub struct Entry {
 pub const fn entry<C: Command>() -> Entry {
     Entry {
         spec: &C::SPEC,
-        run: dispatch::<C>,
+        run: called::<C>,
     }
 }
 
 /// What the server calls for each command.
-unsafe extern "C" fn dispatch<C: Command>(
+unsafe extern "C" fn called<C: Command>(
     ctx: *mut raw::RedisModuleCtx,
     argv: *mut *mut raw::RedisModuleString,
     argc: c_int,
 ) -> c_int {
     let outcome = guarded(C::SPEC.name, || {
         // SAFETY: these are the server's, and the call ends here.
-        let call = unsafe { Call::new(ctx, argv, argc) };
-        // 6.2 does not check the arity of a module's command.
-        if !C::SPEC.takes(call.argc()) {
-            call.reply().wrong_arity();
-            info::REFUSED.count();
-            return;
-        }
-        // What is there may have come without a command of ours.
-        if waits::is_any() && !C::SPEC.is_readonly() {
-            serve(&call);
-        }
-        match C::run(&call) {
-            Ok(()) if waits::is_any() && !C::SPEC.is_readonly() => serve(&call),
-            Ok(()) => {}
-            Err(error) => {
-                call.reply().error(error.message());
-                info::REFUSED.count();
-            }
-        }
+        dispatch::<C>(&unsafe { Call::new(ctx, argv, argc) });
     });
     if outcome.is_none() {
-        super::Reply::to(ctx).error(Error::bug().message());
-        info::REFUSED.count();
+        Reply::to(ctx).error(Error::bug().message());
+        REFUSED.count();
     }
     raw::REDISMODULE_OK as c_int
-}
-
-/// Serves whoever waits for what is at the command's key.
-#[cold]
-fn serve(call: &Call) {
-    if waits::is_any_at(call.place())
-        && let Ok(mut key) = call.key()
-    {
-        waiting::serve(&mut key);
-    }
 }
 
 /// Registers a command with all that the server can be told of it; newer servers can be told more.

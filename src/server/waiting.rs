@@ -15,17 +15,17 @@ use std::time::Instant;
 use redis_module::raw;
 
 use super::clock::now;
+use super::error::Error;
 use super::grants::Granted;
 use super::guard::guarded;
 use super::info::PICKS;
-use super::key::Key;
+use super::key::{Key, Needed};
 use super::listening::{is_deaf, listen};
 use super::place::{Place, databases};
 use super::queue::{Asked, At, Leasing};
 use super::reply::Reply;
 use super::timer;
 use super::waits::{self, Client, Waiter, at};
-use crate::commands::Error;
 use crate::lb::{LeaseId, Millis, Request};
 
 type Ctx = *mut raw::RedisModuleCtx;
@@ -140,7 +140,7 @@ fn give(key: &mut Key, at: &At, waiter: &Waiter) {
     if request.terms.is_some() {
         key.move_clock();
     }
-    key.prepare(&request);
+    key.prepare(&Needed::by(&request));
     let Some(pool) = key.pool_mut() else {
         return;
     };

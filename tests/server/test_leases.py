@@ -509,6 +509,11 @@ def test_no_id_comes_again_where_a_replica_takes_writes(new_server):
         assert here.wait(1, 10_000) == 1
         for client in (there, here, there, here):
             more(client, ["web"], granted)
+        # Nor is one that a client opens.
+        for client in (here, there):
+            for _ in range(2):
+                client.execute_command("LB.EPOCH web 7")
+                more(client, ["web"], granted)
     assert_no_id_twice(granted)
 
 

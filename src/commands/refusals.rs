@@ -1,32 +1,11 @@
-//! What a refused command answers: a code that clients can match, then what is wrong and what would be right.
+//! The errors of the commands: what is wrong, and what would be right.
 
-use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use crate::lb::{NAME_MAX, WEIGHT_MAX};
-
-/// What a refused command answers. Behind a pointer, so that what a command returns fits into a register.
-#[derive(Debug)]
-pub struct Error(Box<Cow<'static, str>>);
+use crate::server::Error;
 
 impl Error {
-    /// The key holds something else.
-    #[cold]
-    pub fn wrong_type() -> Error {
-        Error::fixed("WRONGTYPE Operation against a key holding the wrong kind of value")
-    }
-    /// A panic came half-way through a change of this pool.
-    #[cold]
-    pub fn poisoned() -> Error {
-        Error::fixed(
-            "ERR a fault in redis-lb left this pool half-changed: DEL it and add its backends again",
-        )
-    }
-    /// A panic came while this command ran.
-    #[cold]
-    pub fn bug() -> Error {
-        Error::fixed("ERR a fault in redis-lb: see the log of the server")
-    }
     /// Three arguments or five: neither one backend nor pairs.
     #[cold]
     pub fn odd_pairs() -> Error {
@@ -35,31 +14,37 @@ impl Error {
          give each its 1, or pipeline one LB.ADD for each",
         )
     }
+
     /// LB.SET or LB.WEIGHT with a backend that lacks its weight.
     #[cold]
     pub fn no_weight() -> Error {
         Error::fixed("ERR not every backend has a weight: give `backend weight` pairs")
     }
+
     /// DISTINCT says something about several picks.
     #[cold]
     pub fn distinct_alone() -> Error {
         Error::fixed("ERR DISTINCT needs COUNT: a single pick repeats none")
     }
+
     /// OWNER says something about a lease.
     #[cold]
     pub fn owner_alone() -> Error {
         Error::fixed("ERR OWNER needs LEASE: without one nothing is held")
     }
+
     /// LB.PEEK with what only LB.PICK does.
     #[cold]
     pub fn peek_takes_nothing() -> Error {
         Error::fixed("ERR LB.PEEK changes nothing: it takes neither LEASE nor BLOCK")
     }
+
     /// A lease takes memory, and there is none.
     #[cold]
     pub fn out_of_memory() -> Error {
         Error::fixed("OOM command not allowed when used memory > 'maxmemory'.")
     }
+
     /// An algorithm that draws.
     #[cold]
     pub fn by_chance() -> Error {
@@ -67,24 +52,11 @@ impl Error {
             "ERR chance cannot be foreseen: LB.PEEK takes rr, wrr or lc, and a policy that is one of them",
         )
     }
-    /// LB.LOAD where something is.
-    #[cold]
-    pub fn busy_key() -> Error {
-        Error::fixed("BUSYKEY Target key name already exists.")
-    }
+
     /// More backends than a pool takes.
     #[cold]
     pub fn pool_full() -> Error {
         Error::fixed("ERR the pool would have more than 16777216 backends")
-    }
-
-    fn fixed(message: &'static str) -> Error {
-        Error(Box::new(Cow::Borrowed(message)))
-    }
-
-    /// An error about this very argument.
-    pub fn new(message: String) -> Error {
-        Error(Box::new(Cow::Owned(message)))
     }
 
     /// A name that is none.
@@ -160,11 +132,6 @@ impl Error {
         Error::new(format!(
             "ERR {what} is {number}, which is not an integer from {least} to {most}"
         ))
-    }
-
-    /// The whole line that is answered.
-    pub fn message(&self) -> &str {
-        &self.0
     }
 }
 
