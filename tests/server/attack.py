@@ -158,8 +158,8 @@ class Generator:
     def any(self) -> Command:
         """One of all kinds; now and then with a mistake."""
         command = self.chance.choice(self._makers)()
-        may_be_wrong = command.words[0].startswith(b"LB.") and command.words[0] != b"LB.EPOCH"
-        return self._mistaken(command) if may_be_wrong and self.chance.random() < 0.15 else command
+        is_ours = command.words[0].startswith(b"LB.")
+        return self._mistaken(command) if is_ours and self.chance.random() < 0.15 else command
 
     def _mistaken(self, command: Command) -> Command:
         """With a wrong word, one too many or one too few. None is BLOCK: nobody would hear it wait."""
@@ -305,8 +305,7 @@ class Generator:
             return Command([b"LB.TICK", key, self.number(0, 1, now - 5000, now, now + 9999, 2**47)], is_ok)
         if kind == 1:
             return Command([b"LB.SEED", key, self.number(0, 1, 2**64 - 1)], is_ok)
-        # Never one of before: leases would have the ids of others.
-        return Command([b"LB.EPOCH", key, b"%d" % self.chance.getrandbits(64)], is_ok)
+        return Command([b"LB.EPOCH", key, self.number(0, 7, 2**64 - 1)], is_ok)
 
     def moved(self) -> Command:
         there, here = self.key(), self.key()
