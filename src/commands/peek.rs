@@ -1,7 +1,7 @@
 //! LB.PEEK: what the next picks would be.
 
 use super::arguments::{Wanted, wanted};
-use crate::lb::{Picked, Pool};
+use crate::lb::Picked;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.PEEK
@@ -27,6 +27,7 @@ impl Command for Peek {
 
     type Order<'a> = Wanted<'a>;
 
+    #[inline(always)]
     fn read(call: &Call) -> Result<Wanted<'_>, Error> {
         let wanted = wanted(call.args(2))?;
         if wanted.request.terms.is_some() || wanted.block.is_some() {
@@ -38,6 +39,7 @@ impl Command for Peek {
         }
     }
 
+    #[inline(always)]
     fn check(wanted: &Wanted, key: &mut Key) -> Result<(), Error> {
         let policy = key.pool().map(|pool| pool.policy());
         match wanted
@@ -51,15 +53,15 @@ impl Command for Peek {
         }
     }
 
+    #[inline(always)]
     fn run(wanted: Wanted, key: &mut Key, call: &Call) -> Effect {
         // The core looks ahead by picking and taking back, for which it needs the pool itself.
-        let mut none = Pool::new();
-        let pool = key.pool_mut().unwrap_or(&mut none);
-        let picked = Picked {
+        let picked = key.pool_mut().map(|pool| Picked {
             slots: pool.peek(&wanted.request).unwrap_or_default(),
             lease: None,
-        };
-        call.reply().picked(pool, &picked, wanted.is_array);
+        });
+        let picked = picked.unwrap_or_default();
+        call.reply().picked(key.pool(), &picked, wanted.is_array);
         Effect::None
     }
 }

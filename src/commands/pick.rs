@@ -1,7 +1,7 @@
 //! LB.PICK: the main job.
 
 use super::arguments::{Wanted, wanted};
-use crate::lb::{Algorithm, Pool};
+use crate::lb::Algorithm;
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Needed, Spec};
 
 /// LB.PICK
@@ -85,8 +85,8 @@ impl Command for Pick {
 pub enum Order<'a> {
     /// One backend, by this algorithm or by the policy.
     One(Option<Algorithm>),
-    /// All else. In a box, so that the other one fits into registers.
-    Many(Box<Wanted<'a>>),
+    /// All else.
+    Many(Wanted<'a>),
 }
 
 #[inline(never)]
@@ -102,7 +102,7 @@ fn read_wanted(call: &Call) -> Result<Order<'_>, Error> {
     }
     match request.terms.is_some() && call.is_out_of_memory() {
         true => Err(Error::out_of_memory()),
-        false => Ok(Order::Many(Box::new(wanted))),
+        false => Ok(Order::Many(wanted)),
     }
 }
 
@@ -116,9 +116,7 @@ fn pick_wanted(wanted: &Wanted, key: &mut Key, call: &Call) -> Effect {
         call.wait(&wanted.request, wanted.words(), wanted.is_array, millis);
         return Effect::None;
     }
-    let none = Pool::new();
-    let pool = key.pool().unwrap_or(&none);
-    call.reply().picked(pool, &picked, wanted.is_array);
+    call.reply().picked(key.pool(), &picked, wanted.is_array);
     match picked.slots.len() {
         0 => Effect::None,
         picks => Effect::Picked(picks),

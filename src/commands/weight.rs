@@ -27,6 +27,7 @@ impl Command for Weight {
 
     type Order<'a> = Order<'a>;
 
+    #[inline(always)]
     fn read(call: &Call) -> Result<Order<'_>, Error> {
         Ok(match call.argc() {
             3 => Order::Tell(name(call.arg(2))?),
@@ -34,6 +35,7 @@ impl Command for Weight {
         })
     }
 
+    #[inline(always)]
     fn access(order: &Order) -> Access {
         match order {
             Order::Tell(_) => Access::Look,
@@ -41,6 +43,7 @@ impl Command for Weight {
         }
     }
 
+    #[inline(always)]
     fn check(order: &Order, key: &mut Key) -> Result<(), Error> {
         let Order::Set(weights) = order else {
             return Ok(());
@@ -52,6 +55,7 @@ impl Command for Weight {
         }
     }
 
+    #[inline(always)]
     fn run(order: Order, key: &mut Key, call: &Call) -> Effect {
         match order {
             Order::Tell(backend) => {

@@ -30,9 +30,15 @@ impl Reply {
     }
 
     /// What was picked: an array, or the one that there is; with leases, pairs.
-    pub fn picked(self, pool: &Pool, picked: &Picked, is_array: bool) {
-        let names = picked.slots.iter().map(|slot| pool.name(*slot));
-        self.given(names, picked.lease, is_array);
+    pub fn picked(self, pool: Option<&Pool>, picked: &Picked, is_array: bool) {
+        match pool {
+            Some(pool) => {
+                let names = picked.slots.iter().map(|slot| pool.name(*slot));
+                self.given(names, picked.lease, is_array);
+            }
+            // Nothing is picked from no pool.
+            None => self.given(std::iter::empty(), None, is_array),
+        }
     }
 
     /// The same, by names and the lease of the first one.

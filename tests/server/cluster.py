@@ -23,6 +23,9 @@ OPTIONS = {
     "cluster_enabled": "yes",
     # A primary that comes back from a crash with nothing, before it was replaced, empties its replicas.
     "appendonly": "yes",
+    # Every write is in the file when its reply comes, and outlives the process. With `everysec` it may be
+    # two seconds late while the disk is busy, so that a primary comes back without what it had answered.
+    "appendfsync": "no",
     # How long a node is not heard of before the others elect its replica. The servers' own default is 15000.
     "cluster_node_timeout": 3000,
     # While a shard has no primary its pools are refused, and only they.
@@ -90,6 +93,9 @@ class Cluster:
 
     def manage(self, *arguments: str) -> str:
         """`redis-cli --cluster`, as operators use it; what it printed."""
+        # It refuses nodes that do not agree, as for a moment after a slot was moved.
+        if arguments[0] != "create":
+            self.wait_until_up()
         command = ["redis-cli", "--cluster", *arguments, "--cluster-yes"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
@@ -149,8 +155,16 @@ class Cluster:
         )
 
     def wait_until_up(self) -> None:
-        """Wait until it is up."""
-        eventually(self.up, SECONDS)
+        """Wait until it is up; fail with what each running node sees when it is not by then."""
+        try:
+            eventually(self.up, SECONDS)
+        except AssertionError as error:
+            for node in self.alive():
+                client = node.client()
+                link = client.info("replication").get("master_link_status")
+                seen = client.execute_command("CLUSTER INFO"), client.execute_command("CLUSTER NODES")
+                error.add_note(f"{node}, link {link}:\n{seen}")
+            raise
 
     # What is done with it
 
