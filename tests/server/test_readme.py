@@ -120,6 +120,12 @@ def test_every_document_can_be_reached_from_the_top_one():
     assert reached == set(documents())
 
 
+def test_every_test_is_in_the_table_of_proofs():
+    told = "".join((ROOT / "tests" / path).read_text() for path in ("README.md", "server/README.md"))
+    tests = {path.name for path in (ROOT / "tests" / "server").glob("test_*.py")}
+    assert {name for name in tests if f"/{name})" not in told and f"({name})" not in told} == set()
+
+
 @pytest.mark.needs("7.0", "COMMAND LIST and COMMAND DOCS")
 def test_the_table_of_commands_is_the_servers(server):
     (text,) = [text for path in documents() if "\n| command |" in (text := path.read_text())]
