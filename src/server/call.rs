@@ -6,7 +6,7 @@ use redis_module::raw;
 
 use super::error::Error;
 use super::key::Key;
-use super::place::{self, Place};
+use super::key_ref::{self, KeyRef};
 use super::reply::Reply;
 use super::waiting;
 use crate::lb::{Millis, Request};
@@ -58,12 +58,12 @@ impl Call {
     /// Opens the key, the first argument, to change what is there.
     #[inline(always)]
     pub fn key(&self) -> Result<Key<'_>, Error> {
-        Key::open_to_write(self.place())
+        Key::open_to_write(self.key_ref())
     }
 
     /// Opens the key, the first argument, to look.
     pub fn key_to_read(&self) -> Result<Key<'_>, Error> {
-        Key::open_to_read(self.place())
+        Key::open_to_read(self.key_ref())
     }
 
     /// The ways to answer.
@@ -73,13 +73,13 @@ impl Call {
 
     /// Opens the key, the first argument, to put a value there in place of anything.
     pub fn key_to_replace(&self) -> Key<'_> {
-        Key::open_to_replace(self.place())
+        Key::open_to_replace(self.key_ref())
     }
 
     /// Whether a command that takes memory must be refused.
     pub fn is_out_of_memory(&self) -> bool {
-        let place = self.place();
-        place.is_out_of_memory() && !place.must_obey()
+        let key_ref = self.key_ref();
+        key_ref.is_out_of_memory() && !key_ref.must_obey()
     }
 
     /// Whether the client can be let wait: not in a transaction or a script, and not where the stream is obeyed. A replica that
@@ -89,20 +89,20 @@ impl Call {
             | raw::REDISMODULE_CTX_FLAGS_SLAVE
             | raw::REDISMODULE_CTX_FLAGS_MULTI
             | raw::REDISMODULE_CTX_FLAGS_LUA;
-        let place = self.place();
-        !place.has_flag(never) && !place.must_obey()
+        let key_ref = self.key_ref();
+        !key_ref.has_flag(never) && !key_ref.must_obey()
     }
 
     /// Lets the client wait until it can be given what it asks for, so long at most; 0 = without end. `words` are the request as
     /// it goes into the stream, behind the key.
     pub fn wait(&self, request: &Request, words: Vec<Vec<u8>>, is_array: bool, millis: Millis) {
-        waiting::wait(self.place(), request, words, is_array, millis);
+        waiting::wait(self.key_ref(), request, words, is_array, millis);
     }
 
     /// The command's key.
     #[inline(always)]
-    pub(super) fn place(&self) -> Place {
-        Place {
+    pub(super) fn key_ref(&self) -> KeyRef {
+        KeyRef {
             ctx: self.ctx,
             name: self.string(1),
         }
@@ -115,7 +115,7 @@ impl Call {
     }
 
     fn bytes(&self, at: usize) -> &[u8] {
-        place::bytes(self.string(at))
+        key_ref::bytes(self.string(at))
     }
 }
 

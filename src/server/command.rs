@@ -140,9 +140,9 @@ fn step<C: Command>(call: &Call) -> Result<(), Error> {
         Effect::None => {}
         Effect::Picked(picks) => {
             PICKS.add(picks);
-            call.place().changed();
+            call.key_ref().changed();
         }
-        Effect::Unannounced => call.place().changed(),
+        Effect::Unannounced => call.key_ref().changed(),
         Effect::Events(events) => announce(call, &mut key, &events),
     }
     Ok(())
@@ -161,10 +161,10 @@ fn tick(key: &mut Key) {
 fn announce(call: &Call, key: &mut Key, events: &[(&CStr, usize)]) {
     let mut came = events.iter().filter(|(_, times)| *times > 0).peekable();
     if came.peek().is_some() {
-        call.place().changed();
+        call.key_ref().changed();
     }
     for (event, _) in came {
-        call.place().announce(event);
+        call.key_ref().announce(event);
     }
     key.delete_if_void();
 }
@@ -172,7 +172,7 @@ fn announce(call: &Call, key: &mut Key, events: &[(&CStr, usize)]) {
 /// Serves the waiters at the command's key.
 #[cold]
 fn serve(call: &Call) {
-    if waits::is_any_at(call.place())
+    if waits::is_any_at(call.key_ref())
         && let Ok(mut key) = call.key()
     {
         waiting::serve(&mut key);

@@ -10,8 +10,8 @@ use super::clock::{self, is_manual, now};
 use super::guard::guarded;
 use super::hints::ANY;
 use super::key::Key;
+use super::key_ref::{KeyRef, databases, has_flag};
 use super::listening::tells_databases;
-use super::place::{Place, databases, has_flag};
 use super::queue::At;
 use super::refusal::is_refusing;
 use super::{listening, timer, waiting, waits};
@@ -81,7 +81,7 @@ fn look(ctx: *mut raw::RedisModuleCtx, now: Millis, until: Instant) -> bool {
             databases(ctx, db).for_each(|db| timer::remember(hint, db, &name));
             continue;
         }
-        Place::with(ctx, db, &name, |place| look_at(place, hint, now));
+        KeyRef::with(ctx, db, &name, |key_ref| look_at(key_ref, hint, now));
         if Instant::now() >= until {
             return false;
         }
@@ -90,15 +90,15 @@ fn look(ctx: *mut raw::RedisModuleCtx, now: Millis, until: Instant) -> bool {
 }
 
 /// A hint led to that key.
-fn look_at(place: Place, hint: Millis, now: Millis) {
-    let is_primary = has_flag(place.ctx, raw::REDISMODULE_CTX_FLAGS_MASTER);
-    let key = Key::open_unasked(place).ok();
+fn look_at(key_ref: KeyRef, hint: Millis, now: Millis) {
+    let is_primary = has_flag(key_ref.ctx, raw::REDISMODULE_CTX_FLAGS_MASTER);
+    let key = Key::open_unasked(key_ref).ok();
     let time = key.and_then(|mut key| key.look(hint, is_primary, LEASES_A_TICK));
     // The server refuses where the slot is another node's.
     if let Some(time) = time
-        && !place.command(c"LB.TICK", &time.to_string())
+        && !key_ref.command(c"LB.TICK", &time.to_string())
     {
-        timer::remember(now + RETRY, place.db(), place.bytes());
+        timer::remember(now + RETRY, key_ref.db(), key_ref.bytes());
     }
 }
 
@@ -139,20 +139,20 @@ unsafe extern "C" fn key_event(
     guarded("an event", || {
         // SAFETY: the server hands a text.
         let event = unsafe { std::ffi::CStr::from_ptr(event) }.to_bytes();
-        let place = Place { ctx, name };
-        let at = |db| (db, place.bytes().into());
+        let key_ref = KeyRef { ctx, name };
+        let at = |db| (db, key_ref.bytes().into());
         let is_one_of = |events: &[&[u8]]| events.contains(&event);
         if is_one_of(&[b"rename_from", b"move_from"]) {
-            return LEAVING.set(Some(at(place.db())));
+            return LEAVING.set(Some(at(key_ref.db())));
         }
         if !is_one_of(&[b"rename_to", b"move_to", b"copy_to", b"restore"]) {
             return;
         }
         let is_database_known = tells_databases() || is_one_of(&[b"rename_to", b"restore"]);
-        let db = if is_database_known { place.db() } else { ANY };
+        let db = if is_database_known { key_ref.db() } else { ANY };
         for db in databases(ctx, db) {
-            Place::with(ctx, db, place.bytes(), |place| {
-                if let Ok(mut key) = Key::open_unasked(place) {
+            KeyRef::with(ctx, db, key_ref.bytes(), |key_ref| {
+                if let Ok(mut key) = Key::open_unasked(key_ref) {
                     key.arrived();
                 }
             });

@@ -8,8 +8,8 @@ use redis_module::raw;
 
 use super::error::Error;
 use super::hints::{AT_ONCE, horizon};
+use super::key_ref::{KeyRef, entropy};
 use super::listening::{is_deaf, listen};
-use super::place::{Place, entropy};
 use super::value::{ProcessNotes, Value, pool_type};
 use super::{clock, info, timer, waits};
 use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, Request, STEP};
@@ -38,7 +38,7 @@ impl<'a> Needed<'a> {
 
 /// An open key. Nothing else opens the same key meanwhile: a command has one key and runs alone.
 pub struct Key<'a> {
-    place: Place,
+    key_ref: KeyRef,
     raw: *mut raw::RedisModuleKey,
     /// Null where the key is missing. Never one that is poisoned: of such a key there is no `Key`.
     value: *mut Value,
@@ -49,8 +49,8 @@ pub struct Key<'a> {
 
 impl Key<'_> {
     #[inline(always)]
-    pub(super) fn open(place: Place, mode: u32) -> Result<Self, Error> {
-        let raw = Key::open_raw(place, mode);
+    pub(super) fn open(key_ref: KeyRef, mode: u32) -> Result<Self, Error> {
+        let raw = Key::open_raw(key_ref, mode);
         let value = if api!(RedisModule_ModuleTypeGetType(raw)) == pool_type() {
             let value: *mut Value = api!(RedisModule_ModuleTypeGetValue(raw)).cast();
             // SAFETY: values of this type are made by `set` or `datatype`, from a `Box<Value>`.
@@ -65,9 +65,9 @@ impl Key<'_> {
         };
         // Made here and not before: to fill it in later costs each command ten moves.
         match value {
-            Ok(value) => Ok(Key::of(place, raw, value)),
+            Ok(value) => Ok(Key::of(key_ref, raw, value)),
             Err(error) => {
-                drop(Key::of(place, raw, ptr::null_mut()));
+                drop(Key::of(key_ref, raw, ptr::null_mut()));
                 Err(error)
             }
         }
@@ -75,22 +75,22 @@ impl Key<'_> {
 
     /// Opens it to look, or to note something that is no part of the pool, where no client asked for it: from 7.2 on the server
     /// counts and announces no access.
-    pub(super) fn open_unasked(place: Place) -> Result<Self, Error> {
+    pub(super) fn open_unasked(key_ref: KeyRef) -> Result<Self, Error> {
         let unseen = raw::REDISMODULE_OPEN_KEY_NOTOUCH
             | raw::REDISMODULE_OPEN_KEY_NONOTIFY
             | raw::REDISMODULE_OPEN_KEY_NOSTATS;
-        Key::open(place, raw::REDISMODULE_READ | unseen)
+        Key::open(key_ref, raw::REDISMODULE_READ | unseen)
     }
 
     /// Opens it to look.
-    pub(super) fn open_to_read(place: Place) -> Result<Self, Error> {
-        Key::open(place, raw::REDISMODULE_READ)
+    pub(super) fn open_to_read(key_ref: KeyRef) -> Result<Self, Error> {
+        Key::open(key_ref, raw::REDISMODULE_READ)
     }
 
     /// Opens it to change what is there.
     #[inline(always)]
-    pub(super) fn open_to_write(place: Place) -> Result<Self, Error> {
-        Key::open(place, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE)
+    pub(super) fn open_to_write(key_ref: KeyRef) -> Result<Self, Error> {
+        Key::open(key_ref, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE)
     }
 
     /// The pool, to look at it.
@@ -131,7 +131,7 @@ impl Key<'_> {
         if self.pool().is_some_and(Pool::is_void) {
             api!(RedisModule_DeleteKey(self.raw));
             self.value = ptr::null_mut();
-            self.place.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"del");
+            self.key_ref.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"del");
         }
     }
 
@@ -145,40 +145,40 @@ impl Key<'_> {
 
     /// Brings the pool's clock up to the time; says whether it moved.
     pub(super) fn move_clock(&mut self) -> bool {
-        let place = self.place;
+        let key_ref = self.key_ref;
         let Some((pool, local)) = self.parts().filter(|_| !clock::is_manual()) else {
             return false;
         };
-        let time = time(pool, local, place).filter(|time| time / STEP > pool.clock() / STEP);
-        let Some(time) = time.filter(|_| !place.must_obey()) else {
+        let time = time(pool, local, key_ref).filter(|time| time / STEP > pool.clock() / STEP);
+        let Some(time) = time.filter(|_| !key_ref.must_obey()) else {
             return false;
         };
         pool.tick(time);
-        place.replicate(c"LB.TICK", &[time.to_string().as_bytes()]);
-        place.touched();
+        key_ref.replicate(c"LB.TICK", &[time.to_string().as_bytes()]);
+        key_ref.touched();
         true
     }
 
     /// Whether a client may not set the pool's clock to that, because it is not so late yet.
     pub fn is_ahead_of_time(&mut self, clock: Millis) -> bool {
-        let place = self.place;
+        let key_ref = self.key_ref;
         let Some((pool, local)) = self.parts().filter(|_| !clock::is_manual()) else {
             return false;
         };
         clock > pool.clock()
-            && !place.must_obey()
-            && time(pool, local, place).is_none_or(|time| clock > time)
+            && !key_ref.must_obey()
+            && time(pool, local, key_ref).is_none_or(|time| clock > time)
     }
 
     /// A hint led here, for that time: to what the pool's clock is to be moved because something is due. Not so far that more than so
     /// many leases end at once, if that can be helped.
     pub(super) fn look(&mut self, hint: Millis, is_primary: bool, most: usize) -> Option<Millis> {
-        let place = self.place;
+        let key_ref = self.key_ref;
         let (pool, local) = self.parts()?;
         let is_the_one = hint == AT_ONCE || local.as_ref().is_none_or(|l| l.is_hinted(hint));
         let is_of_use = is_the_one && pool.due().is_some();
         let time = match is_of_use && is_primary {
-            true => time(pool, local, place).and_then(|time| pool.due_by(time, most)),
+            true => time(pool, local, key_ref).and_then(|time| pool.due_by(time, most)),
             false => None,
         };
         // It is out of the list, also where nothing is due any more: what is due later needs another.
@@ -212,10 +212,10 @@ impl Key<'_> {
         let clock = pool.clock();
         let (ahead, hint) = local.as_ref().map_or((0, None), |l| (l.ahead, l.hint));
         let at = due.saturating_sub(ahead);
-        if waits::is_any_at(self.place) {
+        if waits::is_any_at(self.key_ref) {
             // A clock moves in steps.
             let next_step = (clock + 1).next_multiple_of(STEP);
-            timer::wake(self.place.ctx, at.max(next_step.saturating_sub(ahead)));
+            timer::wake(self.key_ref.ctx, at.max(next_step.saturating_sub(ahead)));
         }
         if hint.is_none_or(|hint| at < hint) || is_deaf() {
             self.hint_at(at.min(horizon(clock::now())));
@@ -223,11 +223,11 @@ impl Key<'_> {
     }
 
     fn hint_at(&mut self, time: Millis) {
-        let place = self.place;
+        let key_ref = self.key_ref;
         if let Some((_, local)) = self.parts() {
             local.get_or_insert_default().hint = Some(time);
-            listen(place.ctx);
-            timer::remember(time, place.db(), place.bytes());
+            listen(key_ref.ctx);
+            timer::remember(time, key_ref.db(), key_ref.bytes());
         }
     }
 
@@ -251,13 +251,13 @@ impl Key<'_> {
 
     #[cold]
     fn seed(&mut self) {
-        let place = self.place;
+        let key_ref = self.key_ref;
         if let Some(pool) = self.pool_mut()
-            && !place.must_obey()
+            && !key_ref.must_obey()
         {
             let seed = entropy();
             pool.seed(seed);
-            place.replicate(c"LB.SEED", &[seed.to_string().as_bytes()]);
+            key_ref.replicate(c"LB.SEED", &[seed.to_string().as_bytes()]);
         }
     }
 
@@ -265,12 +265,12 @@ impl Key<'_> {
     /// client, may have granted leases of it. So what this one grants next is of another; save on a server for tests, where the
     /// ids of leases are as foreseeable as its time.
     pub fn open_epoch(&mut self, epoch: u64) -> bool {
-        let place = self.place;
+        let key_ref = self.key_ref;
         let Some((pool, local)) = self.parts() else {
             return false;
         };
         pool.open_epoch(epoch);
-        let is_kept = clock::is_manual() && !place.must_obey();
+        let is_kept = clock::is_manual() && !key_ref.must_obey();
         if let Some(local) = local.as_mut().filter(|_| !is_kept) {
             local.term = 0;
         }
@@ -278,22 +278,22 @@ impl Key<'_> {
     }
 
     fn open_epoch_if_needed(&mut self, exclude: &[&[u8]]) {
-        let place = self.place;
+        let key_ref = self.key_ref;
         if let Some((pool, local)) = self.parts().filter(|(pool, _)| pool.has_eligible(exclude)) {
             let local = local.get_or_insert_default();
-            if local.term != clock::term() && !place.must_obey() {
+            if local.term != clock::term() && !key_ref.must_obey() {
                 let epoch = entropy();
                 pool.open_epoch(epoch);
                 local.term = clock::term();
-                place.replicate(c"LB.EPOCH", &[epoch.to_string().as_bytes()]);
+                key_ref.replicate(c"LB.EPOCH", &[epoch.to_string().as_bytes()]);
             }
         }
     }
 
     // What the rest of this room needs
 
-    pub(super) fn place(&self) -> Place {
-        self.place
+    pub(super) fn key_ref(&self) -> KeyRef {
+        self.key_ref
     }
 
     /// A panic came while the pool was lent: nothing of it is used any more.
@@ -307,9 +307,9 @@ impl Key<'_> {
     }
 
     /// Opens it to put a value there, whatever is there.
-    pub(super) fn open_to_replace(place: Place) -> Self {
-        let raw = Key::open_raw(place, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE);
-        Key::of(place, raw, ptr::null_mut())
+    pub(super) fn open_to_replace(key_ref: KeyRef) -> Self {
+        let raw = Key::open_raw(key_ref, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE);
+        Key::of(key_ref, raw, ptr::null_mut())
     }
 
     /// Whether nothing at all is there.
@@ -327,14 +327,18 @@ impl Key<'_> {
     }
 
     #[inline(always)]
-    fn open_raw(place: Place, mode: u32) -> *mut raw::RedisModuleKey {
-        api!(RedisModule_OpenKey(place.ctx, place.name, mode as c_int))
+    fn open_raw(key_ref: KeyRef, mode: u32) -> *mut raw::RedisModuleKey {
+        api!(RedisModule_OpenKey(
+            key_ref.ctx,
+            key_ref.name,
+            mode as c_int
+        ))
     }
 
     #[inline(always)]
-    fn of(place: Place, raw: *mut raw::RedisModuleKey, value: *mut Value) -> Self {
+    fn of(key_ref: KeyRef, raw: *mut raw::RedisModuleKey, value: *mut Value) -> Self {
         Key {
-            place,
+            key_ref,
             raw,
             value,
             is_lent: false,
@@ -354,14 +358,14 @@ impl Key<'_> {
 
 /// What time it is for that pool. Its clock never stands still: where it is ahead of the server's, it runs on from there.
 /// Only the latest time that a clock can show is the end of it. Nothing where the stream says what time it is.
-fn time(pool: &Pool, local: &mut Option<Box<ProcessNotes>>, place: Place) -> Option<Millis> {
+fn time(pool: &Pool, local: &mut Option<Box<ProcessNotes>>, key_ref: KeyRef) -> Option<Millis> {
     let now = clock::now();
     let ahead = local.as_ref().map_or(0, |local| local.ahead);
     let time = (now + ahead).min(CLOCK_MAX);
     if time >= pool.clock() {
         return Some(time);
     }
-    if place.must_obey() {
+    if key_ref.must_obey() {
         return None;
     }
     local.get_or_insert_default().ahead = pool.clock() - now;

@@ -6,7 +6,7 @@ use redis_module::raw;
 
 use super::guard::{guarded, log};
 use super::register::Entry;
-use super::{clock, datatype, events, info, place, register};
+use super::{clock, datatype, events, info, key_ref, register};
 
 /// The server answers this for any function that it exports to modules.
 const VALKEY: &std::ffi::CStr = c"ValkeyModule_Alloc";
@@ -32,7 +32,7 @@ pub unsafe fn on_load(
         return raw::REDISMODULE_ERR as c_int;
     }
     // SAFETY: the server hands argc strings.
-    let arguments = (0..argc as usize).map(|at| unsafe { place::bytes(*argv.add(at)) });
+    let arguments = (0..argc as usize).map(|at| unsafe { key_ref::bytes(*argv.add(at)) });
     let arguments: Vec<&[u8]> = arguments.collect();
     match guarded("loading", || load(ctx, &arguments, commands)) {
         Some(Ok(())) => raw::REDISMODULE_OK as c_int,

@@ -11,7 +11,7 @@ use std::os::raw::c_char;
 
 use redis_module::raw;
 
-use super::place::{Answer, has_flag};
+use super::key_ref::{Answer, has_flag};
 
 type Ctx = *mut raw::RedisModuleCtx;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use redis_module::raw;
 
 use super::grants::{Grants, Move};
-use super::place::Place;
+use super::key_ref::KeyRef;
 use super::queue::{Asked, At, Queues};
 
 /// A client that is held by the server until it is told to answer it.
@@ -53,13 +53,13 @@ pub fn is_any() -> bool {
 }
 
 /// Whether anybody waits for what is at that key, or for the key.
-pub fn is_any_at(place: Place) -> bool {
-    is_any() && with(|waits| waits.queues.is_any_at(&at(place)))
+pub fn is_any_at(key_ref: KeyRef) -> bool {
+    is_any() && with(|waits| waits.queues.is_any_at(&at(key_ref)))
 }
 
 /// The key as the queues name it.
-pub fn at(place: Place) -> At {
-    (place.db(), place.bytes().into())
+pub fn at(key_ref: KeyRef) -> At {
+    (key_ref.db(), key_ref.bytes().into())
 }
 
 /// Runs with all waits. Nothing that it does may call the server, which may call back.

@@ -10,24 +10,24 @@ use super::hints::ANY;
 /// A key of the database that the context has selected. It lives as long as the context and the name do, which is
 /// as long as the server is in one callback.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct KeyRef {
     pub(super) ctx: *mut raw::RedisModuleCtx,
     pub(super) name: *mut raw::RedisModuleString,
 }
 
-impl Place {
-    /// Runs with the place of that name in that database; not at all where there is no such database.
+impl KeyRef {
+    /// Runs `run` with the key of that name in database `db`. Does nothing where that database does not exist.
     pub(super) fn with<T>(
         ctx: *mut raw::RedisModuleCtx,
         db: c_int,
         name: &[u8],
-        run: impl FnOnce(Place) -> T,
+        run: impl FnOnce(KeyRef) -> T,
     ) -> Option<T> {
         if api!(RedisModule_SelectDb(ctx, db)) != raw::REDISMODULE_OK as c_int {
             return None;
         }
         let name = Text::of(ctx, name);
-        Some(run(Place { ctx, name: name.0 }))
+        Some(run(KeyRef { ctx, name: name.0 }))
     }
 
     /// The database.
