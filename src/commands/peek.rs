@@ -1,6 +1,6 @@
 //! LB.PEEK: what the next picks would be.
 
-use super::arguments::{Wanted, wanted};
+use super::arguments::{PickWords, pick_words};
 use crate::lb::{Picked, Pool};
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
@@ -25,22 +25,22 @@ impl Command for Peek {
         ],
     };
 
-    type Order<'a> = Wanted<'a>;
+    type Order<'a> = PickWords<'a>;
 
-    fn read(call: &Call) -> Result<Wanted<'_>, Error> {
-        let wanted = wanted(call.args(2))?;
-        if wanted.request.terms.is_some() || wanted.block.is_some() {
+    fn read(call: &Call) -> Result<PickWords<'_>, Error> {
+        let words = pick_words(call.args(2))?;
+        if words.request.terms.is_some() || words.block.is_some() {
             return Err(Error::peek_takes_nothing());
         }
-        match wanted.request.algorithm.is_some_and(|a| a.is_by_chance()) {
+        match words.request.algorithm.is_some_and(|a| a.is_by_chance()) {
             true => Err(Error::by_chance()),
-            false => Ok(wanted),
+            false => Ok(words),
         }
     }
 
-    fn check(wanted: &Wanted, key: &mut Key) -> Result<(), Error> {
+    fn check(words: &PickWords, key: &mut Key) -> Result<(), Error> {
         let policy = key.pool().map(|pool| pool.policy());
-        match wanted
+        match words
             .request
             .algorithm
             .or(policy)
@@ -51,15 +51,15 @@ impl Command for Peek {
         }
     }
 
-    fn run(wanted: Wanted, key: &mut Key, call: &Call) -> Effect {
+    fn run(words: PickWords, key: &mut Key, call: &Call) -> Effect {
         // The core looks ahead by picking and taking back, for which it needs the pool itself.
         let mut none = Pool::new();
         let pool = key.pool_mut().unwrap_or(&mut none);
         let picked = Picked {
-            slots: pool.peek(&wanted.request).unwrap_or_default(),
+            slots: pool.peek(&words.request).unwrap_or_default(),
             lease: None,
         };
-        call.reply().picked(pool, &picked, wanted.is_array);
+        call.reply().picked(pool, &picked, words.is_array);
         Effect::None
     }
 }

@@ -40,7 +40,11 @@ fn arrows() -> BTreeMap<Module, BTreeSet<Module>> {
 fn collect(folder: &Path, module: &mut Module, files: &mut BTreeMap<Module, PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder of src/") {
         let path = entry.expect("an entry of it").path();
-        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let name = path
+            .file_stem()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
         if path.is_dir() {
             module.push(name);
             collect(&path, module, files);
@@ -101,7 +105,8 @@ fn with(module: &[String], name: &str) -> Module {
 fn is_test(attributes: &[Attribute]) -> bool {
     let is_test = |a: &Attribute| {
         a.path().is_ident("cfg")
-            && a.parse_args::<syn::Ident>().is_ok_and(|condition| condition == "test")
+            && a.parse_args::<syn::Ident>()
+                .is_ok_and(|condition| condition == "test")
     };
     attributes.iter().any(is_test)
 }
@@ -137,12 +142,18 @@ fn floor(module: &Module) -> usize {
     let Some(room) = module.first() else {
         return usize::MAX;
     };
-    let floor = ROOMS.iter().position(|rooms| rooms.contains(&room.as_str()));
+    let floor = ROOMS
+        .iter()
+        .position(|rooms| rooms.contains(&room.as_str()));
     let floor = floor.unwrap_or_else(|| panic!("{room} is no room of src/lib.rs"));
     let inner = module.get(1).filter(|_| room == "lb");
     let inner = inner.and_then(|name| ROOMS_OF_THE_CORE.iter().position(|r| r == name));
     // The front door of a room is the farthest out in it.
-    let inner = if module.len() == 1 { 99 } else { inner.map_or(0, |inner| inner + 1) };
+    let inner = if module.len() == 1 {
+        99
+    } else {
+        inner.map_or(0, |inner| inner + 1)
+    };
     100 * floor + inner
 }
 
@@ -153,7 +164,11 @@ fn no_room_knows_of_those_farther_out() {
     for (from, to) in &arrows {
         for to in to {
             let (from, to) = (shown(from), (shown(to), floor(from), floor(to)));
-            assert!(to.1 >= to.2, "{from} imports {}, which is farther out", to.0);
+            assert!(
+                to.1 >= to.2,
+                "{from} imports {}, which is farther out",
+                to.0
+            );
         }
     }
 }
