@@ -1,4 +1,4 @@
-//! A key, open for as long as somebody looks at it.
+//! An open key, and the pool at it.
 
 use std::marker::PhantomData;
 use std::os::raw::c_int;
@@ -14,19 +14,19 @@ use super::value::{ProcessNotes, Value, pool_type};
 use super::{clock, info, timer, waits};
 use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, Request, STEP};
 
-/// What a pick needs before it is made.
+/// The properties of a pick that decide what the pool needs first: a seed, an epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct Needed<'a> {
-    /// By which algorithm; by the pool's policy where none is named.
+    /// The algorithm; `None` means the pool's policy.
     pub algorithm: Option<Algorithm>,
-    /// The backends that are passed over.
+    /// The backends that must not be picked.
     pub exclude: &'a [&'a [u8]],
-    /// Whether each pick is granted a lease.
+    /// Whether each pick gets a lease.
     pub is_leasing: bool,
 }
 
 impl<'a> Needed<'a> {
-    /// What that request needs.
+    /// The properties of this request.
     pub fn by(request: &'a Request) -> Needed<'a> {
         Needed {
             algorithm: request.algorithm,
@@ -36,13 +36,13 @@ impl<'a> Needed<'a> {
     }
 }
 
-/// An open key. Nothing else opens the same key meanwhile: a command has one key and runs alone.
+/// An open key. Nothing else opens the same key meanwhile, because a command has one key and runs alone.
 pub struct Key<'a> {
     key_ref: KeyRef,
     raw: *mut raw::RedisModuleKey,
-    /// Null where the key is missing. Never one that is poisoned: of such a key there is no `Key`.
+    /// Null if the key is missing. It is never a poisoned value: opening such a key fails.
     value: *mut Value,
-    /// Whether a panic from now on can leave the pool half-changed.
+    /// Whether the pool was lent as `&mut`, so that a panic can leave it half-changed.
     is_lent: bool,
     call: PhantomData<&'a ()>,
 }
@@ -53,7 +53,7 @@ impl Key<'_> {
         let raw = Key::open_raw(key_ref, mode);
         let value = if api!(RedisModule_ModuleTypeGetType(raw)) == pool_type() {
             let value: *mut Value = api!(RedisModule_ModuleTypeGetValue(raw)).cast();
-            // SAFETY: values of this type are made by `set` or `datatype`, from a `Box<Value>`.
+            // SAFETY: `set` and `datatype` make every value of this type, from a `Box<Value>`.
             match unsafe { &*value } {
                 Value::Pool(..) => Ok(value),
                 Value::Poisoned => Err(Error::poisoned()),
@@ -63,7 +63,7 @@ impl Key<'_> {
         } else {
             Err(Error::wrong_type())
         };
-        // Made here and not before: to fill it in later costs each command ten moves.
+        // The `Key` is made here and not before: filling it in later costs each command ten moves.
         match value {
             Ok(value) => Ok(Key::of(key_ref, raw, value)),
             Err(error) => {
@@ -73,8 +73,8 @@ impl Key<'_> {
         }
     }
 
-    /// Opens it to look, or to note something that is no part of the pool, where no client asked for it: from 7.2 on the server
-    /// counts and announces no access.
+    /// Opens it when no client asked for it, to read the pool or to change its [`ProcessNotes`]. From 7.2 on the server neither
+    /// counts nor announces such an access.
     pub(super) fn open_unasked(key_ref: KeyRef) -> Result<Self, Error> {
         let unseen = raw::REDISMODULE_OPEN_KEY_NOTOUCH
             | raw::REDISMODULE_OPEN_KEY_NONOTIFY
@@ -82,20 +82,20 @@ impl Key<'_> {
         Key::open(key_ref, raw::REDISMODULE_READ | unseen)
     }
 
-    /// Opens it to look.
+    /// Opens it for reading.
     pub(super) fn open_to_read(key_ref: KeyRef) -> Result<Self, Error> {
         Key::open(key_ref, raw::REDISMODULE_READ)
     }
 
-    /// Opens it to change what is there.
+    /// Opens it for writing.
     #[inline(always)]
     pub(super) fn open_to_write(key_ref: KeyRef) -> Result<Self, Error> {
         Key::open(key_ref, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE)
     }
 
-    /// The pool, to look at it.
+    /// The pool, for reading.
     pub fn pool(&self) -> Option<&Pool> {
-        // SAFETY: the value lives as long as the key is open, and is lent as `&mut` only through `&mut self`.
+        // SAFETY: the value lives while the key is open, and is lent as `&mut` only through `&mut self`.
         unsafe { self.value.as_ref() }.map(|value| match value {
             Value::Pool(pool, _) => pool,
             // SAFETY: so says the field.
@@ -103,7 +103,7 @@ impl Key<'_> {
         })
     }
 
-    /// The pool, to change it.
+    /// The pool, for writing.
     pub fn pool_mut(&mut self) -> Option<&mut Pool> {
         self.parts().map(|(pool, _)| pool)
     }
@@ -118,7 +118,7 @@ impl Key<'_> {
         })
     }
 
-    /// The pool, to change it; a new one where the key is missing.
+    /// The pool, for writing. Creates a pool if the key is missing.
     pub fn pool_or_new(&mut self) -> &mut Pool {
         if self.value.is_null() {
             self.set(Value::pool(Pool::new()));
@@ -143,7 +143,7 @@ impl Key<'_> {
         self.pool().is_some_and(Pool::is_timed)
     }
 
-    /// Brings the pool's clock up to the time; says whether it moved.
+    /// Moves the pool's clock to the present, and replicates that as LB.TICK. Returns whether the clock moved.
     pub(super) fn move_clock(&mut self) -> bool {
         let key_ref = self.key_ref;
         let Some((pool, local)) = self.parts().filter(|_| !clock::is_manual()) else {
@@ -159,7 +159,7 @@ impl Key<'_> {
         true
     }
 
-    /// Whether a client may not set the pool's clock to that, because it is not so late yet.
+    /// Whether `clock` is later than the present time of the pool, so that a client must not set the pool's clock to it.
     pub fn is_ahead_of_time(&mut self, clock: Millis) -> bool {
         let key_ref = self.key_ref;
         let Some((pool, local)) = self.parts().filter(|_| !clock::is_manual()) else {
@@ -170,8 +170,9 @@ impl Key<'_> {
             && time(pool, local, key_ref).is_none_or(|time| clock > time)
     }
 
-    /// A hint led here, for that time: to what the pool's clock is to be moved because something is due. Not so far that more than so
-    /// many leases end at once, if that can be helped.
+    /// Follows a hint to this key. Returns the time to which to move the pool's clock, if something is due. That time is chosen so
+    /// that the tick ends at most `most` leases, unless more have the same deadline. On a replica nothing is returned, and a
+    /// new hint is added.
     pub(super) fn look(&mut self, hint: Millis, is_primary: bool, most: usize) -> Option<Millis> {
         let key_ref = self.key_ref;
         let (pool, local) = self.parts()?;
@@ -181,11 +182,11 @@ impl Key<'_> {
             true => time(pool, local, key_ref).and_then(|time| pool.due_by(time, most)),
             false => None,
         };
-        // It is out of the list, also where nothing is due any more: what is due later needs another.
+        // The hint is out of the list, even if nothing is due any more. Anything that is due later needs a new hint.
         if let Some(local) = local.as_mut().filter(|_| is_the_one) {
             local.hint = None;
         }
-        // Where nothing is to be done now, the next hint is noted when the key is closed.
+        // If there is nothing to do now, closing the key adds the next hint.
         self.is_lent = is_of_use && is_primary && time.is_none();
         if is_of_use && !is_primary {
             self.hint_at(horizon(clock::now()));
@@ -193,14 +194,14 @@ impl Key<'_> {
         time
     }
 
-    /// The pool has come to this key in another way than by a command of ours.
+    /// Notes that the pool has come to this key without a command of ours: no hint leads to it yet.
     pub(super) fn arrived(&mut self) {
         if let Some((_, Some(local))) = self.parts() {
             local.hint = None;
         }
     }
 
-    /// Sees to it that there is a hint for what is due next.
+    /// Makes sure that a hint exists for the next time at which something is due in the pool.
     #[cold]
     fn hint(&mut self) {
         let Some((pool, local)) = self.parts() else {
@@ -231,10 +232,10 @@ impl Key<'_> {
         }
     }
 
-    // Chance and epochs, of which the primary decides and which it puts into the stream
+    // Seeds and epochs: the primary chooses them and replicates them
 
-    /// Sees to what such a pick will need: the first pick by chance in a pool's life a seed, and the first lease after anything
-    /// that may have doubled the pool an epoch.
+    /// Prepares the pool for a pick. The first pick by chance in a pool's life needs a seed. The first lease after an event that
+    /// may have duplicated the pool needs an epoch.
     #[inline(always)]
     pub(super) fn prepare(&mut self, needed: &Needed) {
         let Some(pool) = self.pool() else {
@@ -261,9 +262,9 @@ impl Key<'_> {
         }
     }
 
-    /// Opens that epoch, as a command says; false where there is no pool. It is not this process's own: another process, or a
-    /// client, may have granted leases of it. So what this one grants next is of another; save on a server for tests, where the
-    /// ids of leases are as foreseeable as its time.
+    /// Opens the epoch that a command names; false if there is no pool. This epoch is not the process's own: another process, or a
+    /// client, may have granted leases in it. So this process opens another epoch before its next lease. Except where clocks
+    /// are manual, for tests: there the ids of leases must be foreseeable, so the epoch is kept.
     pub fn open_epoch(&mut self, epoch: u64) -> bool {
         let key_ref = self.key_ref;
         let Some((pool, local)) = self.parts() else {
@@ -290,34 +291,34 @@ impl Key<'_> {
         }
     }
 
-    // What the rest of this room needs
+    // For the rest of this room
 
     pub(super) fn key_ref(&self) -> KeyRef {
         self.key_ref
     }
 
-    /// A panic came while the pool was lent: nothing of it is used any more.
+    /// Poisons the pool, after a panic while it was lent. Nothing of it is used any more.
     #[cold]
     pub(super) fn poison(&mut self) {
-        // What is there is forgotten, not dropped: dropping what is half-changed may panic again.
-        // SAFETY: the value lives as long as the key is open, and is looked at no more through this one.
+        // The old value is forgotten, not dropped: dropping a half-changed pool may panic again.
+        // SAFETY: the value lives while the key is open, and this `Key` does not use it again.
         unsafe { self.value.write(Value::Poisoned) };
         self.value = ptr::null_mut();
         info::POISONED.count();
     }
 
-    /// Opens it to put a value there, whatever is there.
+    /// Opens it to replace its value, whatever its type.
     pub(super) fn open_to_replace(key_ref: KeyRef) -> Self {
         let raw = Key::open_raw(key_ref, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE);
         Key::of(key_ref, raw, ptr::null_mut())
     }
 
-    /// Whether nothing at all is there.
+    /// Whether the key is missing.
     pub fn is_missing(&self) -> bool {
         api!(RedisModule_KeyType(self.raw)) == raw::REDISMODULE_KEYTYPE_EMPTY as c_int
     }
 
-    /// Puts that value there, in place of anything.
+    /// Replaces the value at the key by this one.
     pub fn replace(&mut self, value: Value) {
         self.is_lent = matches!(value, Value::Pool(..));
         self.set(value);
@@ -356,8 +357,9 @@ impl Key<'_> {
     }
 }
 
-/// What time it is for that pool. Its clock never stands still: where it is ahead of the server's, it runs on from there.
-/// Only the latest time that a clock can show is the end of it. Nothing where the stream says what time it is.
+/// The present time of a pool. A pool whose clock is ahead of the server's runs on from its own clock, so its time never
+/// stands still before `CLOCK_MAX`. `None` if its clock is ahead and the running command comes from the stream: then the
+/// stream sets the time.
 fn time(pool: &Pool, local: &mut Option<Box<ProcessNotes>>, key_ref: KeyRef) -> Option<Millis> {
     let now = clock::now();
     let ahead = local.as_ref().map_or(0, |local| local.ahead);
