@@ -3,8 +3,8 @@
 //! The map of the house, from the inside out. No room knows of those farther out.
 //!
 //! - [`lb`]: a pool of backends as a deterministic state machine in plain Rust. It knows nothing of Redis.
-//! - [`server`]: the room with `unsafe`, which lends the pool at a key to a command and the commands to the server.
-//! - [`commands`]: one file a command: what it is called and takes, how it is read, its one call of the core, its reply.
+//! - [`server`]: the only room with `unsafe`. It registers the commands with the server and lends each command the pool at its key.
+//! - [`commands`]: one file for each command: its name and arguments, its parser, its one call of the core, its reply.
 
 pub mod commands;
 pub mod lb;
@@ -14,7 +14,7 @@ use server::{Entry, entry};
 
 server::module!(COMMANDS);
 
-/// The commands of the module, in the order in which they are listed to users.
+/// The commands of the module, in the order in which users see them listed.
 const COMMANDS: &[Entry] = &[
     entry::<commands::Add>(),
     entry::<commands::Set>(),

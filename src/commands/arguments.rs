@@ -121,7 +121,7 @@ impl<'a, W: Words<'a>> Options<W> {
 }
 
 /// What stands behind the key in LB.PICK and LB.PEEK.
-pub struct Wanted<'a> {
+pub struct PickWords<'a> {
     /// What to pick.
     pub request: Request<'a>,
     /// Whether COUNT was given, so that an array is answered.
@@ -130,9 +130,9 @@ pub struct Wanted<'a> {
     pub block: Option<Millis>,
 }
 
-impl Wanted<'_> {
+impl PickWords<'_> {
     /// The same as words, but without BLOCK.
-    pub fn words(&self) -> Vec<Vec<u8>> {
+    pub fn to_words(&self) -> Vec<Vec<u8>> {
         let request = &self.request;
         let mut words: Vec<Vec<u8>> = vec![];
         words.extend(request.algorithm.map(|a| a.name().into()));
@@ -157,7 +157,7 @@ impl Wanted<'_> {
 }
 
 /// Reads what stands behind the key in LB.PICK and LB.PEEK.
-pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
+pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> {
     let algorithm = args.clone().next().and_then(Algorithm::by_name);
     if algorithm.is_some() {
         args.next();
@@ -208,7 +208,7 @@ pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
     if holder.is_some() && lease.is_none() {
         return Err(Error::owner_alone());
     }
-    Ok(Wanted {
+    Ok(PickWords {
         is_array: count.is_some(),
         request: Request {
             algorithm,

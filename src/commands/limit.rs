@@ -34,19 +34,19 @@ impl Command for Limit {
         ],
     };
 
-    type Order<'a> = Wanted<'a>;
+    type Order<'a> = LimitWords<'a>;
 
-    fn read(call: &Call) -> Result<Wanted<'_>, Error> {
-        let wanted = wanted(call)?;
-        match !wanted.only_frees() && call.is_out_of_memory() {
+    fn read(call: &Call) -> Result<LimitWords<'_>, Error> {
+        let words = limit_words(call)?;
+        match !words.only_frees() && call.is_out_of_memory() {
             true => Err(Error::out_of_memory()),
-            false => Ok(wanted),
+            false => Ok(words),
         }
     }
 
-    fn access(wanted: &Wanted) -> Access {
-        match wanted.limits {
-            _ if wanted.only_asks() => Access::Look,
+    fn access(words: &LimitWords) -> Access {
+        match words.limits {
+            _ if words.only_asks() => Access::Look,
             // A bucket begins to fill now. (A key that is missing here is missing on replicas too, where LB.TICK would find nothing:
             // a new pool's clock begins with the next command.)
             Limits {
@@ -57,16 +57,16 @@ impl Command for Limit {
         }
     }
 
-    fn check(wanted: &Wanted, key: &mut Key) -> Result<(), Error> {
-        if wanted.only_asks() {
+    fn check(words: &LimitWords, key: &mut Key) -> Result<(), Error> {
+        if words.only_asks() {
             return Ok(());
         }
-        if let Some(backend) = wanted.backend
+        if let Some(backend) = words.backend
             && key.pool().is_none_or(|pool| pool.slot(backend).is_none())
         {
             return Err(Error::no_backend(backend));
         }
-        if let (Some(pool), Some(tier)) = (key.pool(), wanted.limits.tier)
+        if let (Some(pool), Some(tier)) = (key.pool(), words.limits.tier)
             && !pool.has_room_for_tier(tier)
         {
             return Err(Error::new(format!(
@@ -76,9 +76,9 @@ impl Command for Limit {
         Ok(())
     }
 
-    fn run(wanted: Wanted, key: &mut Key, call: &Call) -> Effect {
-        let Wanted { backend, limits } = &wanted;
-        if wanted.only_asks() {
+    fn run(words: LimitWords, key: &mut Key, call: &Call) -> Effect {
+        let LimitWords { backend, limits } = &words;
+        if words.only_asks() {
             answer(call.reply(), key.pool(), *backend);
             return Effect::None;
         }
@@ -90,12 +90,12 @@ impl Command for Limit {
 }
 
 /// What to limit, and how.
-pub struct Wanted<'a> {
+pub struct LimitWords<'a> {
     backend: Option<&'a [u8]>,
     limits: Limits,
 }
 
-impl Wanted<'_> {
+impl LimitWords<'_> {
     /// Whether it sets nothing.
     fn only_asks(&self) -> bool {
         self.limits == Limits::default()
@@ -107,7 +107,7 @@ impl Wanted<'_> {
     }
 }
 
-fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
+fn limit_words<'a>(call: &'a Call) -> Result<LimitWords<'a>, Error> {
     let (mut backend, mut limits, mut burst) = (None, Limits::default(), None);
     let mut options = Options::of(call.args(2));
     while let Some(word) = options.keyword() {
@@ -161,7 +161,7 @@ fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
             "ERR TIER needs BACKEND: the pool as a whole is of no tier".into(),
         ));
     }
-    Ok(Wanted { backend, limits })
+    Ok(LimitWords { backend, limits })
 }
 
 /// A map of what is set.

@@ -20,8 +20,8 @@ use super::grants::Granted;
 use super::guard::guarded;
 use super::info::PICKS;
 use super::key::{Key, Needed};
+use super::key_ref::{KeyRef, databases};
 use super::listening::{is_deaf, listen};
-use super::place::{Place, databases};
 use super::queue::{Asked, At, Leasing};
 use super::reply::Reply;
 use super::timer;
@@ -69,9 +69,15 @@ fn leave(client: Client) -> Option<Waiter> {
 }
 
 /// Lets the client of a command wait, so long at most; 0 = without end. `words` are the request as it goes into the stream.
-pub fn wait(place: Place, request: &Request, words: Vec<Vec<u8>>, is_array: bool, millis: Millis) {
+pub fn wait(
+    key_ref: KeyRef,
+    request: &Request,
+    words: Vec<Vec<u8>>,
+    is_array: bool,
+    millis: Millis,
+) {
     let client = api!(RedisModule_BlockClient(
-        place.ctx,
+        key_ref.ctx,
         Some(answer),
         Some(unblocked),
         Some(free),
@@ -81,10 +87,10 @@ pub fn wait(place: Place, request: &Request, words: Vec<Vec<u8>>, is_array: bool
         client,
         Some(disconnected)
     ));
-    listen(place.ctx);
+    listen(key_ref.ctx);
     let timer = (millis > 0).then(|| {
         api!(RedisModule_CreateTimer(
-            place.ctx,
+            key_ref.ctx,
             millis as i64,
             Some(time_out),
             client.cast()
@@ -98,7 +104,7 @@ pub fn wait(place: Place, request: &Request, words: Vec<Vec<u8>>, is_array: bool
         is_array,
         timer,
     };
-    waits::with(|waits| waits.queues.add(at(place), client, &asked, waiter));
+    waits::with(|waits| waits.queues.add(at(key_ref), client, &asked, waiter));
 }
 
 fn end(client: Client, outcome: Outcome) {
@@ -111,9 +117,9 @@ pub fn serve(key: &mut Key) {
     if !waits::is_any() {
         return;
     }
-    let place = key.place();
-    let at = at(place);
-    let leasing = || match place.is_out_of_memory() {
+    let key_ref = key.key_ref();
+    let at = at(key_ref);
+    let leasing = || match key_ref.is_out_of_memory() {
         true => Leasing::Refused,
         false => Leasing::Granted,
     };
@@ -122,10 +128,10 @@ pub fn serve(key: &mut Key) {
             let first = waits.queues.first(&at, pool, leasing)?;
             Some(first.client)
         });
-        let Some(first) = first.filter(|_| !place.must_obey()) else {
+        let Some(first) = first.filter(|_| !key_ref.must_obey()) else {
             return;
         };
-        if let Some(waiter) = remove(place.ctx, first)
+        if let Some(waiter) = remove(key_ref.ctx, first)
             && guarded("a pick for who waits", || give(key, &at, &waiter)).is_none()
         {
             key.poison();
@@ -155,8 +161,8 @@ fn give(key: &mut Key, at: &At, waiter: &Waiter) {
         is_delivered: false,
     };
     let words: Vec<&[u8]> = waiter.words.iter().map(|word| &**word).collect();
-    key.place().replicate(c"LB.PICK", &words);
-    key.place().touched();
+    key.key_ref().replicate(c"LB.PICK", &words);
+    key.key_ref().touched();
     end(waiter.client, given);
 }
 
@@ -179,7 +185,7 @@ pub fn look(ctx: Ctx, until: Instant) -> bool {
 /// On a primary that refuses writes, where nobody can be served: ends the waits for keys that are another node's.
 pub fn send_away_whose_key_moved(ctx: Ctx) {
     for at in next_in_turn() {
-        if let Some(moved) = Place::with(ctx, at.0, &at.1, Place::moved).flatten() {
+        if let Some(moved) = KeyRef::with(ctx, at.0, &at.1, KeyRef::moved).flatten() {
             send_away(ctx, &at, &moved);
         }
     }
@@ -188,8 +194,8 @@ pub fn send_away_whose_key_moved(ctx: Ctx) {
 fn end_what_reached_nobody(ctx: Ctx) {
     for ((db, name), id) in waits::with(|waits| waits.grants.take_to_end()) {
         for db in databases(ctx, db) {
-            Place::with(ctx, db, &name, |place| {
-                place.command(c"LB.DONE", &id.to_string())
+            KeyRef::with(ctx, db, &name, |key_ref| {
+                key_ref.command(c"LB.DONE", &id.to_string())
             });
         }
     }
@@ -199,11 +205,11 @@ fn end_what_reached_nobody(ctx: Ctx) {
 fn look_at(ctx: Ctx, at: &At) {
     // It changes nothing, and as at every command whoever can be served is served. Not from here: what a timer puts into
     // the stream stands, on 6.2, behind what commands do that it runs.
-    let look = |place: Place| match place.command(c"LB.TICK", "0") {
+    let look = |key_ref: KeyRef| match key_ref.command(c"LB.TICK", "0") {
         true => None,
-        false => place.moved(),
+        false => key_ref.moved(),
     };
-    if let Some(moved) = Place::with(ctx, at.0, &at.1, look).flatten() {
+    if let Some(moved) = KeyRef::with(ctx, at.0, &at.1, look).flatten() {
         send_away(ctx, at, &moved);
     }
 }
@@ -231,11 +237,11 @@ fn look_unheard(ctx: Ctx, until: Instant) -> bool {
         let Some(next) = next else {
             return true;
         };
-        let can_serve = |place: Place| {
-            let key = Key::open_unasked(place).ok()?;
+        let can_serve = |key_ref: KeyRef| {
+            let key = Key::open_unasked(key_ref).ok()?;
             key.pool().filter(|pool| pool.available() > 0).map(|_| ())
         };
-        if Place::with(ctx, next.0, &next.1, can_serve)
+        if KeyRef::with(ctx, next.0, &next.1, can_serve)
             .flatten()
             .is_some()
         {
