@@ -1,4 +1,4 @@
-//! LB.LEASES: what is in flight.
+//! LB.LEASES: lists open leases.
 
 use super::arguments::{self, Options, name};
 use crate::lb::COUNT_MAX;
@@ -11,7 +11,7 @@ impl Command for Leases {
     const SPEC: Spec = Spec {
         name: "LB.LEASES",
         summary: "Lists open leases, the oldest first: id, backend, owner, age and remaining milliseconds.",
-        complexity: "O(N + L log N), with N the number of backends in the pool and L the number of leases listed; those of a backend or an owner: O(L), of both: L all those of the owner",
+        complexity: "O(N + L log N), with N the number of backends in the pool and L the number of leases listed; O(L) with BACKEND or OWNER; with both, L is the number of all leases of the owner",
         since: "0.2.0",
         arity: -2,
         flags: "readonly",
@@ -85,7 +85,7 @@ impl Command for Leases {
     }
 }
 
-/// Which leases to list.
+/// The leases to list.
 pub struct Filter<'a> {
     backend: Option<&'a [u8]>,
     owner: Option<&'a [u8]>,

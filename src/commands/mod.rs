@@ -1,7 +1,7 @@
 //! The commands: one file each.
 //!
-//! Each reads its arguments whole before it changes anything, so that a command that fails has changed nothing; and one
-//! that has changed something cannot fail, on a replica neither.
+//! A command parses all its arguments before it changes anything. So a command that fails has changed nothing, and a command
+//! that has changed something cannot fail. Both hold on a replica too.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! LB.PEEK: what the next picks would be.
+//! LB.PEEK: foresees the next picks.
 
 use super::arguments::{PickWords, pick_words};
 use crate::lb::Picked;
@@ -10,7 +10,7 @@ pub struct Peek;
 impl Command for Peek {
     const SPEC: Spec = Spec {
         name: "LB.PEEK",
-        summary: "Answers what the next LB.PICK would, and changes nothing.",
+        summary: "Returns the reply that the next LB.PICK would give, and changes nothing.",
         complexity: "O(log N) for each pick and each excluded backend, with N the number of backends in the pool",
         since: "0.1.0",
         arity: -2,
@@ -55,7 +55,7 @@ impl Command for Peek {
 
     #[inline(always)]
     fn run(words: PickWords, key: &mut Key, call: &Call) -> Effect {
-        // The core looks ahead by picking and taking back, for which it needs the pool itself.
+        // The core looks ahead by making picks and undoing them. So it needs the pool for writing.
         let picked = key.pool_mut().map(|pool| Picked {
             slots: pool.peek(&words.request).unwrap_or_default(),
             lease: None,

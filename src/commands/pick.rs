@@ -1,4 +1,4 @@
-//! LB.PICK: the main job.
+//! LB.PICK: picks backends, the module's main job.
 
 use super::arguments::{PickWords, pick_words};
 use crate::lb::Algorithm;
@@ -10,7 +10,7 @@ pub struct Pick;
 impl Command for Pick {
     const SPEC: Spec = Spec {
         name: "LB.PICK",
-        summary: "Picks the next backend of a pool, or the next ones.",
+        summary: "Picks the next backend of a pool, or several.",
         complexity: "O(log N) for each pick and each excluded backend, with N the number of backends in the pool; O(1) for rr",
         since: "0.1.0",
         arity: -2,
@@ -34,7 +34,7 @@ impl Command for Pick {
     fn read(call: &Call) -> Result<Order<'_>, Error> {
         match call.argc() {
             2 => Ok(Order::One(None)),
-            // Nearly all that name something name an algorithm alone.
+            // Most picks with arguments have only an algorithm.
             3 if let Some(algorithm) = Algorithm::by_name(call.arg(2)) => {
                 Ok(Order::One(Some(algorithm)))
             }
@@ -81,11 +81,11 @@ impl Command for Pick {
     }
 }
 
-/// What to pick.
+/// The pick to make.
 pub enum Order<'a> {
     /// One backend, by this algorithm or by the policy.
     One(Option<Algorithm>),
-    /// Everything else.
+    /// Any other pick.
     Many(PickWords<'a>),
 }
 

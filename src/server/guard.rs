@@ -55,13 +55,13 @@ pub mod fault {
 
     /// Makes the next run of the callback named `what` panic.
     pub fn arm(what: String) {
-        *ARMED.lock().expect("nobody panics holding it") = Some(what);
+        *ARMED.lock().expect("no panic happens while it is locked") = Some(what);
     }
 
     pub(super) fn strike(what: &str) {
         let struck = ARMED
             .lock()
-            .expect("nobody panics holding it")
+            .expect("no panic happens while it is locked")
             .take_if(|armed| armed == what);
         if struck.is_some() {
             panic!("on purpose, with %s%n in it");
