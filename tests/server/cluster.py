@@ -154,6 +154,16 @@ class Cluster:
             and all(member.roles in good for member in picture if member.port in running)
         )
 
+    def gives_slots_back(self) -> bool:
+        """Whether a replica that once heard its primary not claim a slot may lose it with its keys.
+
+        Redis 7.0.13 to 7.2.1 keep that mark in memory, whatever comes later. When the replica has taken over
+        and the old primary is back, it believes that one's old claim, and nobody has the slot
+        (https://github.com/redis/redis/pull/12564).
+        """
+        binary = self.nodes[0].binary
+        return binary.kind == "redis" and (7, 0, 13) <= binary.version < (7, 2, 2)
+
     def wait_until_up(self) -> None:
         """Wait until it is up; fail with what each running node sees when it is not by then."""
         try:

@@ -540,6 +540,12 @@ class Operator:
         self.cluster.drop(node)
         self.picks_go_on(*self.cluster.primaries())
 
+    def restart_replicas(self) -> None:
+        """They forget what they have heard of slots that were on their way."""
+        for primary in self.cluster.primaries():
+            self.cluster.replica(primary).restart()
+            self.cluster.wait_until_up()
+
     # Losses
 
     def kill(self, victim: Server) -> None:
@@ -862,6 +868,8 @@ def nodes_come_and_go(operator, weight: float) -> None:
         joined = operator.join(weight)
     with operator.strictly("it leaves"):
         operator.leave(joined)
+    if operator.cluster.gives_slots_back():
+        operator.restart_replicas()
 
 
 def it_dies_and_is_back(operator, victim: Server) -> None:
