@@ -48,8 +48,8 @@ WEB = [
 WAITERS = [*itertools.islice(itertools.cycle(WEB), 50), *["LB.PICK rated BLOCK 0"] * 12]
 REFUSED_WITHIN_SECONDS = 10.0  # a lag of 2 s, counted in whole seconds and once a second
 STOPPED_SECONDS = 3.2  # longer than the lag that is allowed
-SERVED_WITHIN_SECONDS = 0.2
 HEARD_WITHIN_SECONDS = 0.1  # by a client here, of what it was granted
+SERVED_WITHIN_MS = 200
 
 
 @dataclass
@@ -349,8 +349,17 @@ def assert_served_again(scene: Scene, crowd: Crowd, brings_back: Iterator[None])
     before = time.monotonic()
     next(brings_back, None)
     eventually(lambda: scene.write() == "taken", pause=0.002)
-    accepted = time.monotonic()
-    served = lambda key: [grant.start for grant in crowd.since(before) if grant.key == key]  # noqa: E731
-    for key in "web", "rated":
-        eventually(lambda key=key: served(key))
-        assert min(served(key)) - accepted < SERVED_WITHIN_SECONDS
+    accepted_ms = 1000 * time.time()
+    # A busy machine does not let the server go on at once. It is asked all the time how long that may be.
+    answered, excused = time.monotonic(), 0.0
+    for _ in waiting(10, pause=0.001):
+        scene.ask("PING")
+        excused, answered = max(excused, time.monotonic() - answered), time.monotonic()
+        if {grant.key for grant in crowd.since(before)} == {"web", "rated"}:
+            break
+    else:
+        raise AssertionError("nobody is served")
+    # By the pool's clock, because on such a machine clients hear of it late.
+    ages = [lease[lease.index(b"age") + 1] for lease in scene.ask("LB.LEASES web")]
+    [[*_, clock]] = scene.state("web")
+    assert clock - max(ages) - accepted_ms < SERVED_WITHIN_MS + 1000 * excused
