@@ -1,4 +1,4 @@
-//! LB.ADD: members come, or get another weight.
+//! LB.ADD: adds backends, or changes their weights.
 
 use super::arguments::{name, pairs};
 use crate::lb::{Added, BACKENDS_MAX};
@@ -10,7 +10,7 @@ pub struct Add;
 impl Command for Add {
     const SPEC: Spec = Spec {
         name: "LB.ADD",
-        summary: "Adds backends to a pool, or gives those that are there the weight. Creates the pool if there is none.",
+        summary: "Adds backends to a pool. A backend that is there already gets the given weight. Creates the pool if there is none.",
         complexity: "O(log N) for each backend, with N the number of backends in the pool",
         since: "0.1.0",
         arity: -3,
@@ -30,7 +30,7 @@ impl Command for Add {
 
     fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
         let args = call.args(2);
-        // One backend alone keeps the weight that it has.
+        // If one backend is given without a weight and is in the pool already, it keeps its weight.
         match args.len() {
             1 => args.map(|backend| Ok((name(backend)?, None))).collect(),
             n if n % 2 == 1 => Err(Error::odd_pairs()),

@@ -1,4 +1,4 @@
-//! How the arguments that several commands share are read.
+//! Parsers of the arguments that several commands share.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -9,12 +9,12 @@ use crate::lb::{
 };
 use crate::server::Error;
 
-/// Arguments of a command, of which some were taken already.
+/// The arguments of a command that are not parsed yet.
 pub trait Words<'a>: ExactSizeIterator<Item = &'a [u8]> + Clone {}
 
 impl<'a, W: ExactSizeIterator<Item = &'a [u8]> + Clone> Words<'a> for W {}
 
-/// The name of a backend.
+/// Parses the name of a backend.
 pub fn name(bytes: &[u8]) -> Result<&[u8], Error> {
     match (1..=NAME_MAX).contains(&bytes.len()) {
         true => Ok(bytes),
@@ -22,17 +22,17 @@ pub fn name(bytes: &[u8]) -> Result<&[u8], Error> {
     }
 }
 
-/// The names of backends.
+/// Parses names of backends.
 pub fn names<'a>(args: impl Words<'a>) -> Result<Vec<&'a [u8]>, Error> {
     args.map(name).collect()
 }
 
-/// A weight, of this backend.
+/// Parses the weight of this backend.
 pub fn weight(backend: &[u8], bytes: &[u8]) -> Result<u16, Error> {
     integer(bytes).ok_or_else(|| Error::weight(backend, bytes))
 }
 
-/// `backend weight` pairs. Of a backend that is named twice the last one counts.
+/// Parses `backend weight` pairs. If a backend is named twice, its last pair counts.
 pub fn pairs<'a>(mut args: impl Words<'a>) -> Result<Vec<(&'a [u8], u16)>, Error> {
     let mut pairs = Vec::with_capacity(args.len() / 2);
     while let Some(backend) = args.next() {
@@ -49,12 +49,12 @@ pub fn pairs<'a>(mut args: impl Words<'a>) -> Result<Vec<(&'a [u8], u16)>, Error
     Ok(pairs)
 }
 
-/// An algorithm, by its name.
+/// Parses the name of an algorithm.
 pub fn algorithm(word: &[u8]) -> Result<Algorithm, Error> {
     Algorithm::by_name(word).ok_or_else(|| Error::not_one_of("algorithm", word, &algorithm_names()))
 }
 
-/// The name of who holds a lease.
+/// Parses the name of a lease's owner.
 pub fn owner(bytes: &[u8]) -> Result<&[u8], Error> {
     match (1..=NAME_MAX).contains(&bytes.len()) {
         true => Ok(bytes),
@@ -62,12 +62,12 @@ pub fn owner(bytes: &[u8]) -> Result<&[u8], Error> {
     }
 }
 
-/// The id of a lease; one that no lease can have is none that is open.
+/// Parses the id of a lease. Text that cannot be an id is not an error: no open lease has it.
 pub fn lease(bytes: &[u8]) -> Option<LeaseId> {
     LeaseId::parse(bytes)
 }
 
-/// A span of time.
+/// Parses a span of time.
 pub fn millis(what: &str, bytes: &[u8]) -> Result<Millis, Error> {
     number(what, bytes, 1..=SPAN_MAX)
 }
@@ -78,31 +78,31 @@ fn number(what: &str, bytes: &[u8], range: RangeInclusive<u64>) -> Result<u64, E
         .ok_or_else(|| Error::number(what, bytes, range))
 }
 
-/// Keywords with what belongs to each.
+/// A parser of keywords and their values.
 pub struct Options<W>(W);
 
 impl<'a, W: Words<'a>> Options<W> {
-    /// All these words.
+    /// A parser of these words.
     pub fn of(words: W) -> Options<W> {
         Options(words)
     }
 
-    /// The next word, which should be a keyword.
+    /// The next word. It should be a keyword.
     pub fn keyword(&mut self) -> Option<&'a [u8]> {
         self.0.next()
     }
 
-    /// What stands behind the keyword.
+    /// The value behind the keyword.
     pub fn value(&mut self, keyword: &str) -> Result<&'a [u8], Error> {
         self.0.next().ok_or_else(|| Error::no_value(keyword))
     }
 
-    /// The number that stands behind the keyword.
+    /// The number behind the keyword.
     pub fn number(&mut self, keyword: &str, range: RangeInclusive<u64>) -> Result<u64, Error> {
         number(keyword, self.value(keyword)?, range)
     }
 
-    /// The names behind EXCLUDE, after their number.
+    /// The number behind EXCLUDE, and the names that follow it.
     fn excluded(&mut self) -> Result<Vec<&'a [u8]>, Error> {
         let word = self.value("EXCLUDE")?;
         let range = 1..=EXCLUDE_MAX as u64;
@@ -120,19 +120,19 @@ impl<'a, W: Words<'a>> Options<W> {
     }
 }
 
-/// What stands behind the key in LB.PICK and LB.PEEK.
-pub struct Wanted<'a> {
-    /// What to pick.
+/// The arguments behind the key in LB.PICK and LB.PEEK.
+pub struct PickWords<'a> {
+    /// The pick.
     pub request: Request<'a>,
-    /// Whether COUNT was given, so that an array is answered.
+    /// Whether COUNT was given, so that the reply is an array.
     pub is_array: bool,
-    /// How long to wait until there is something to pick; 0 = without end.
+    /// The longest wait for a backend, if BLOCK was given; 0 = no limit.
     pub block: Option<Millis>,
 }
 
-impl Wanted<'_> {
-    /// The same as words, but without BLOCK.
-    pub fn words(&self) -> Vec<Vec<u8>> {
+impl PickWords<'_> {
+    /// The same arguments as words, but without BLOCK.
+    pub fn to_words(&self) -> Vec<Vec<u8>> {
         let request = &self.request;
         let mut words: Vec<Vec<u8>> = vec![];
         words.extend(request.algorithm.map(|a| a.name().into()));
@@ -156,8 +156,8 @@ impl Wanted<'_> {
     }
 }
 
-/// Reads what stands behind the key in LB.PICK and LB.PEEK.
-pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
+/// Parses the arguments behind the key in LB.PICK and LB.PEEK.
+pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> {
     let algorithm = args.clone().next().and_then(Algorithm::by_name);
     if algorithm.is_some() {
         args.next();
@@ -208,7 +208,7 @@ pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
     if holder.is_some() && lease.is_none() {
         return Err(Error::owner_alone());
     }
-    Ok(Wanted {
+    Ok(PickWords {
         is_array: count.is_some(),
         request: Request {
             algorithm,
@@ -224,7 +224,7 @@ pub fn wanted<'a>(mut args: impl Words<'a>) -> Result<Wanted<'a>, Error> {
     })
 }
 
-/// A whole number as Redis reads them: digits alone, no sign but a minus, no zeros before them.
+/// Parses a whole number by Redis's rules: only digits, with no sign but a minus and no leading zeros.
 pub fn integer<N: std::str::FromStr>(bytes: &[u8]) -> Option<N> {
     let is_plain = matches!(bytes, [b'0'] | [b'-', b'1'..=b'9', ..] | [b'1'..=b'9', ..]);
     let text = is_plain.then(|| std::str::from_utf8(bytes).ok())??;

@@ -1,4 +1,4 @@
-//! LB.CARD: how many are in the pool.
+//! LB.CARD: the number of backends.
 
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
@@ -8,7 +8,7 @@ pub struct Card;
 impl Command for Card {
     const SPEC: Spec = Spec {
         name: "LB.CARD",
-        summary: "Answers the number of backends in a pool.",
+        summary: "Returns the number of backends in a pool.",
         complexity: "O(1)",
         since: "0.1.0",
         arity: 2,

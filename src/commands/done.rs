@@ -1,4 +1,4 @@
-//! LB.DONE: what was in flight has come to its end.
+//! LB.DONE: ends a lease, because its request has ended.
 
 use super::arguments::{Options, lease};
 use crate::lb::{LeaseId, Report};
@@ -10,7 +10,7 @@ pub struct Done;
 impl Command for Done {
     const SPEC: Spec = Spec {
         name: "LB.DONE",
-        summary: "Ends a lease, and tells how it went.",
+        summary: "Ends a lease, and reports the outcome and the latency of its request.",
         complexity: "O(log N + log L), with N the number of backends in the pool and L the number of open leases",
         since: "0.2.0",
         arity: -3,
@@ -73,5 +73,5 @@ fn report(call: &Call) -> Result<Report, Error> {
     })
 }
 
-/// The longest latency, in microseconds: 34 years are 2^50.
+/// The longest latency, in microseconds: more than 35 years.
 const LATENCY_MAX: u64 = 1 << 50;

@@ -1,4 +1,4 @@
-//! LB.EPOCH: the primary's own command, by which no two leases ever have the same id.
+//! LB.EPOCH: a primary replicates this command, so that no two leases ever have the same id.
 
 use super::arguments::integer;
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec};

@@ -1,4 +1,4 @@
-//! LB.FAULT: a panic on purpose, for the tests of the guards. Only in builds with the feature `faults`.
+//! LB.FAULT: a panic on purpose, for the tests of the guards. It exists only in builds with the feature `faults`.
 
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec, arm_fault};
 
@@ -8,7 +8,7 @@ pub struct Fault;
 impl Command for Fault {
     const SPEC: Spec = Spec {
         name: "LB.FAULT",
-        summary: "Panics half-way through a change of the pool, or the next time that the server asks for `what`.",
+        summary: "Panics in the middle of a change of the pool, or makes the next run of the command or callback `what` panic.",
         complexity: "O(1)",
         since: "0.1.0",
         arity: -2,

@@ -1,4 +1,4 @@
-//! LB.INFO: the pool as a whole.
+//! LB.INFO: describes the pool as a whole.
 
 use super::limit::standing;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
@@ -9,7 +9,7 @@ pub struct Info;
 impl Command for Info {
     const SPEC: Spec = Spec {
         name: "LB.INFO",
-        summary: "Describes a pool: how many backends, how many of them available, weights, policy, picks, leases, limits of the pool as a whole (0 = none) and tokens left, clock, bytes.",
+        summary: "Describes a pool: number of backends, number of available backends, weights, policy, picks, leases, limits of the pool as a whole (0 = no limit), remaining tokens, clock and bytes.",
         complexity: "O(1)",
         since: "0.1.0",
         arity: 2,

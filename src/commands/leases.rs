@@ -1,4 +1,4 @@
-//! LB.LEASES: what is in flight.
+//! LB.LEASES: lists open leases.
 
 use super::arguments::{self, Options, name};
 use crate::lb::COUNT_MAX;
@@ -11,7 +11,7 @@ impl Command for Leases {
     const SPEC: Spec = Spec {
         name: "LB.LEASES",
         summary: "Lists open leases, the oldest first: id, backend, owner, age and remaining milliseconds.",
-        complexity: "O(N + L log N), with N the number of backends in the pool and L the number of leases listed; those of a backend or an owner: O(L), of both: L all those of the owner",
+        complexity: "O(N + L log N), with N the number of backends in the pool and L the number of leases listed; O(L) with BACKEND or OWNER; with both, L is the number of all leases of the owner",
         since: "0.2.0",
         arity: -2,
         flags: "readonly",
@@ -24,18 +24,18 @@ impl Command for Leases {
         ],
     };
 
-    type Order<'a> = Wanted<'a>;
+    type Order<'a> = Filter<'a>;
 
-    fn read(call: &Call) -> Result<Wanted<'_>, Error> {
+    fn read(call: &Call) -> Result<Filter<'_>, Error> {
         let (mut backend, mut owner, mut count) = (None, None, None);
         let mut options = Options::of(call.args(2));
         while let Some(word) = options.keyword() {
             let is_repeated = if word.eq_ignore_ascii_case(b"BACKEND") {
-                let wanted = name(options.value("BACKEND")?)?;
-                backend.replace(wanted).is_some()
+                let named = name(options.value("BACKEND")?)?;
+                backend.replace(named).is_some()
             } else if word.eq_ignore_ascii_case(b"OWNER") {
-                let wanted = arguments::owner(options.value("OWNER")?)?;
-                owner.replace(wanted).is_some()
+                let named = arguments::owner(options.value("OWNER")?)?;
+                owner.replace(named).is_some()
             } else if word.eq_ignore_ascii_case(b"COUNT") {
                 let most = options.number("COUNT", 1..=COUNT_MAX as u64)?;
                 count.replace(most).is_some()
@@ -47,22 +47,22 @@ impl Command for Leases {
                 return Err(Error::repeated(word));
             }
         }
-        Ok(Wanted {
+        Ok(Filter {
             backend,
             owner,
             most: count.map_or(usize::MAX, |count| count as usize),
         })
     }
 
-    fn run(wanted: Wanted, key: &mut Key, call: &Call) -> Effect {
+    fn run(filter: Filter, key: &mut Key, call: &Call) -> Effect {
         let reply = call.reply();
         let Some(pool) = key.pool() else {
             reply.array(0);
             return Effect::None;
         };
-        let leases = match wanted.backend.map(|backend| pool.slot(backend)) {
+        let leases = match filter.backend.map(|backend| pool.slot(backend)) {
             Some(None) => Vec::new(),
-            slot => pool.list_leases(slot.flatten(), wanted.owner, wanted.most),
+            slot => pool.list_leases(slot.flatten(), filter.owner, filter.most),
         };
         reply.array(leases.len());
         for lease in leases {
@@ -85,8 +85,8 @@ impl Command for Leases {
     }
 }
 
-/// Which leases to list.
-pub struct Wanted<'a> {
+/// The leases to list.
+pub struct Filter<'a> {
     backend: Option<&'a [u8]>,
     owner: Option<&'a [u8]>,
     most: usize,

@@ -1,4 +1,4 @@
-//! LB.LIMIT: how much a backend, or the pool, may be given.
+//! LB.LIMIT: limits the leases and picks of a backend, or of the pool.
 
 use super::arguments::{Options, name};
 use crate::lb::{LEASES_MAX, Limits, Pool, RATE_MAX, Rate, SPAN_MAX, Slot, TIERS_MAX};
@@ -10,11 +10,11 @@ pub struct Limit;
 impl Command for Limit {
     const SPEC: Spec = Spec {
         name: "LB.LIMIT",
-        summary: "Limits a backend, or the pool as a whole: MAX leases at once, RATE picks in a time, for both of which 0 = no limit; or answers what is set.",
-        complexity: "O(log N), with N the number of backends in the pool; O(N) for a TIER that no eligible backend is of",
+        summary: "Limits a backend, or the pool as a whole: MAX leases at once, RATE picks in a time (0 = no limit), TIER of a backend. Without a limit it returns the present limits.",
+        complexity: "O(log N), with N the number of backends in the pool; O(N) for a TIER that no eligible backend has",
         since: "0.2.0",
         arity: -2,
-        // Not deny-oom: to look, or to take a limit away, takes no memory.
+        // Not deny-oom: to read limits, or to remove one, takes no memory.
         flags: "write",
         key: "RW access update",
         args: &[
@@ -34,21 +34,21 @@ impl Command for Limit {
         ],
     };
 
-    type Order<'a> = Wanted<'a>;
+    type Order<'a> = LimitWords<'a>;
 
-    fn read(call: &Call) -> Result<Wanted<'_>, Error> {
-        let wanted = wanted(call)?;
-        match !wanted.only_frees() && call.is_out_of_memory() {
+    fn read(call: &Call) -> Result<LimitWords<'_>, Error> {
+        let words = limit_words(call)?;
+        match !words.only_frees() && call.is_out_of_memory() {
             true => Err(Error::out_of_memory()),
-            false => Ok(wanted),
+            false => Ok(words),
         }
     }
 
-    fn access(wanted: &Wanted) -> Access {
-        match wanted.limits {
-            _ if wanted.only_asks() => Access::Look,
-            // A bucket begins to fill now. (A key that is missing here is missing on replicas too, where LB.TICK would find nothing:
-            // a new pool's clock begins with the next command.)
+    fn access(words: &LimitWords) -> Access {
+        match words.limits {
+            _ if words.only_asks() => Access::Look,
+            // A token bucket begins to fill now. (A key that is missing here is missing on replicas too, and there LB.TICK would find
+            // no pool. So the clock of a new pool begins with the next command.)
             Limits {
                 rate: Some(Some(_)),
                 ..
@@ -57,16 +57,16 @@ impl Command for Limit {
         }
     }
 
-    fn check(wanted: &Wanted, key: &mut Key) -> Result<(), Error> {
-        if wanted.only_asks() {
+    fn check(words: &LimitWords, key: &mut Key) -> Result<(), Error> {
+        if words.only_asks() {
             return Ok(());
         }
-        if let Some(backend) = wanted.backend
+        if let Some(backend) = words.backend
             && key.pool().is_none_or(|pool| pool.slot(backend).is_none())
         {
             return Err(Error::no_backend(backend));
         }
-        if let (Some(pool), Some(tier)) = (key.pool(), wanted.limits.tier)
+        if let (Some(pool), Some(tier)) = (key.pool(), words.limits.tier)
             && !pool.has_room_for_tier(tier)
         {
             return Err(Error::new(format!(
@@ -76,9 +76,9 @@ impl Command for Limit {
         Ok(())
     }
 
-    fn run(wanted: Wanted, key: &mut Key, call: &Call) -> Effect {
-        let Wanted { backend, limits } = &wanted;
-        if wanted.only_asks() {
+    fn run(words: LimitWords, key: &mut Key, call: &Call) -> Effect {
+        let LimitWords { backend, limits } = &words;
+        if words.only_asks() {
             answer(call.reply(), key.pool(), *backend);
             return Effect::None;
         }
@@ -89,13 +89,13 @@ impl Command for Limit {
     }
 }
 
-/// What to limit, and how.
-pub struct Wanted<'a> {
+/// The arguments behind the key in LB.LIMIT.
+pub struct LimitWords<'a> {
     backend: Option<&'a [u8]>,
     limits: Limits,
 }
 
-impl Wanted<'_> {
+impl LimitWords<'_> {
     /// Whether it sets nothing.
     fn only_asks(&self) -> bool {
         self.limits == Limits::default()
@@ -107,7 +107,7 @@ impl Wanted<'_> {
     }
 }
 
-fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
+fn limit_words<'a>(call: &'a Call) -> Result<LimitWords<'a>, Error> {
     let (mut backend, mut limits, mut burst) = (None, Limits::default(), None);
     let mut options = Options::of(call.args(2));
     while let Some(word) = options.keyword() {
@@ -119,7 +119,7 @@ fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
             limits.max.replace(max as u32).is_some()
         } else if word.eq_ignore_ascii_case(b"RATE") {
             let picks = options.number("RATE", 0..=RATE_MAX)?;
-            // `RATE 0` is no limit, in whatever time.
+            // `RATE 0` means no limit, whatever the time.
             let least = u64::from(picks > 0);
             let millis = options.number("the time of RATE", least..=SPAN_MAX)?;
             let burst = 1;
@@ -151,20 +151,20 @@ fn wanted<'a>(call: &'a Call) -> Result<Wanted<'a>, Error> {
         (Some(burst), Some(Some(rate))) => rate.burst = burst,
         (Some(_), _) => {
             return Err(Error::new(
-                "ERR BURST needs RATE: it is how many of its picks can come at once".into(),
+                "ERR BURST needs RATE: it is the number of its picks that can come at once".into(),
             ));
         }
         (None, _) => {}
     }
     if limits.tier.is_some() && backend.is_none() {
         return Err(Error::new(
-            "ERR TIER needs BACKEND: the pool as a whole is of no tier".into(),
+            "ERR TIER needs BACKEND: the pool as a whole has no tier".into(),
         ));
     }
-    Ok(Wanted { backend, limits })
+    Ok(LimitWords { backend, limits })
 }
 
-/// A map of what is set.
+/// Replies with a map of the limits that are set.
 fn answer(reply: Reply, pool: Option<&Pool>, backend: Option<&[u8]>) {
     let slot = backend.map(|name| pool.and_then(|pool| pool.slot(name)));
     if slot == Some(None) {
@@ -181,7 +181,7 @@ fn answer(reply: Reply, pool: Option<&Pool>, backend: Option<&[u8]>) {
     }
 }
 
-/// What a backend and the pool as a whole have alike.
+/// The limits that a backend and the pool as a whole both can have.
 fn fields(limits: &Limits) -> [(&'static str, Option<u64>); 4] {
     let rate = limits.rate.flatten();
     [
@@ -192,8 +192,8 @@ fn fields(limits: &Limits) -> [(&'static str, Option<u64>); 4] {
     ]
 }
 
-/// The limits of the backend in that slot, or of the pool as a whole, with the tokens that are left. There is always each of
-/// them: 0 where nothing is set.
+/// The limits of the backend in that slot, or of the pool as a whole, and the remaining tokens. Every field is present; it is 0
+/// if the limit is not set.
 pub(super) fn standing(pool: &Pool, slot: Option<Slot>) -> [(&'static str, u64); 5] {
     let [max, rate, millis, burst] = fields(&pool.limits(slot));
     [max, rate, millis, burst, ("tokens", pool.tokens(slot))]

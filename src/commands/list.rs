@@ -1,4 +1,4 @@
-//! LB.LIST: who is in the pool.
+//! LB.LIST: the names of the backends.
 
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 

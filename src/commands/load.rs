@@ -1,4 +1,4 @@
-//! LB.LOAD: a whole pool at once; what an AOF rewrite writes.
+//! LB.LOAD: loads a whole pool. An AOF rewrite writes this command.
 
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec, Value};
 
@@ -8,7 +8,7 @@ pub struct Load;
 impl Command for Load {
     const SPEC: Spec = Spec {
         name: "LB.LOAD",
-        summary: "Puts a saved pool at a key, as RESTORE does. It is what an AOF rewrite writes.",
+        summary: "Puts a saved pool at a key, as RESTORE does. An AOF rewrite writes this command.",
         complexity: "O(N log N), with N the number of backends in the payload",
         since: "0.1.0",
         arity: -3,
@@ -39,7 +39,7 @@ impl Command for Load {
         Access::Timeless
     }
 
-    /// Whatever is there can be replaced.
+    /// A value of any type can be replaced.
     fn open(call: &Call, _: Access) -> Result<Key<'_>, Error> {
         Ok(call.key_to_replace())
     }
@@ -58,7 +58,7 @@ impl Command for Load {
     }
 }
 
-/// Whether the pool may take the place of what is there.
+/// Whether the pool may replace the value at the key.
 pub enum Replace {
     /// It may not.
     No,

@@ -1,7 +1,7 @@
 //! The commands: one file each.
 //!
-//! Each reads its arguments whole before it changes anything, so that a command that fails has changed nothing; and one
-//! that has changed something cannot fail, on a replica neither.
+//! A command parses all its arguments before it changes anything. So a command that fails has changed nothing, and a command
+//! that has changed something cannot fail. Both hold on a replica too.
 
 #![forbid(unsafe_code)]
 
@@ -32,27 +32,32 @@ mod tick;
 mod weight;
 mod when;
 
-pub use add::Add;
-pub use card::Card;
-pub use done::Done;
-pub use epoch::Epoch;
-#[cfg(feature = "faults")]
-pub use fault::Fault;
-pub use info::Info;
-pub use leases::Leases;
-pub use limit::Limit;
-pub use list::List;
-pub use load::Load;
-pub use peek::Peek;
-pub use pick::Pick;
-pub use policy::Policy;
-pub use release::Release;
-pub use rem::Rem;
-pub use renew::Renew;
-pub use seed::Seed;
-pub use set::Set;
-pub use state::State;
-pub use stats::Stats;
-pub use tick::Tick;
-pub use weight::Weight;
-pub use when::When;
+use crate::server::{Entry, entry};
+
+/// The commands of the module, in the order in which users see them listed. A line here makes a command known.
+pub(crate) const COMMANDS: &[Entry] = &[
+    entry::<add::Add>(),
+    entry::<set::Set>(),
+    entry::<rem::Rem>(),
+    entry::<weight::Weight>(),
+    entry::<state::State>(),
+    entry::<policy::Policy>(),
+    entry::<list::List>(),
+    entry::<card::Card>(),
+    entry::<pick::Pick>(),
+    entry::<peek::Peek>(),
+    entry::<done::Done>(),
+    entry::<renew::Renew>(),
+    entry::<release::Release>(),
+    entry::<leases::Leases>(),
+    entry::<limit::Limit>(),
+    entry::<when::When>(),
+    entry::<info::Info>(),
+    entry::<stats::Stats>(),
+    entry::<tick::Tick>(),
+    entry::<seed::Seed>(),
+    entry::<epoch::Epoch>(),
+    entry::<load::Load>(),
+    #[cfg(feature = "faults")]
+    entry::<fault::Fault>(),
+];

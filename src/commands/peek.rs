@@ -1,6 +1,6 @@
-//! LB.PEEK: what the next picks would be.
+//! LB.PEEK: foresees the next picks.
 
-use super::arguments::{Wanted, wanted};
+use super::arguments::{PickWords, pick_words};
 use crate::lb::Picked;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
@@ -10,7 +10,7 @@ pub struct Peek;
 impl Command for Peek {
     const SPEC: Spec = Spec {
         name: "LB.PEEK",
-        summary: "Answers what the next LB.PICK would, and changes nothing.",
+        summary: "Returns the reply that the next LB.PICK would give, and changes nothing.",
         complexity: "O(log N) for each pick and each excluded backend, with N the number of backends in the pool",
         since: "0.1.0",
         arity: -2,
@@ -25,24 +25,24 @@ impl Command for Peek {
         ],
     };
 
-    type Order<'a> = Wanted<'a>;
+    type Order<'a> = PickWords<'a>;
 
     #[inline(always)]
-    fn read(call: &Call) -> Result<Wanted<'_>, Error> {
-        let wanted = wanted(call.args(2))?;
-        if wanted.request.terms.is_some() || wanted.block.is_some() {
+    fn read(call: &Call) -> Result<PickWords<'_>, Error> {
+        let words = pick_words(call.args(2))?;
+        if words.request.terms.is_some() || words.block.is_some() {
             return Err(Error::peek_takes_nothing());
         }
-        match wanted.request.algorithm.is_some_and(|a| a.is_by_chance()) {
+        match words.request.algorithm.is_some_and(|a| a.is_by_chance()) {
             true => Err(Error::by_chance()),
-            false => Ok(wanted),
+            false => Ok(words),
         }
     }
 
     #[inline(always)]
-    fn check(wanted: &Wanted, key: &mut Key) -> Result<(), Error> {
+    fn check(words: &PickWords, key: &mut Key) -> Result<(), Error> {
         let policy = key.pool().map(|pool| pool.policy());
-        match wanted
+        match words
             .request
             .algorithm
             .or(policy)
@@ -54,14 +54,14 @@ impl Command for Peek {
     }
 
     #[inline(always)]
-    fn run(wanted: Wanted, key: &mut Key, call: &Call) -> Effect {
-        // The core looks ahead by picking and taking back, for which it needs the pool itself.
+    fn run(words: PickWords, key: &mut Key, call: &Call) -> Effect {
+        // The core looks ahead by making picks and undoing them. So it needs the pool for writing.
         let picked = key.pool_mut().map(|pool| Picked {
-            slots: pool.peek(&wanted.request).unwrap_or_default(),
+            slots: pool.peek(&words.request).unwrap_or_default(),
             lease: None,
         });
         let picked = picked.unwrap_or_default();
-        call.reply().picked(key.pool(), &picked, wanted.is_array);
+        call.reply().picked(key.pool(), &picked, words.is_array);
         Effect::None
     }
 }

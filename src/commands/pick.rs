@@ -1,6 +1,6 @@
-//! LB.PICK: the main job.
+//! LB.PICK: picks backends, the module's main job.
 
-use super::arguments::{Wanted, wanted};
+use super::arguments::{PickWords, pick_words};
 use crate::lb::Algorithm;
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Needed, Spec};
 
@@ -10,7 +10,7 @@ pub struct Pick;
 impl Command for Pick {
     const SPEC: Spec = Spec {
         name: "LB.PICK",
-        summary: "Picks the next backend of a pool, or the next ones.",
+        summary: "Picks the next backend of a pool, or several.",
         complexity: "O(log N) for each pick and each excluded backend, with N the number of backends in the pool; O(1) for rr",
         since: "0.1.0",
         arity: -2,
@@ -34,11 +34,11 @@ impl Command for Pick {
     fn read(call: &Call) -> Result<Order<'_>, Error> {
         match call.argc() {
             2 => Ok(Order::One(None)),
-            // Nearly all that name something name an algorithm alone.
+            // Most picks with arguments have only an algorithm.
             3 if let Some(algorithm) = Algorithm::by_name(call.arg(2)) => {
                 Ok(Order::One(Some(algorithm)))
             }
-            _ => read_wanted(call),
+            _ => read_words(call),
         }
     }
 
@@ -46,7 +46,7 @@ impl Command for Pick {
     fn access(order: &Order) -> Access {
         match order {
             // A lease begins to run now.
-            Order::Many(wanted) if wanted.request.terms.is_some() => Access::FromNow,
+            Order::Many(words) if words.request.terms.is_some() => Access::FromNow,
             Order::One(_) | Order::Many(_) => Access::Now,
         }
     }
@@ -59,7 +59,7 @@ impl Command for Pick {
                 exclude: &[],
                 is_leasing: false,
             },
-            Order::Many(wanted) => Needed::by(&wanted.request),
+            Order::Many(words) => Needed::by(&words.request),
         })
     }
 
@@ -76,25 +76,25 @@ impl Command for Pick {
                     Effect::None
                 }
             },
-            Order::Many(wanted) => pick_wanted(&wanted, key, call),
+            Order::Many(words) => pick_many(&words, key, call),
         }
     }
 }
 
-/// What to pick.
+/// The pick to make.
 pub enum Order<'a> {
     /// One backend, by this algorithm or by the policy.
     One(Option<Algorithm>),
-    /// All else.
-    Many(Wanted<'a>),
+    /// Any other pick.
+    Many(PickWords<'a>),
 }
 
 #[inline(never)]
-fn read_wanted(call: &Call) -> Result<Order<'_>, Error> {
-    let wanted = wanted(call.args(2))?;
-    let request = &wanted.request;
-    if wanted.block.is_none()
-        && !wanted.is_array
+fn read_words(call: &Call) -> Result<Order<'_>, Error> {
+    let words = pick_words(call.args(2))?;
+    let request = &words.request;
+    if words.block.is_none()
+        && !words.is_array
         && request.exclude.is_empty()
         && request.terms.is_none()
     {
@@ -102,21 +102,21 @@ fn read_wanted(call: &Call) -> Result<Order<'_>, Error> {
     }
     match request.terms.is_some() && call.is_out_of_memory() {
         true => Err(Error::out_of_memory()),
-        false => Ok(Order::Many(wanted)),
+        false => Ok(Order::Many(words)),
     }
 }
 
-fn pick_wanted(wanted: &Wanted, key: &mut Key, call: &Call) -> Effect {
-    let picked = key.pool_mut().map(|pool| pool.picks(&wanted.request));
+fn pick_many(words: &PickWords, key: &mut Key, call: &Call) -> Effect {
+    let picked = key.pool_mut().map(|pool| pool.picks(&words.request));
     let picked = picked.unwrap_or_default();
     if picked.slots.is_empty()
-        && let Some(millis) = wanted.block
+        && let Some(millis) = words.block
         && call.can_wait()
     {
-        call.wait(&wanted.request, wanted.words(), wanted.is_array, millis);
+        call.wait(&words.request, words.to_words(), words.is_array, millis);
         return Effect::None;
     }
-    call.reply().picked(key.pool(), &picked, wanted.is_array);
+    call.reply().picked(key.pool(), &picked, words.is_array);
     match picked.slots.len() {
         0 => Effect::None,
         picks => Effect::Picked(picks),

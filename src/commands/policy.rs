@@ -1,4 +1,4 @@
-//! LB.POLICY: the algorithm of a pick that names none.
+//! LB.POLICY: the algorithm for picks that name none.
 
 use super::arguments::algorithm;
 use crate::lb::Algorithm;
@@ -10,7 +10,7 @@ pub struct Policy;
 impl Command for Policy {
     const SPEC: Spec = Spec {
         name: "LB.POLICY",
-        summary: "Answers or sets the algorithm that LB.PICK uses where it names none. Creates the pool if there is none.",
+        summary: "Returns or sets the algorithm for an LB.PICK that names none. Setting it creates the pool if there is none.",
         complexity: "O(1)",
         since: "0.1.0",
         arity: -2,

@@ -1,4 +1,4 @@
-//! The errors of the commands: what is wrong, and what would be right.
+//! The errors of the commands. Each text names the fault and the remedy.
 
 use std::ops::RangeInclusive;
 
@@ -6,7 +6,7 @@ use crate::lb::{NAME_MAX, WEIGHT_MAX};
 use crate::server::Error;
 
 impl Error {
-    /// Three arguments or five: neither one backend nor pairs.
+    /// LB.ADD with an odd number of words, 3 or more: neither one backend nor pairs.
     #[cold]
     pub fn odd_pairs() -> Error {
         Error::fixed(
@@ -21,31 +21,31 @@ impl Error {
         Error::fixed("ERR not every backend has a weight: give `backend weight` pairs")
     }
 
-    /// DISTINCT says something about several picks.
+    /// DISTINCT without COUNT.
     #[cold]
     pub fn distinct_alone() -> Error {
         Error::fixed("ERR DISTINCT needs COUNT: a single pick repeats none")
     }
 
-    /// OWNER says something about a lease.
+    /// OWNER without LEASE.
     #[cold]
     pub fn owner_alone() -> Error {
         Error::fixed("ERR OWNER needs LEASE: without one nothing is held")
     }
 
-    /// LB.PEEK with what only LB.PICK does.
+    /// LB.PEEK with an option that only LB.PICK has.
     #[cold]
     pub fn peek_takes_nothing() -> Error {
         Error::fixed("ERR LB.PEEK changes nothing: it takes neither LEASE nor BLOCK")
     }
 
-    /// A lease takes memory, and there is none.
+    /// A command that takes memory, on a server that is out of memory.
     #[cold]
     pub fn out_of_memory() -> Error {
         Error::fixed("OOM command not allowed when used memory > 'maxmemory'.")
     }
 
-    /// An algorithm that draws.
+    /// LB.PEEK with an algorithm that picks by chance.
     #[cold]
     pub fn by_chance() -> Error {
         Error::fixed(
@@ -53,13 +53,13 @@ impl Error {
         )
     }
 
-    /// More backends than a pool takes.
+    /// More backends than a pool can have.
     #[cold]
     pub fn pool_full() -> Error {
         Error::fixed("ERR the pool would have more than 16777216 backends")
     }
 
-    /// A name that is none.
+    /// An invalid name of a backend.
     pub fn name(name: &[u8]) -> Error {
         let len = name.len();
         Error::new(format!(
@@ -67,7 +67,7 @@ impl Error {
         ))
     }
 
-    /// The name of an owner that is none.
+    /// An invalid name of an owner.
     pub fn owner(name: &[u8]) -> Error {
         let len = name.len();
         Error::new(format!(
@@ -75,7 +75,7 @@ impl Error {
         ))
     }
 
-    /// A weight that is none.
+    /// An invalid weight.
     pub fn weight(backend: &[u8], weight: &[u8]) -> Error {
         let (backend, weight) = (shown(backend), shown(weight));
         Error::new(format!(
@@ -83,7 +83,7 @@ impl Error {
         ))
     }
 
-    /// A backend that the pool lacks.
+    /// A backend that is not in the pool.
     pub fn no_backend(name: &[u8]) -> Error {
         let name = shown(name);
         Error::new(format!(
@@ -91,7 +91,7 @@ impl Error {
         ))
     }
 
-    /// An argument that is none of those that could stand there.
+    /// An argument that is not one of the valid words.
     pub fn not_one_of(what: &str, word: &[u8], words: &str) -> Error {
         let word = shown(word);
         Error::new(format!("ERR {word} is no {what}: {words}"))
@@ -101,7 +101,7 @@ impl Error {
     pub fn exclude_without_number(word: &[u8], range: RangeInclusive<u64>) -> Error {
         let number = Error::number("EXCLUDE", word, range);
         Error::new(format!(
-            "{}: how many backends follow comes first, as in EXCLUDE 1 a",
+            "{}: the number of backends comes first, as in EXCLUDE 1 a",
             number.message()
         ))
     }
@@ -114,12 +114,12 @@ impl Error {
         ))
     }
 
-    /// A keyword at the end that needs a value.
+    /// A keyword at the end, without its value.
     pub fn no_value(keyword: &str) -> Error {
         Error::new(format!("ERR {keyword} lacks its value"))
     }
 
-    /// A keyword that stood before.
+    /// A keyword that is given twice.
     pub fn repeated(keyword: &[u8]) -> Error {
         let keyword = shown(keyword);
         Error::new(format!("ERR {keyword} is given twice"))
@@ -135,7 +135,7 @@ impl Error {
     }
 }
 
-/// What a client sent, as one can show it: printable, quoted and not too long.
+/// Bytes from a client in a form for an error text: printable, quoted and not too long.
 fn shown(bytes: &[u8]) -> String {
     const MOST: usize = 64;
     let dots = if bytes.len() > MOST { "..." } else { "" };

@@ -1,4 +1,4 @@
-//! LB.RELEASE: all that somebody had in flight is over.
+//! LB.RELEASE: ends all leases of an owner.
 
 use super::arguments;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};

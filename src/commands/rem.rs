@@ -1,4 +1,4 @@
-//! LB.REM: members go.
+//! LB.REM: removes backends.
 
 use super::arguments::names;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};

@@ -1,4 +1,4 @@
-//! LB.RENEW: a lease goes on.
+//! LB.RENEW: moves the deadline of a lease.
 
 use super::arguments::{lease, millis};
 use crate::lb::{LeaseId, Millis};
@@ -10,7 +10,7 @@ pub struct Renew;
 impl Command for Renew {
     const SPEC: Spec = Spec {
         name: "LB.RENEW",
-        summary: "Lets a lease end so many milliseconds from now, later or sooner than it would have.",
+        summary: "Sets the end of a lease to the given number of milliseconds from now, later or sooner than before.",
         complexity: "O(log L), with L the number of open leases",
         since: "0.2.0",
         arity: 4,

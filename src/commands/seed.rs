@@ -1,4 +1,4 @@
-//! LB.SEED: the primary's own command, by which replicas draw as it does.
+//! LB.SEED: a primary replicates this command, so that replicas make the same picks by chance.
 
 use super::arguments::integer;
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec};

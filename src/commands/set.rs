@@ -1,4 +1,4 @@
-//! LB.SET: the members become exactly this list.
+//! LB.SET: replaces the list of backends.
 
 use super::arguments::pairs;
 use crate::lb::BACKENDS_MAX;
@@ -10,7 +10,7 @@ pub struct Set;
 impl Command for Set {
     const SPEC: Spec = Spec {
         name: "LB.SET",
-        summary: "Makes the backends of a pool exactly this list, in one step. Who stays keeps its place, credit and counters.",
+        summary: "Makes the backends of a pool exactly this list, in one step. A backend that stays keeps its place, credit and counters.",
         complexity: "O(N+M), with N the number of backends before and M after",
         since: "0.1.0",
         arity: -4,

@@ -10,7 +10,7 @@ pub struct State;
 impl Command for State {
     const SPEC: Spec = Spec {
         name: "LB.STATE",
-        summary: "Answers the state of a backend, or puts it in service (up) or out of it (drain; down, which ends its leases too).",
+        summary: "Returns the state of a backend, or sets it: up puts it in service, drain takes it out of service, down also ends its leases.",
         complexity: "O(log N), with N the number of backends in the pool",
         since: "0.1.0",
         arity: -3,

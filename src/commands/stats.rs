@@ -1,4 +1,4 @@
-//! LB.STATS: the backends one by one.
+//! LB.STATS: describes the backends one by one.
 
 use super::arguments::name;
 use super::limit::standing;
@@ -11,7 +11,7 @@ pub struct Stats;
 impl Command for Stats {
     const SPEC: Spec = Spec {
         name: "LB.STATS",
-        summary: "Describes each backend of a pool, or one: weight, state, picks, leases and how they ended, limits (0 = none) and tokens left.",
+        summary: "Describes each backend of a pool, or one: weight, state, picks, open leases, numbers of ended leases by outcome, limits (0 = no limit), remaining tokens, tier and mean latency.",
         complexity: "O(N), with N the number of backends in the pool; O(1) for one backend",
         since: "0.1.0",
         arity: -2,

@@ -1,4 +1,4 @@
-//! LB.TICK: the primary's own command, by which all know what time it is in a pool.
+//! LB.TICK: a primary replicates this command, so that all nodes have the same time in a pool.
 
 use super::arguments::integer;
 use crate::lb::{CLOCK_MAX, Millis};
@@ -10,7 +10,7 @@ pub struct Tick;
 impl Command for Tick {
     const SPEC: Spec = Spec {
         name: "LB.TICK",
-        summary: "Moves the clock of a pool forward, to milliseconds since 1970. A primary writes it into the stream before what depends on time.",
+        summary: "Moves the clock of a pool forward, to milliseconds since 1970. A primary writes it into the stream before a change that depends on time.",
         complexity: "O(log N + log L) for each lease that ends, with N the number of backends in the pool and L the number of open leases",
         since: "0.2.0",
         arity: 3,

@@ -1,4 +1,4 @@
-//! LB.WEIGHT: the weight of one backend, or new weights for some.
+//! LB.WEIGHT: returns the weight of a backend, or sets weights.
 
 use super::arguments::{name, pairs};
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec};
@@ -9,7 +9,7 @@ pub struct Weight;
 impl Command for Weight {
     const SPEC: Spec = Spec {
         name: "LB.WEIGHT",
-        summary: "Answers the weight of a backend, or gives backends of a pool new weights.",
+        summary: "Returns the weight of a backend, or sets the weights of backends of a pool.",
         complexity: "O(log N) for each backend, with N the number of backends in the pool",
         since: "0.1.0",
         arity: -3,
@@ -75,9 +75,9 @@ impl Command for Weight {
     }
 }
 
-/// What to do.
+/// The two forms of the command.
 pub enum Order<'a> {
-    /// Answer the weight of this backend.
+    /// Return the weight of this backend.
     Tell(&'a [u8]),
     /// Give each of these its weight.
     Set(Vec<(&'a [u8], u16)>),

@@ -1,4 +1,4 @@
-//! LB.WHEN: why nothing can be picked, and for how long.
+//! LB.WHEN: tells whether a backend can be picked, and if not, why and for how long.
 
 use crate::lb::Availability;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
@@ -9,8 +9,8 @@ pub struct When;
 impl Command for When {
     const SPEC: Spec = Spec {
         name: "LB.WHEN",
-        summary: "Says whether a backend can be picked now; if not, why, and after how many milliseconds a pick finds one, if nobody else takes it first.",
-        complexity: "O(1) where one can be picked; else O(N + L log L), with N the number of backends in the pool and L the number of leases that end before",
+        summary: "Tells whether a backend can be picked now. If not, tells the reason and the milliseconds until a pick finds one, if no other client takes it first.",
+        complexity: "O(1) if a backend can be picked; otherwise O(N + L log L), with N the number of backends in the pool and L the number of leases that end before then",
         since: "0.2.0",
         arity: 2,
         flags: "readonly",

@@ -9,13 +9,13 @@ static ALLOCATOR: Server = Server;
 
 struct Server;
 
-/// What every server's allocator aligns to. Not 16: a server that was built on the C library's malloc puts a length of 8 bytes
-/// before what it gives.
+/// The alignment that every server's allocator guarantees. It is not 16: a server that was built with the C library's malloc
+/// puts a length of 8 bytes before each allocation.
 const ALIGN: usize = 8;
 
-// SAFETY: the functions of the server are those of malloc. Nothing is allocated before they are bound, which is the
-// first thing that `RedisModule_OnLoad` does, so nothing of one allocator is given back to the other. Where there is no
-// server at all (tests of the core link this file too) they are never bound.
+// SAFETY: the server's functions keep the contract of malloc. `RedisModule_OnLoad` binds them before it does anything else.
+// Nothing is allocated before that, so no memory of one allocator is freed by the other. Without a server (tests of the
+// core link this file too) they are never bound.
 unsafe impl GlobalAlloc for Server {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match unsafe { raw::RedisModule_Alloc } {
@@ -52,17 +52,17 @@ unsafe impl GlobalAlloc for Server {
     }
 }
 
-/// How much to ask for, so that a stricter alignment fits in.
+/// The size to allocate, so that a stricter alignment fits in.
 fn with_room(layout: Layout) -> usize {
     layout.size() + layout.align()
 }
 
-/// The first aligned address behind what the server gave, which is noted right before it.
+/// The first aligned address behind `given`, the server's allocation. The word right before that address holds `given`.
 unsafe fn align(given: *mut u8, layout: Layout) -> *mut u8 {
     if given.is_null() {
         return given;
     }
-    // From ALIGN to `align` bytes farther, because `given` is a multiple of ALIGN.
+    // It is from ALIGN to `align` bytes ahead, because `given` is a multiple of ALIGN.
     let ahead = layout.align() - given.addr() % layout.align();
     unsafe {
         let memory = given.add(ahead);
@@ -71,12 +71,12 @@ unsafe fn align(given: *mut u8, layout: Layout) -> *mut u8 {
     }
 }
 
-/// What the server gave where [`align`] moved it.
+/// The server's allocation that [`align`] turned into `memory`.
 unsafe fn given(memory: *mut u8) -> *mut u8 {
     unsafe { memory.cast::<*mut u8>().sub(1).read() }
 }
 
-/// The server's realloc would move the bytes without their alignment.
+/// Moves an allocation by hand: the server's realloc would lose its alignment.
 unsafe fn move_to(from: &Server, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
     unsafe {
         let moved = from.alloc(Layout::from_size_align_unchecked(size, layout.align()));
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_aligned_to_eight_can_be_aligned_to_more() {
+    fn an_allocation_aligned_to_eight_can_be_aligned_to_more() {
         for to in [16, 32, 64, 4096] {
             let layout = Layout::from_size_align(100, to).unwrap();
             let mut memory = vec![0u64; with_room(layout) / 8 + 2];

@@ -6,19 +6,19 @@ use redis_module::raw;
 
 use super::error::Error;
 use super::key::Key;
-use super::place::{self, Place};
+use super::key_ref::{self, KeyRef};
 use super::reply::Reply;
 use super::waiting;
 use crate::lb::{Millis, Request};
 
-/// One command that a client sent, with the ways to answer it.
+/// One command that a client sent: its arguments, its key and its reply.
 pub struct Call {
     pub(super) ctx: *mut raw::RedisModuleCtx,
     argv: *mut *mut raw::RedisModuleString,
     argc: usize,
 }
 
-/// The arguments of a command, its name first.
+/// The arguments of a command that are not read yet.
 #[derive(Clone, Copy)]
 pub struct Args<'a> {
     call: &'a Call,
@@ -27,7 +27,7 @@ pub struct Args<'a> {
 
 impl Call {
     /// # Safety
-    /// The three are what the server handed to a command, and the call ends before the command does.
+    /// The server passed these three values to a command, and the call must end before the command does.
     pub(super) unsafe fn new(
         ctx: *mut raw::RedisModuleCtx,
         argv: *mut *mut raw::RedisModuleString,
@@ -40,69 +40,69 @@ impl Call {
         }
     }
 
-    /// How many arguments there are, with the name of the command.
+    /// The number of arguments, including the name of the command.
     pub fn argc(&self) -> usize {
         self.argc
     }
 
-    /// The arguments from that place on: 0 is the command's name, 1 its key.
+    /// The arguments from index `from` on. Index 0 is the command's name, index 1 its key.
     pub fn args(&self, from: usize) -> Args<'_> {
         Args { call: self, from }
     }
 
-    /// The argument at that place, which the arity promises.
+    /// The argument at index `at`. The arity must guarantee that it exists.
     pub fn arg(&self, at: usize) -> &[u8] {
         self.bytes(at)
     }
 
-    /// Opens the key, the first argument, to change what is there.
+    /// Opens the key for writing.
     #[inline(always)]
     pub fn key(&self) -> Result<Key<'_>, Error> {
-        Key::open_to_write(self.place())
+        Key::open_to_write(self.key_ref())
     }
 
-    /// Opens the key, the first argument, to look.
+    /// Opens the key for reading.
     pub fn key_to_read(&self) -> Result<Key<'_>, Error> {
-        Key::open_to_read(self.place())
+        Key::open_to_read(self.key_ref())
     }
 
-    /// The ways to answer.
+    /// The reply to the client.
     pub fn reply(&self) -> Reply {
         Reply::to(self.ctx)
     }
 
-    /// Opens the key, the first argument, to put a value there in place of anything.
+    /// Opens the key to replace its value, whatever its type.
     pub fn key_to_replace(&self) -> Key<'_> {
-        Key::open_to_replace(self.place())
+        Key::open_to_replace(self.key_ref())
     }
 
-    /// Whether a command that takes memory must be refused.
+    /// Whether the server is out of memory, so that a command that takes memory must be refused.
     pub fn is_out_of_memory(&self) -> bool {
-        let place = self.place();
-        place.is_out_of_memory() && !place.must_obey()
+        let key_ref = self.key_ref();
+        key_ref.is_out_of_memory() && !key_ref.must_obey()
     }
 
-    /// Whether the client can be let wait: not in a transaction or a script, and not where the stream is obeyed. A replica that
-    /// takes writes has nobody who would serve it.
+    /// Whether the client can wait. It cannot in a transaction or a script, or where the command comes from the stream. It
+    /// cannot on a replica that takes writes either: nothing there would serve it.
     pub fn can_wait(&self) -> bool {
         let never = raw::REDISMODULE_CTX_FLAGS_DENY_BLOCKING
             | raw::REDISMODULE_CTX_FLAGS_SLAVE
             | raw::REDISMODULE_CTX_FLAGS_MULTI
             | raw::REDISMODULE_CTX_FLAGS_LUA;
-        let place = self.place();
-        !place.has_flag(never) && !place.must_obey()
+        let key_ref = self.key_ref();
+        !key_ref.has_flag(never) && !key_ref.must_obey()
     }
 
-    /// Lets the client wait until it can be given what it asks for, so long at most; 0 = without end. `words` are the request as
-    /// it goes into the stream, behind the key.
+    /// Blocks the client until its request can be served, for `millis` at most; 0 = no limit. `words` are the arguments behind
+    /// the key with which the pick is replicated.
     pub fn wait(&self, request: &Request, words: Vec<Vec<u8>>, is_array: bool, millis: Millis) {
-        waiting::wait(self.place(), request, words, is_array, millis);
+        waiting::wait(self.key_ref(), request, words, is_array, millis);
     }
 
     /// The command's key.
     #[inline(always)]
-    pub(super) fn place(&self) -> Place {
-        Place {
+    pub(super) fn key_ref(&self) -> KeyRef {
+        KeyRef {
             ctx: self.ctx,
             name: self.string(1),
         }
@@ -115,7 +115,7 @@ impl Call {
     }
 
     fn bytes(&self, at: usize) -> &[u8] {
-        place::bytes(self.string(at))
+        key_ref::bytes(self.string(at))
     }
 }
 

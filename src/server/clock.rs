@@ -1,4 +1,4 @@
-//! The server's time, and the marks of this process that have to do with it.
+//! The server's time, whether clocks are moved by hand, and this process's terms as a primary.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -6,10 +6,10 @@ use redis_module::raw;
 
 use crate::lb::Millis;
 
-/// Whether only LB.TICK moves clocks, to any time: the load argument `clock manual`, for tests.
+/// Whether only LB.TICK moves clocks, to any time. The load argument `clock manual` sets it, for tests.
 static IS_MANUAL: AtomicBool = AtomicBool::new(false);
 
-/// How often this process has become a primary: a mark by which a pool knows whether its epoch is of now.
+/// The number of this process's present term as a primary. It tells whether a pool's epoch was opened in this term.
 static TERM: AtomicU64 = AtomicU64::new(1);
 
 /// From now on only LB.TICK moves clocks.
@@ -22,19 +22,20 @@ pub fn is_manual() -> bool {
     IS_MANUAL.load(Ordering::Relaxed)
 }
 
-/// The mark of the present time as a primary.
+/// The number of the present term as a primary.
 pub fn term() -> u64 {
     TERM.load(Ordering::Relaxed)
 }
 
-/// This process has become a primary.
+/// Begins a new term: this process has become a primary.
 pub fn begin_term() {
     TERM.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The server's time. Where the server has one that stands still while a transaction or a script runs, that one.
+/// The server's time. Newer servers have a time that stands still while a transaction or a script runs; it is used where
+/// it exists.
 pub fn now() -> Millis {
-    // SAFETY: as every call of the API.
+    // SAFETY: as for every call of the API.
     let now = match unsafe { raw::RedisModule_CachedMicroseconds } {
         Some(cached) => unsafe { cached() / 1000 },
         None => api!(RedisModule_Milliseconds()),

@@ -1,5 +1,5 @@
-//! A command, as the room that talks to the server sees it: what it is called, what it does to time and to the stream, and the
-//! steps in which it runs. The steps follow each other here, and nowhere else.
+//! The trait of a command: its description, its effect on time and on the stream, and the steps in which it runs. The order
+//! of the steps is defined here, and nowhere else.
 
 use std::ffi::CStr;
 
@@ -12,21 +12,21 @@ use super::{waiting, waits};
 
 /// A command of the module.
 pub trait Command {
-    /// What the server is told of it.
+    /// The description that the server gets.
     const SPEC: Spec;
 
-    /// What its arguments say.
+    /// The command's arguments, parsed.
     type Order<'a>;
 
-    /// Reads the arguments whole.
+    /// Parses all arguments.
     fn read(call: &Call) -> Result<Self::Order<'_>, Error>;
 
-    /// What it does to the pool. A command whose spec is readonly is not asked.
+    /// How it uses the pool and its clock. A readonly command always has [`Access::Look`]: this is not called for it.
     fn access(_order: &Self::Order<'_>) -> Access {
         Access::Now
     }
 
-    /// The key, opened. Nearly all commands want a pool there, or nothing.
+    /// Opens the key. Nearly all commands accept only a pool there, or a missing key.
     #[inline(always)]
     fn open(call: &Call, access: Access) -> Result<Key<'_>, Error> {
         match access {
@@ -35,57 +35,57 @@ pub trait Command {
         }
     }
 
-    /// Refuses what this pool cannot do. Nothing has changed so far, and nothing that comes behind this can fail.
+    /// Refuses an order that this pool cannot carry out. Nothing has changed before this step, and no later step can fail.
     #[inline(always)]
     fn check(_order: &Self::Order<'_>, _key: &mut Key) -> Result<(), Error> {
         Ok(())
     }
 
-    /// The pick that it makes, if it makes one: what that needs is brought about before.
+    /// The needs of its pick, if it makes one. They are met before `run`.
     #[inline(always)]
     fn needed<'o>(_order: &'o Self::Order<'_>) -> Option<Needed<'o>> {
         None
     }
 
-    /// Does it and answers it.
+    /// Carries out the order and replies.
     fn run(order: Self::Order<'_>, key: &mut Key, call: &Call) -> Effect;
 }
 
-/// What a command does to a pool, and to its time.
+/// How a command uses a pool and its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It only looks: at the pool as of its own clock.
+    /// It only reads the pool, as the pool was at its own clock.
     Look,
-    /// It changes the pool, whatever the time.
+    /// It changes the pool, and does not depend on the time.
     Timeless,
-    /// It changes the pool as it is now: where time matters in it, its clock is brought up to the time before.
+    /// It changes the pool as it is now: if time matters in the pool, its clock is moved to the present first.
     Now,
-    /// The same, and from now on time matters in it.
+    /// As `Now`, and from now on time matters in the pool: its clock is moved in any case.
     FromNow,
 }
 
-/// What a command has done.
+/// The effect that a command had.
 #[derive(Clone, Copy, Debug)]
 pub enum Effect {
-    /// Nothing: nothing goes into the stream.
+    /// Nothing changed: nothing goes into the stream.
     None,
-    /// It has picked so often. No event is made of that.
+    /// It has made this number of picks. A pick causes no event.
     Picked(usize),
-    /// It has changed something of which no event is made.
+    /// It has made a change that causes no event.
     Unannounced,
-    /// These events have come so often. Where none has, nothing was changed.
+    /// The events that happened, each with its number of times. If every number is 0, nothing was changed.
     Events([(&'static CStr, usize); 3]),
 }
 
 impl Effect {
-    /// These events have come so often.
+    /// The events that happened, each with its number of times.
     pub fn events<const N: usize>(events: [(&'static CStr, usize); N]) -> Effect {
         let mut all = [(c"", 0); 3];
         all[..N].copy_from_slice(&events);
         Effect::Events(all)
     }
 
-    /// A change of which no event is made, if there was any.
+    /// The effect of a change that causes no event, or of no change.
     pub fn unannounced(changed: bool) -> Effect {
         match changed {
             true => Effect::Unannounced,
@@ -104,7 +104,7 @@ pub fn dispatch<C: Command>(call: &Call) {
         return;
     }
     let is_write = !C::SPEC.is_readonly();
-    // What is there may have come without a command of ours.
+    // The pool may have come to this key without a command of ours.
     if is_write && waits::is_any() {
         serve(call);
     }
@@ -140,15 +140,15 @@ fn step<C: Command>(call: &Call) -> Result<(), Error> {
         Effect::None => {}
         Effect::Picked(picks) => {
             PICKS.add(picks);
-            call.place().changed();
+            call.key_ref().changed();
         }
-        Effect::Unannounced => call.place().changed(),
+        Effect::Unannounced => call.key_ref().changed(),
         Effect::Events(events) => announce(call, &mut key, &events),
     }
     Ok(())
 }
 
-/// Brings the pool's clock up to the time. Whoever waits for what that frees is served first.
+/// Moves the pool's clock to the present. If that frees capacity, clients that wait for it are served before this command.
 #[inline(never)]
 fn tick(key: &mut Key) {
     if key.move_clock() {
@@ -156,15 +156,15 @@ fn tick(key: &mut Key) {
     }
 }
 
-/// The command goes into the stream as it came, and clients that watch the key or have subscribed to the events hear of it. A pool
-/// that the command left without backends and settings goes.
+/// Replicates the command as it came, signals the change to clients that watch the key, and announces the events. Deletes the
+/// pool if the command left it without backends and settings.
 fn announce(call: &Call, key: &mut Key, events: &[(&CStr, usize)]) {
     let mut came = events.iter().filter(|(_, times)| *times > 0).peekable();
     if came.peek().is_some() {
-        call.place().changed();
+        call.key_ref().changed();
     }
     for (event, _) in came {
-        call.place().announce(event);
+        call.key_ref().announce(event);
     }
     key.delete_if_void();
 }
@@ -172,7 +172,7 @@ fn announce(call: &Call, key: &mut Key, events: &[(&CStr, usize)]) {
 /// Serves the waiters at the command's key.
 #[cold]
 fn serve(call: &Call) {
-    if waits::is_any_at(call.place())
+    if waits::is_any_at(call.key_ref())
         && let Ok(mut key) = call.key()
     {
         waiting::serve(&mut key);

@@ -9,19 +9,19 @@ use redis_module::raw;
 use super::clock::is_manual;
 use super::guard::{guarded, log};
 use super::hints::{ANY, AT_ONCE};
+use super::key_ref::bytes as bytes_of;
 use super::listening::listen;
-use super::place::bytes as bytes_of;
 use super::timer;
 use super::value::{POOL_TYPE, Value};
 use crate::lb::{Pool, codec};
 
-/// Nine characters, which RDB files carry as a number.
+/// The name of the type has nine characters, which RDB files carry as a number.
 const NAME: &std::ffi::CStr = c"lbpool---";
 
-/// The version of what stands around the codec's bytes in an RDB file: one string. The bytes have a version of their own.
+/// The version of the frame around the codec's bytes in an RDB file: one string. The codec's bytes have their own version.
 const ENCODING: c_int = 1;
 
-/// Registers the type; false where the server refuses it.
+/// Registers the type; false if the server refuses it.
 pub fn register(ctx: *mut raw::RedisModuleCtx) -> bool {
     let mut methods = raw::RedisModuleTypeMethods {
         version: u64::from(raw::REDISMODULE_TYPE_METHOD_VERSION),
@@ -37,12 +37,12 @@ pub fn register(ctx: *mut raw::RedisModuleCtx) -> bool {
         aux_save2: None,
         aux_save_triggers: 0,
         free_effort: Some(free_effort),
-        // A pool is known to nobody but its key.
+        // Nothing refers to a pool but its key.
         unlink: None,
         unlink2: None,
         copy: Some(copy),
         defrag: Some(super::defrag::defrag),
-        // The second forms only add the key's name and database, which a pool does not depend on.
+        // The second forms only add the key's name and database, and a pool does not depend on these.
         mem_usage2: None,
         free_effort2: None,
         copy2: None,
@@ -57,7 +57,7 @@ pub fn register(ctx: *mut raw::RedisModuleCtx) -> bool {
     !registered.is_null()
 }
 
-/// The value as bytes. Of a poisoned pool nothing is saved but that it was poisoned.
+/// The value as bytes. For a poisoned pool the bytes say only that it is poisoned.
 fn encode(value: &Value) -> Vec<u8> {
     match value {
         Value::Pool(pool, _) => codec::encode(pool),
@@ -66,19 +66,19 @@ fn encode(value: &Value) -> Vec<u8> {
 }
 
 /// # Safety
-/// The server hands to each callback of the type a value of the type, and to one callback at a time.
+/// `value` must be a value of this type that only one callback uses at a time. The server ensures both in its callbacks.
 unsafe fn value<'a>(value: *const c_void) -> &'a Value {
     unsafe { &*value.cast() }
 }
 
 unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut c_void {
     if encoding > ENCODING {
-        log("a pool was written by a newer redis-lb");
+        log("a pool cannot be loaded: a newer redis-lb wrote it");
         return ptr::null_mut();
     }
     let mut len = 0;
     let buffer = api!(RedisModule_LoadStringBuffer(io, &mut len));
-    // A payload that ends here shows only in this: without the check the server would exit.
+    // Only this check detects a payload that is cut off here. Without it the server would exit.
     if api!(RedisModule_IsIOError(io)) != 0 || buffer.is_null() {
         return ptr::null_mut();
     }
@@ -86,7 +86,7 @@ unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut 
         // SAFETY: the server gave a buffer of that length.
         Value::decode(unsafe { std::slice::from_raw_parts(buffer.cast(), len) })
     });
-    // The buffer is ours to free.
+    // The module must free the buffer.
     api!(RedisModule_Free(buffer.cast()));
     let value = match decoded {
         Some(Ok(value)) => {
@@ -97,14 +97,15 @@ unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut 
             log(&format!("a pool cannot be loaded: {malformed}"));
             return ptr::null_mut();
         }
-        // A server ends, or loses all that it has, by a file of which one value cannot be loaded.
+        // If one value of a file cannot be loaded, the server exits or loses all its data. So the pool is loaded as poisoned.
         None if is_loading(io) => Value::Poisoned,
         None => return ptr::null_mut(),
     };
     Box::into_raw(Box::new(value)).cast()
 }
 
-/// Something may be due in the pool that is being loaded. What time it is there is seen later: by now it may be a replica's.
+/// Adds a hint for the pool that is being loaded, if something will be due in it. The time is checked later, because
+/// this process may be a replica.
 fn remember(io: *mut raw::RedisModuleIO, value: &Value) {
     let name = api!(RedisModule_GetKeyNameFromIO(io));
     let is_due = matches!(value, Value::Pool(pool, _) if pool.due().is_some());
@@ -112,12 +113,12 @@ fn remember(io: *mut raw::RedisModuleIO, value: &Value) {
         return;
     }
     listen(api!(RedisModule_GetContextFromIO(io)));
-    // SAFETY: as every call of the API. 6.2 does not tell the database.
+    // SAFETY: as for every call of the API. 6.2 has no function that tells the database.
     let db = unsafe { raw::RedisModule_GetDbIdFromIO }.map_or(ANY, |db| unsafe { db(io) });
     timer::remember(AT_ONCE, db, bytes_of(name));
 }
 
-/// Whether a whole file is being loaded, not one value by RESTORE.
+/// Whether the server is loading a whole file, not one value by RESTORE.
 fn is_loading(io: *mut raw::RedisModuleIO) -> bool {
     let ctx = api!(RedisModule_GetContextFromIO(io));
     let flags = api!(RedisModule_GetContextFlags(ctx)) as u32;
@@ -127,7 +128,7 @@ fn is_loading(io: *mut raw::RedisModuleIO) -> bool {
 
 unsafe extern "C" fn save(io: *mut raw::RedisModuleIO, pool: *mut c_void) {
     let bytes = guarded("saving a pool", || encode(unsafe { value(pool) }));
-    // A file that lacks the string could not be loaded at all.
+    // A file that lacks this string could not be loaded at all.
     let bytes = bytes.unwrap_or_else(codec::encode_poisoned);
     api!(RedisModule_SaveStringBuffer(
         io,
@@ -153,7 +154,7 @@ unsafe extern "C" fn rewrite(
     ));
 }
 
-/// What the server itself puts around a value of a module's type: two pointers, of which it does not tell.
+/// The size of the two pointers that the server keeps for a value of a module's type. It does not report them.
 const AROUND_VALUE: usize = 16;
 
 unsafe extern "C" fn bytes(pool: *const c_void) -> usize {
@@ -178,9 +179,9 @@ unsafe extern "C" fn digest(digest: *mut raw::RedisModuleDigest, pool: *mut c_vo
     api!(RedisModule_DigestEndSequence(digest));
 }
 
-/// Called on a background thread too: a value holds nothing of the server's.
+/// The server calls this on a background thread too. That is safe, because a value holds nothing of the server's.
 unsafe extern "C" fn free(pool: *mut c_void) {
-    // SAFETY: the server frees a value once, which was made from a box.
+    // SAFETY: the value was made from a box, and the server frees it once.
     guarded("freeing a pool", || {
         drop(unsafe { Box::from_raw(pool.cast::<Value>()) })
     });

@@ -1,4 +1,4 @@
-//! Active defragmentation: the buffers of a pool move to where the server's allocator would rather have them.
+//! Active defragmentation: moves the buffers of a pool to addresses that the server's allocator prefers.
 
 use std::mem::{ManuallyDrop, take};
 use std::os::raw::{c_int, c_ulong, c_void};
@@ -14,10 +14,10 @@ use crate::lb::{Mover, Pool, Slot};
 /// One turn of the defragmentation of one pool.
 struct Defrag(*mut raw::RedisModuleDefragCtx);
 
-/// How many names are looked at between two looks at the clock.
+/// The number of names to handle between two checks of the time.
 const BATCH: usize = 64;
 
-/// What the server calls for each pool, and again for as long as this answers 1.
+/// The server calls this for each pool, and calls it again while it returns 1.
 pub unsafe extern "C" fn defrag(
     ctx: *mut raw::RedisModuleDefragCtx,
     _key: *mut raw::RedisModuleString,
@@ -25,10 +25,10 @@ pub unsafe extern "C" fn defrag(
 ) -> c_int {
     let mut defrag = Defrag(ctx);
     let is_done = guarded("moving a pool", || {
-        // The cursor is the slot to go on from; a pool that is not too large for one turn has none.
+        // The cursor is the slot to continue from. A pool that is small enough for one turn has no cursor.
         let mut from: c_ulong = 0;
         let is_resumed = api!(RedisModule_DefragCursorGet(ctx, &mut from)) == 0 && from > 0;
-        // SAFETY: the server hands over the place where it keeps the value, of which nobody else has a reference now.
+        // SAFETY: `value` is the server's own pointer to the value, and there is no other reference to the value now.
         unsafe {
             if !is_resumed && let Some(moved) = defrag.moved((*value).cast::<Value>()) {
                 *value = moved.cast();
@@ -45,8 +45,8 @@ pub unsafe extern "C" fn defrag(
         }
     });
     c_int::from(!is_done.unwrap_or_else(|| {
-        // A buffer may be lost between its old place and its new one.
-        // SAFETY: as above. What is there is forgotten, not dropped.
+        // The panic may have come after the server freed a buffer and before the pool had its new address.
+        // SAFETY: as above. The old value is forgotten, not dropped.
         unsafe { (*value).cast::<Value>().write(Value::Poisoned) };
         info::POISONED.count();
         true
@@ -54,7 +54,7 @@ pub unsafe extern "C" fn defrag(
 }
 
 impl Defrag {
-    /// Moves the names from that slot on; false where the time is up before the last one.
+    /// Moves the names from slot `from` on; false if the time was up before the last one.
     fn names(&mut self, pool: &mut Pool, mut from: Slot) -> bool {
         while let Some(next) = pool.relocate_names(self, from, BATCH) {
             from = next;
@@ -66,12 +66,12 @@ impl Defrag {
         true
     }
 
-    /// Where the server has put these bytes, if it has moved them.
+    /// The new address of the buffer, if the server has moved it.
     ///
     /// # Safety
-    /// `buffer` is one allocation of the server's, and the caller forgets the old address.
+    /// `buffer` must be one allocation of the server's, and the caller must forget the old address.
     unsafe fn moved<T>(&mut self, buffer: *mut T) -> Option<*mut T> {
-        // What is aligned to more does not begin where the server gave it (see `allocator`).
+        // An allocation with a stricter alignment does not begin at the address that the server gave (see `allocator`).
         const { assert!(align_of::<T>() <= 8) };
         let moved: *mut T = api!(RedisModule_DefragAlloc(self.0, buffer.cast())).cast();
         (!moved.is_null()).then_some(moved)
@@ -85,7 +85,8 @@ impl Mover for Defrag {
         }
         let mut old = ManuallyDrop::new(take(buffer));
         let (start, len, capacity) = (old.as_mut_ptr(), old.len(), old.capacity());
-        // SAFETY: the buffer was taken out, and is put back under its old address or the new one; the server moves all of it.
+        // SAFETY: the buffer was taken out of the `Vec`. It is put back at its old address or the new one, and the server
+        // copies its whole capacity.
         unsafe {
             let start = self.moved(start).unwrap_or(start);
             *buffer = Vec::from_raw_parts(start, len, capacity);

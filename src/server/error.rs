@@ -1,19 +1,19 @@
-//! The answer of a command that was refused: a code that clients can match, then what is wrong and what would be right.
+//! The error reply of a command: a code that clients can match, then the fault and the remedy.
 
 use std::borrow::Cow;
 
-/// The answer of a command that was refused. Behind a pointer, so that the result of a command fits into a register.
+/// The error reply of a command. It is behind a pointer, so that the result of a command fits into a register.
 #[derive(Debug)]
 pub struct Error(Box<Cow<'static, str>>);
 
 impl Error {
-    /// The key holds something else.
+    /// The key holds a value of another type.
     #[cold]
     pub fn wrong_type() -> Error {
         Error::fixed("WRONGTYPE Operation against a key holding the wrong kind of value")
     }
 
-    /// A panic came half-way through a change of this pool.
+    /// A panic has interrupted a change of this pool.
     #[cold]
     pub fn poisoned() -> Error {
         Error::fixed(
@@ -21,29 +21,29 @@ impl Error {
         )
     }
 
-    /// A panic came while this command ran.
+    /// This command has panicked.
     #[cold]
     pub fn bug() -> Error {
         Error::fixed("ERR a fault in redis-lb: see the log of the server")
     }
 
-    /// LB.LOAD where something is.
+    /// LB.LOAD without REPLACE at a key that exists.
     #[cold]
     pub fn busy_key() -> Error {
         Error::fixed("BUSYKEY Target key name already exists.")
     }
 
-    /// An error that is always the same.
+    /// An error with a constant text.
     pub fn fixed(message: &'static str) -> Error {
         Error(Box::new(Cow::Borrowed(message)))
     }
 
-    /// An error about this very argument.
+    /// An error with a text that names an argument.
     pub fn new(message: String) -> Error {
         Error(Box::new(Cow::Owned(message)))
     }
 
-    /// The whole line that is answered.
+    /// The whole line that the client gets.
     pub fn message(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! What the server calls by itself: the timer, its own loop, and the news of keys, roles and databases.
+//! The callbacks that the server calls without a command: the timer, its cron loop, and events of keys, roles and databases.
 
 use std::cell::RefCell;
 use std::os::raw::{c_char, c_int, c_void};
@@ -10,27 +10,27 @@ use super::clock::{self, is_manual, now};
 use super::guard::guarded;
 use super::hints::ANY;
 use super::key::Key;
+use super::key_ref::{KeyRef, databases, has_flag};
 use super::listening::tells_databases;
-use super::place::{Place, databases, has_flag};
 use super::queue::At;
 use super::refusal::is_refusing;
 use super::{listening, timer, waiting, waits};
 use crate::lb::Millis;
 
-/// How long one run of the timer works, or does a single tick,
+/// The longest time that one run of the timer works. A run does at least one tick, even if that takes longer.
 const BUDGET: Duration = Duration::from_millis(2);
-/// which ends so many leases at most, unless more have one deadline.
+/// The largest number of leases that one tick ends, unless more have the same deadline.
 const LEASES_A_TICK: usize = 1000;
-/// Where the server refuses a tick, as where the slot is another node's, it is tried again after so long.
+/// The time after which a tick is tried again if the server refuses it, for example because another node has the slot.
 const RETRY: Millis = 1000;
 
 thread_local! {
-    // Only the main thread hears of any.
-    /// The key of which it was just said that it goes elsewhere.
+    // Only the main thread gets events.
+    /// The key that the last `rename_from` or `move_from` event named: its value is about to go to another key.
     static LEAVING: RefCell<Option<At>> = const { RefCell::new(None) };
 }
 
-/// Starts the timer, and hears of what concerns all pools.
+/// Starts the timer and subscribes to the events that concern all pools.
 pub fn start(ctx: *mut raw::RedisModuleCtx) {
     timer::start(ctx, run);
     listening::hear_with(key_event);
@@ -51,7 +51,7 @@ pub fn start(ctx: *mut raw::RedisModuleCtx) {
 type EventCallback =
     unsafe extern "C" fn(*mut raw::RedisModuleCtx, raw::RedisModuleEvent, u64, *mut c_void);
 
-/// A run of the timer; says whether it did all that there was to do.
+/// One run of the timer. Returns whether it did all the work that there was.
 fn run(ctx: *mut raw::RedisModuleCtx) -> bool {
     let is_all = guarded("the timer", || {
         let (now, until) = (now(), Instant::now() + BUDGET);
@@ -71,7 +71,7 @@ fn run(ctx: *mut raw::RedisModuleCtx) -> bool {
     is_all.unwrap_or(true)
 }
 
-/// Looks at the keys whose time has come; says whether it got to the end.
+/// Looks at the keys whose hints are due. Returns whether it looked at all of them.
 fn look(ctx: *mut raw::RedisModuleCtx, now: Millis, until: Instant) -> bool {
     if is_manual() {
         return true;
@@ -81,7 +81,7 @@ fn look(ctx: *mut raw::RedisModuleCtx, now: Millis, until: Instant) -> bool {
             databases(ctx, db).for_each(|db| timer::remember(hint, db, &name));
             continue;
         }
-        Place::with(ctx, db, &name, |place| look_at(place, hint, now));
+        KeyRef::with(ctx, db, &name, |key_ref| look_at(key_ref, hint, now));
         if Instant::now() >= until {
             return false;
         }
@@ -89,16 +89,16 @@ fn look(ctx: *mut raw::RedisModuleCtx, now: Millis, until: Instant) -> bool {
     true
 }
 
-/// A hint led to that key.
-fn look_at(place: Place, hint: Millis, now: Millis) {
-    let is_primary = has_flag(place.ctx, raw::REDISMODULE_CTX_FLAGS_MASTER);
-    let key = Key::open_unasked(place).ok();
+/// Ticks the pool at the key to which a hint led, if something is due in it.
+fn look_at(key_ref: KeyRef, hint: Millis, now: Millis) {
+    let is_primary = has_flag(key_ref.ctx, raw::REDISMODULE_CTX_FLAGS_MASTER);
+    let key = Key::open_unasked(key_ref).ok();
     let time = key.and_then(|mut key| key.look(hint, is_primary, LEASES_A_TICK));
-    // The server refuses where the slot is another node's.
+    // The server refuses it if another node has the slot.
     if let Some(time) = time
-        && !place.command(c"LB.TICK", &time.to_string())
+        && !key_ref.command(c"LB.TICK", &time.to_string())
     {
-        timer::remember(now + RETRY, place.db(), place.bytes());
+        timer::remember(now + RETRY, key_ref.db(), key_ref.bytes());
     }
 }
 
@@ -115,7 +115,7 @@ unsafe extern "C" fn cron(
     });
 }
 
-/// What was loaded may be what clients wait for, and of a host with another clock.
+/// Clients may wait for a pool that was loaded, and the pool may come from a host with another clock.
 unsafe extern "C" fn loaded(
     _: *mut raw::RedisModuleCtx,
     _: raw::RedisModuleEvent,
@@ -137,22 +137,22 @@ unsafe extern "C" fn key_event(
     name: *mut raw::RedisModuleString,
 ) -> c_int {
     guarded("an event", || {
-        // SAFETY: the server hands a text.
+        // SAFETY: the server passes a C string.
         let event = unsafe { std::ffi::CStr::from_ptr(event) }.to_bytes();
-        let place = Place { ctx, name };
-        let at = |db| (db, place.bytes().into());
+        let key_ref = KeyRef { ctx, name };
+        let at = |db| (db, key_ref.bytes().into());
         let is_one_of = |events: &[&[u8]]| events.contains(&event);
         if is_one_of(&[b"rename_from", b"move_from"]) {
-            return LEAVING.set(Some(at(place.db())));
+            return LEAVING.set(Some(at(key_ref.db())));
         }
         if !is_one_of(&[b"rename_to", b"move_to", b"copy_to", b"restore"]) {
             return;
         }
         let is_database_known = tells_databases() || is_one_of(&[b"rename_to", b"restore"]);
-        let db = if is_database_known { place.db() } else { ANY };
+        let db = if is_database_known { key_ref.db() } else { ANY };
         for db in databases(ctx, db) {
-            Place::with(ctx, db, place.bytes(), |place| {
-                if let Ok(mut key) = Key::open_unasked(place) {
+            KeyRef::with(ctx, db, key_ref.bytes(), |key_ref| {
+                if let Ok(mut key) = Key::open_unasked(key_ref) {
                     key.arrived();
                 }
             });
@@ -189,7 +189,7 @@ unsafe extern "C" fn databases_swapped(
     data: *mut c_void,
 ) {
     guarded("SWAPDB", || {
-        // SAFETY: this event comes with that.
+        // SAFETY: the data of this event has that type.
         let swapped = unsafe { &*data.cast::<raw::RedisModuleSwapDbInfo>() };
         let (a, b) = (swapped.dbnum_first, swapped.dbnum_second);
         timer::swap(a, b);

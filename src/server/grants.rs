@@ -1,7 +1,7 @@
-//! Leases that were granted to waiters and have not reached them yet. It knows no server.
+//! Leases that were granted to waiting clients and have not reached them yet. This file knows no server.
 //!
-//! A client can be gone before its reply, and its pool can be at another key by then. So each grant notes where the pool was,
-//! and whatever is moved meanwhile is noted too.
+//! A client can disconnect before its reply. Its leases must then be ended, and by that time the pool may be at another key.
+//! So each grant notes the key of its pool, and every move of a key is noted while a grant is open.
 
 use std::os::raw::c_int;
 
@@ -9,36 +9,36 @@ use super::hints::ANY;
 use super::queue::At;
 use crate::lb::LeaseId;
 
-/// See the head of the file.
+/// The grants that are open, and the leases that must be ended. See the head of the file.
 #[derive(Debug, Default)]
 pub struct Grants {
-    /// How many are on their way to a client.
+    /// The number of grants that are on their way to a client.
     open: usize,
-    /// What was moved since the first of them.
+    /// The moves since the first of these grants.
     moves: Vec<Move>,
-    /// Leases of clients that were gone, and where they were granted.
+    /// The leases of clients that were gone, with the place where each was granted.
     to_end: Vec<(Granted, LeaseId)>,
 }
 
-/// Where a lease was granted.
+/// The key at which a lease was granted, and the moment.
 #[derive(Clone, Debug)]
 pub struct Granted {
     at: At,
-    /// How many moves there had been.
+    /// The number of moves before the grant.
     moves: usize,
 }
 
-/// How a pool comes to another key.
+/// A way for a pool to come to another key.
 #[derive(Clone, Debug)]
 pub enum Move {
-    /// A key has another name, or is in another database.
+    /// A key was renamed, or moved to another database.
     Key(At, At),
     /// The keys of two databases have changed places.
     Databases(c_int, c_int),
 }
 
 impl Grants {
-    /// Something is granted to a client, from the pool at that key.
+    /// Opens a grant to a client, from the pool at key `at`.
     pub fn begin(&mut self, at: &At) -> Granted {
         self.open += 1;
         Granted {
@@ -47,7 +47,7 @@ impl Grants {
         }
     }
 
-    /// It has reached its client, or never will: then these leases are to be ended.
+    /// Closes a grant: it has reached its client, or the leases `unreached` never will and must be ended.
     pub fn end(&mut self, granted: &Granted, unreached: impl Iterator<Item = LeaseId>) {
         self.open -= 1;
         let unreached = unreached.map(|id| (granted.clone(), id));
@@ -55,19 +55,19 @@ impl Grants {
         self.forget_moves();
     }
 
-    /// A pool has come to another key.
+    /// Notes that a pool has come to another key.
     pub fn moved(&mut self, moved: Move) {
         if self.open > 0 || !self.to_end.is_empty() {
             self.moves.push(moved);
         }
     }
 
-    /// Whether any lease is to be ended.
+    /// Whether any lease must be ended.
     pub fn is_any_to_end(&self) -> bool {
         !self.to_end.is_empty()
     }
 
-    /// Takes the leases that are to be ended, with the keys at which their pools are now.
+    /// Takes the leases that must be ended, each with the present key of its pool.
     pub fn take_to_end(&mut self) -> Vec<(At, LeaseId)> {
         let to_end = std::mem::take(&mut self.to_end).into_iter();
         let to_end = to_end.map(|(granted, id)| (self.now_at(granted), id));
@@ -76,7 +76,7 @@ impl Grants {
         to_end
     }
 
-    /// Forgets the leases that are to be ended.
+    /// Forgets the leases that had to be ended.
     pub fn forget(&mut self) {
         self.to_end.clear();
         self.forget_moves();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_was_not_told_may_be_any() {
+    fn an_unknown_database_may_be_any() {
         let mut grants = Grants::default();
         let granted = grants.begin(&at(0, "web"));
         grants.moved(Move::Key(at(0, "web"), at(ANY, "web")));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_reached_its_client_leaves_nothing() {
+    fn a_grant_that_reached_its_client_leaves_nothing() {
         let mut grants = Grants::default();
         let granted = grants.begin(&at(0, "web"));
         grants.moved(Move::Databases(0, 1));

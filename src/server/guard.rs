@@ -1,4 +1,4 @@
-//! Panics end here: unwinding into the server would abort it.
+//! Stops panics: unwinding into the server would abort it.
 
 use std::any::Any;
 use std::ffi::CString;
@@ -7,9 +7,9 @@ use std::ptr::null_mut;
 
 use redis_module::raw;
 
-/// Runs what the server asked for; none where it panicked, which is then in the log.
+/// Runs `run`, the body of a callback named `what`. A panic gives `None` and is logged.
 ///
-/// Whoever lends a pool to `run` sees to it that the pool is poisoned by a panic ([`super::key::Value`]).
+/// If `run` uses a pool, the caller must make sure that a panic poisons the pool ([`super::value::Value::Poisoned`]).
 pub fn guarded<T>(what: &str, run: impl FnOnce() -> T) -> Option<T> {
     let struck = || {
         #[cfg(feature = "faults")]
@@ -30,14 +30,14 @@ fn report(what: &str, panic: Box<dyn Any + Send>) {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or(panic.downcast_ref::<&str>().copied());
     log(&format!("bug: {what} panicked: {}", text.unwrap_or("?")));
-    // What a panic carries may panic when it is dropped.
+    // The payload of a panic may itself panic when it is dropped.
     std::mem::forget(panic);
 }
 
 /// Writes a warning into the server's log.
 pub fn log(message: &str) {
     let message = CString::new(message.replace('\0', "\\0")).unwrap_or_default();
-    // The message is an argument, never the format: it may hold what a client sent.
+    // The message is an argument, never the format: it may contain bytes from a client.
     api!(RedisModule_Log(
         null_mut::<raw::RedisModuleCtx>(),
         c"warning".as_ptr(),
@@ -53,15 +53,15 @@ pub mod fault {
 
     static ARMED: Mutex<Option<String>> = Mutex::new(None);
 
-    /// The next time that `what` is asked for, it panics.
+    /// Makes the next run of the callback named `what` panic.
     pub fn arm(what: String) {
-        *ARMED.lock().expect("nobody panics holding it") = Some(what);
+        *ARMED.lock().expect("no panic happens while it is locked") = Some(what);
     }
 
     pub(super) fn strike(what: &str) {
         let struck = ARMED
             .lock()
-            .expect("nobody panics holding it")
+            .expect("no panic happens while it is locked")
             .take_if(|armed| armed == what);
         if struck.is_some() {
             panic!("on purpose, with %s%n in it");

@@ -1,39 +1,40 @@
-//! The list of the pools in which something is due, and of the moments at which it is waited for. It knows no server.
+//! The hints: which keys to look at, and when, because something is due in a pool. And the moments at which a client waits
+//! for something that is due then. This file knows no server.
 //!
-//! A value does not know its key, so the list holds hints: look at that key at that time. A hint is checked when its time has
-//! come; it may be wrong, but there is one for each pool in which something is due, on replicas too, for the day on which
-//! they are primaries.
+//! A value does not know its key, so a hint names a key and a time. It is checked when its time has come, and it may be wrong.
+//! But every pool in which something is due has a hint. That is so on replicas too, because a replica may become a primary.
 
 use std::collections::BTreeSet;
 use std::os::raw::c_int;
 
 use crate::lb::Millis;
 
-/// No hint is for a time farther away, so those of pools that are gone do not pile up.
+/// A hint is at most this far ahead, so that the hints of deleted pools do not pile up.
 const HORIZON: Millis = 60_000;
-/// The time of a hint that is of use in any case.
+/// The time of a hint that is always valid.
 pub const AT_ONCE: Millis = 0;
-/// Whichever databases there are.
+/// Stands for every database.
 pub const ANY: c_int = -1;
 
 /// A time by the server's clock, a database, and the name of a key.
 pub type Hint = (Millis, c_int, Box<[u8]>);
 
-/// See the head of the file.
+/// The hints and the awaited moments. See the head of the file.
 #[derive(Debug, Default)]
 pub struct Hints {
     keys: BTreeSet<Hint>,
-    /// Moments at which somebody waits for what is due then. A look at any other time does as well, but later.
+    /// Moments at which something is due that a client waits for. Without them the client is served too, but later.
     awaited: BTreeSet<Millis>,
 }
 
-/// The latest time that a hint can be for. In whole seconds, so that a pool that comes and goes has 60 at most.
+/// The latest time that a hint can have. It is in whole seconds, so that a pool that is deleted and created again and again
+/// has at most 60 hints.
 pub fn horizon(now: Millis) -> Millis {
     (now + HORIZON).next_multiple_of(1000)
 }
 
 impl Hints {
-    /// None at all.
+    /// No hints and no awaited moments.
     pub const fn new() -> Hints {
         Hints {
             keys: BTreeSet::new(),
@@ -41,7 +42,7 @@ impl Hints {
         }
     }
 
-    /// Something will be due at that key.
+    /// Adds a hint: something will be due at that key.
     pub fn add(&mut self, time: Millis, db: c_int, key: &[u8]) {
         self.keys.insert((time, db, key.into()));
     }
@@ -51,29 +52,29 @@ impl Hints {
         self.keys.first().is_some_and(|(time, _, _)| *time <= now)
     }
 
-    /// Takes the first hint out of the list, if its time has come.
+    /// Takes out the first hint, if its time has come.
     pub fn pop(&mut self, now: Millis) -> Option<Hint> {
         self.is_due(now).then(|| self.keys.pop_first())?
     }
 
-    /// Somebody waits for what is due then.
+    /// Adds a moment: a client waits for something that is due then.
     pub fn await_at(&mut self, time: Millis) {
         self.awaited.insert(time);
     }
 
-    /// The first moment after `now` at which somebody waits for something. Earlier ones are forgotten.
+    /// The first awaited moment after `now`. Forgets the moments up to `now`.
     pub fn awaited(&mut self, now: Millis) -> Option<Millis> {
         self.awaited = self.awaited.split_off(&(now + 1));
         self.awaited.first().copied()
     }
 
-    /// Every pool is to be looked at, because it may be another time for it.
+    /// Makes every hint due at once, because the time of the pools may have changed.
     pub fn look_at_all(&mut self) {
         let all = std::mem::take(&mut self.keys).into_iter();
         self.keys = all.map(|(_, db, key)| (AT_ONCE, db, key)).collect();
     }
 
-    /// The keys of two databases have changed places.
+    /// Follows a SWAPDB: the keys of two databases have changed places.
     pub fn swap(&mut self, a: c_int, b: c_int) {
         let all = std::mem::take(&mut self.keys).into_iter();
         let swapped = |db| match db {

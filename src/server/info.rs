@@ -8,25 +8,25 @@ use redis_module::raw;
 
 use super::guard::guarded;
 
-/// Something that is counted since the module was loaded.
+/// A count since the module was loaded.
 pub struct Counter(AtomicU64);
 
-/// Backends that were picked.
+/// The picks.
 pub static PICKS: Counter = Counter(AtomicU64::new(0));
-/// Commands that were answered by an error.
+/// The commands that got an error reply.
 pub static REFUSED: Counter = Counter(AtomicU64::new(0));
-/// Pools in which a panic left a change half-made.
+/// The pools that were poisoned by a panic.
 pub static POISONED: Counter = Counter(AtomicU64::new(0));
 
 impl Counter {
-    /// One more.
+    /// Adds one.
     pub fn count(&self) {
         self.add(1);
     }
 
-    /// So many more.
+    /// Adds `n`.
     pub fn add(&self, n: usize) {
-        // Only the main thread counts, so two plain moves do, where an atomic addition would lock the bus.
+        // Only the main thread counts. So a load and a store are enough, and an atomic addition would lock the bus.
         let sum = self.0.load(Ordering::Relaxed).wrapping_add(n as u64);
         self.0.store(sum, Ordering::Relaxed);
     }
@@ -36,7 +36,7 @@ impl Counter {
     }
 }
 
-/// What the server calls for `INFO`.
+/// The server calls this for `INFO`.
 pub unsafe extern "C" fn info(ctx: *mut raw::RedisModuleInfoCtx, _for_crash_report: c_int) {
     guarded("INFO", || {
         let wanted = api!(RedisModule_InfoAddSection(ctx, std::ptr::null()));

@@ -1,4 +1,4 @@
-//! A key, open for as long as somebody looks at it.
+//! An open key, and the pool at it.
 
 use std::marker::PhantomData;
 use std::os::raw::c_int;
@@ -8,25 +8,25 @@ use redis_module::raw;
 
 use super::error::Error;
 use super::hints::{AT_ONCE, horizon};
+use super::key_ref::{KeyRef, entropy};
 use super::listening::{is_deaf, listen};
-use super::place::{Place, entropy};
 use super::value::{ProcessNotes, Value, pool_type};
 use super::{clock, info, timer, waits};
 use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, Request, STEP};
 
-/// What a pick needs before it is made.
+/// The properties of a pick that decide what the pool needs first: a seed, an epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct Needed<'a> {
-    /// By which algorithm; by the pool's policy where none is named.
+    /// The algorithm; `None` means the pool's policy.
     pub algorithm: Option<Algorithm>,
-    /// The backends that are passed over.
+    /// The backends that must not be picked.
     pub exclude: &'a [&'a [u8]],
-    /// Whether each pick is granted a lease.
+    /// Whether each pick gets a lease.
     pub is_leasing: bool,
 }
 
 impl<'a> Needed<'a> {
-    /// What that request needs.
+    /// The properties of this request.
     pub fn by(request: &'a Request) -> Needed<'a> {
         Needed {
             algorithm: request.algorithm,
@@ -36,24 +36,24 @@ impl<'a> Needed<'a> {
     }
 }
 
-/// An open key. Nothing else opens the same key meanwhile: a command has one key and runs alone.
+/// An open key. Nothing else opens the same key meanwhile, because a command has one key and runs alone.
 pub struct Key<'a> {
-    place: Place,
+    key_ref: KeyRef,
     raw: *mut raw::RedisModuleKey,
-    /// Null where the key is missing. Never one that is poisoned: of such a key there is no `Key`.
+    /// Null if the key is missing. It is never a poisoned value: opening such a key fails.
     value: *mut Value,
-    /// Whether a panic from now on can leave the pool half-changed.
+    /// Whether the pool was lent as `&mut`, so that a panic can leave it half-changed.
     is_lent: bool,
     call: PhantomData<&'a ()>,
 }
 
 impl Key<'_> {
     #[inline(always)]
-    pub(super) fn open(place: Place, mode: u32) -> Result<Self, Error> {
-        let raw = Key::open_raw(place, mode);
+    pub(super) fn open(key_ref: KeyRef, mode: u32) -> Result<Self, Error> {
+        let raw = Key::open_raw(key_ref, mode);
         let value = if api!(RedisModule_ModuleTypeGetType(raw)) == pool_type() {
             let value: *mut Value = api!(RedisModule_ModuleTypeGetValue(raw)).cast();
-            // SAFETY: values of this type are made by `set` or `datatype`, from a `Box<Value>`.
+            // SAFETY: `set` and `datatype` make every value of this type, from a `Box<Value>`.
             match unsafe { &*value } {
                 Value::Pool(..) => Ok(value),
                 Value::Poisoned => Err(Error::poisoned()),
@@ -63,39 +63,39 @@ impl Key<'_> {
         } else {
             Err(Error::wrong_type())
         };
-        // Made here and not before: to fill it in later costs each command ten moves.
+        // The `Key` is made here and not before: filling it in later costs each command ten moves.
         match value {
-            Ok(value) => Ok(Key::of(place, raw, value)),
+            Ok(value) => Ok(Key::of(key_ref, raw, value)),
             Err(error) => {
-                drop(Key::of(place, raw, ptr::null_mut()));
+                drop(Key::of(key_ref, raw, ptr::null_mut()));
                 Err(error)
             }
         }
     }
 
-    /// Opens it to look, or to note something that is no part of the pool, where no client asked for it: from 7.2 on the server
-    /// counts and announces no access.
-    pub(super) fn open_unasked(place: Place) -> Result<Self, Error> {
+    /// Opens it when no client asked for it, to read the pool or to change its [`ProcessNotes`]. From 7.2 on the server neither
+    /// counts nor announces such an access.
+    pub(super) fn open_unasked(key_ref: KeyRef) -> Result<Self, Error> {
         let unseen = raw::REDISMODULE_OPEN_KEY_NOTOUCH
             | raw::REDISMODULE_OPEN_KEY_NONOTIFY
             | raw::REDISMODULE_OPEN_KEY_NOSTATS;
-        Key::open(place, raw::REDISMODULE_READ | unseen)
+        Key::open(key_ref, raw::REDISMODULE_READ | unseen)
     }
 
-    /// Opens it to look.
-    pub(super) fn open_to_read(place: Place) -> Result<Self, Error> {
-        Key::open(place, raw::REDISMODULE_READ)
+    /// Opens it for reading.
+    pub(super) fn open_to_read(key_ref: KeyRef) -> Result<Self, Error> {
+        Key::open(key_ref, raw::REDISMODULE_READ)
     }
 
-    /// Opens it to change what is there.
+    /// Opens it for writing.
     #[inline(always)]
-    pub(super) fn open_to_write(place: Place) -> Result<Self, Error> {
-        Key::open(place, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE)
+    pub(super) fn open_to_write(key_ref: KeyRef) -> Result<Self, Error> {
+        Key::open(key_ref, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE)
     }
 
-    /// The pool, to look at it.
+    /// The pool, for reading.
     pub fn pool(&self) -> Option<&Pool> {
-        // SAFETY: the value lives as long as the key is open, and is lent as `&mut` only through `&mut self`.
+        // SAFETY: the value lives while the key is open, and is lent as `&mut` only through `&mut self`.
         unsafe { self.value.as_ref() }.map(|value| match value {
             Value::Pool(pool, _) => pool,
             // SAFETY: so says the field.
@@ -103,7 +103,7 @@ impl Key<'_> {
         })
     }
 
-    /// The pool, to change it.
+    /// The pool, for writing.
     pub fn pool_mut(&mut self) -> Option<&mut Pool> {
         self.parts().map(|(pool, _)| pool)
     }
@@ -118,7 +118,7 @@ impl Key<'_> {
         })
     }
 
-    /// The pool, to change it; a new one where the key is missing.
+    /// The pool, for writing. Creates a pool if the key is missing.
     pub fn pool_or_new(&mut self) -> &mut Pool {
         if self.value.is_null() {
             self.set(Value::pool(Pool::new()));
@@ -131,7 +131,7 @@ impl Key<'_> {
         if self.pool().is_some_and(Pool::is_void) {
             api!(RedisModule_DeleteKey(self.raw));
             self.value = ptr::null_mut();
-            self.place.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"del");
+            self.key_ref.notify(raw::REDISMODULE_NOTIFY_GENERIC, c"del");
         }
     }
 
@@ -143,49 +143,50 @@ impl Key<'_> {
         self.pool().is_some_and(Pool::is_timed)
     }
 
-    /// Brings the pool's clock up to the time; says whether it moved.
+    /// Moves the pool's clock to the present, and replicates that as LB.TICK. Returns whether the clock moved.
     pub(super) fn move_clock(&mut self) -> bool {
-        let place = self.place;
+        let key_ref = self.key_ref;
         let Some((pool, local)) = self.parts().filter(|_| !clock::is_manual()) else {
             return false;
         };
-        let time = time(pool, local, place).filter(|time| time / STEP > pool.clock() / STEP);
-        let Some(time) = time.filter(|_| !place.must_obey()) else {
+        let time = time(pool, local, key_ref).filter(|time| time / STEP > pool.clock() / STEP);
+        let Some(time) = time.filter(|_| !key_ref.must_obey()) else {
             return false;
         };
         pool.tick(time);
-        place.replicate(c"LB.TICK", &[time.to_string().as_bytes()]);
-        place.touched();
+        key_ref.replicate(c"LB.TICK", &[time.to_string().as_bytes()]);
+        key_ref.touched();
         true
     }
 
-    /// Whether a client may not set the pool's clock to that, because it is not so late yet.
+    /// Whether `clock` is later than the present time of the pool, so that a client must not set the pool's clock to it.
     pub fn is_ahead_of_time(&mut self, clock: Millis) -> bool {
-        let place = self.place;
+        let key_ref = self.key_ref;
         let Some((pool, local)) = self.parts().filter(|_| !clock::is_manual()) else {
             return false;
         };
         clock > pool.clock()
-            && !place.must_obey()
-            && time(pool, local, place).is_none_or(|time| clock > time)
+            && !key_ref.must_obey()
+            && time(pool, local, key_ref).is_none_or(|time| clock > time)
     }
 
-    /// A hint led here, for that time: to what the pool's clock is to be moved because something is due. Not so far that more than so
-    /// many leases end at once, if that can be helped.
+    /// Follows a hint to this key. Returns the time to which to move the pool's clock, if something is due. That time is chosen so
+    /// that the tick ends at most `most` leases, unless more have the same deadline. On a replica nothing is returned, and a
+    /// new hint is added.
     pub(super) fn look(&mut self, hint: Millis, is_primary: bool, most: usize) -> Option<Millis> {
-        let place = self.place;
+        let key_ref = self.key_ref;
         let (pool, local) = self.parts()?;
         let is_the_one = hint == AT_ONCE || local.as_ref().is_none_or(|l| l.is_hinted(hint));
         let is_of_use = is_the_one && pool.due().is_some();
         let time = match is_of_use && is_primary {
-            true => time(pool, local, place).and_then(|time| pool.due_by(time, most)),
+            true => time(pool, local, key_ref).and_then(|time| pool.due_by(time, most)),
             false => None,
         };
-        // It is out of the list, also where nothing is due any more: what is due later needs another.
+        // The hint is out of the list, even if nothing is due any more. Anything that is due later needs a new hint.
         if let Some(local) = local.as_mut().filter(|_| is_the_one) {
             local.hint = None;
         }
-        // Where nothing is to be done now, the next hint is noted when the key is closed.
+        // If there is nothing to do now, closing the key adds the next hint.
         self.is_lent = is_of_use && is_primary && time.is_none();
         if is_of_use && !is_primary {
             self.hint_at(horizon(clock::now()));
@@ -193,14 +194,14 @@ impl Key<'_> {
         time
     }
 
-    /// The pool has come to this key in another way than by a command of ours.
+    /// Notes that the pool has come to this key without a command of ours: no hint leads to it yet.
     pub(super) fn arrived(&mut self) {
         if let Some((_, Some(local))) = self.parts() {
             local.hint = None;
         }
     }
 
-    /// Sees to it that there is a hint for what is due next.
+    /// Makes sure that a hint exists for the next time at which something is due in the pool.
     #[cold]
     fn hint(&mut self) {
         let Some((pool, local)) = self.parts() else {
@@ -212,10 +213,10 @@ impl Key<'_> {
         let clock = pool.clock();
         let (ahead, hint) = local.as_ref().map_or((0, None), |l| (l.ahead, l.hint));
         let at = due.saturating_sub(ahead);
-        if waits::is_any_at(self.place) {
+        if waits::is_any_at(self.key_ref) {
             // A clock moves in steps.
             let next_step = (clock + 1).next_multiple_of(STEP);
-            timer::wake(self.place.ctx, at.max(next_step.saturating_sub(ahead)));
+            timer::wake(self.key_ref.ctx, at.max(next_step.saturating_sub(ahead)));
         }
         if hint.is_none_or(|hint| at < hint) || is_deaf() {
             self.hint_at(at.min(horizon(clock::now())));
@@ -223,18 +224,18 @@ impl Key<'_> {
     }
 
     fn hint_at(&mut self, time: Millis) {
-        let place = self.place;
+        let key_ref = self.key_ref;
         if let Some((_, local)) = self.parts() {
             local.get_or_insert_default().hint = Some(time);
-            listen(place.ctx);
-            timer::remember(time, place.db(), place.bytes());
+            listen(key_ref.ctx);
+            timer::remember(time, key_ref.db(), key_ref.bytes());
         }
     }
 
-    // Chance and epochs, of which the primary decides and which it puts into the stream
+    // Seeds and epochs: the primary chooses them and replicates them
 
-    /// Sees to what such a pick will need: the first pick by chance in a pool's life a seed, and the first lease after anything
-    /// that may have doubled the pool an epoch.
+    /// Prepares the pool for a pick. The first pick by chance in a pool's life needs a seed. The first lease after an event that
+    /// may have duplicated the pool needs an epoch.
     #[inline(always)]
     pub(super) fn prepare(&mut self, needed: &Needed) {
         let Some(pool) = self.pool() else {
@@ -251,26 +252,26 @@ impl Key<'_> {
 
     #[cold]
     fn seed(&mut self) {
-        let place = self.place;
+        let key_ref = self.key_ref;
         if let Some(pool) = self.pool_mut()
-            && !place.must_obey()
+            && !key_ref.must_obey()
         {
             let seed = entropy();
             pool.seed(seed);
-            place.replicate(c"LB.SEED", &[seed.to_string().as_bytes()]);
+            key_ref.replicate(c"LB.SEED", &[seed.to_string().as_bytes()]);
         }
     }
 
-    /// Opens that epoch, as a command says; false where there is no pool. It is not this process's own: another process, or a
-    /// client, may have granted leases of it. So what this one grants next is of another; save on a server for tests, where the
-    /// ids of leases are as foreseeable as its time.
+    /// Opens the epoch that a command names; false if there is no pool. This epoch is not the process's own: another process, or a
+    /// client, may have granted leases in it. So this process opens another epoch before its next lease. Except where clocks
+    /// are manual, for tests: there the ids of leases must be foreseeable, so the epoch is kept.
     pub fn open_epoch(&mut self, epoch: u64) -> bool {
-        let place = self.place;
+        let key_ref = self.key_ref;
         let Some((pool, local)) = self.parts() else {
             return false;
         };
         pool.open_epoch(epoch);
-        let is_kept = clock::is_manual() && !place.must_obey();
+        let is_kept = clock::is_manual() && !key_ref.must_obey();
         if let Some(local) = local.as_mut().filter(|_| !is_kept) {
             local.term = 0;
         }
@@ -278,46 +279,46 @@ impl Key<'_> {
     }
 
     fn open_epoch_if_needed(&mut self, exclude: &[&[u8]]) {
-        let place = self.place;
+        let key_ref = self.key_ref;
         if let Some((pool, local)) = self.parts().filter(|(pool, _)| pool.has_eligible(exclude)) {
             let local = local.get_or_insert_default();
-            if local.term != clock::term() && !place.must_obey() {
+            if local.term != clock::term() && !key_ref.must_obey() {
                 let epoch = entropy();
                 pool.open_epoch(epoch);
                 local.term = clock::term();
-                place.replicate(c"LB.EPOCH", &[epoch.to_string().as_bytes()]);
+                key_ref.replicate(c"LB.EPOCH", &[epoch.to_string().as_bytes()]);
             }
         }
     }
 
-    // What the rest of this room needs
+    // For the rest of this room
 
-    pub(super) fn place(&self) -> Place {
-        self.place
+    pub(super) fn key_ref(&self) -> KeyRef {
+        self.key_ref
     }
 
-    /// A panic came while the pool was lent: nothing of it is used any more.
+    /// Poisons the pool, after a panic while it was lent. Nothing of it is used any more.
     #[cold]
     pub(super) fn poison(&mut self) {
-        // What is there is forgotten, not dropped: dropping what is half-changed may panic again.
-        // SAFETY: the value lives as long as the key is open, and is looked at no more through this one.
+        // The old value is forgotten, not dropped: dropping a half-changed pool may panic again.
+        // SAFETY: the value lives while the key is open, and this `Key` does not use it again.
         unsafe { self.value.write(Value::Poisoned) };
         self.value = ptr::null_mut();
         info::POISONED.count();
     }
 
-    /// Opens it to put a value there, whatever is there.
-    pub(super) fn open_to_replace(place: Place) -> Self {
-        let raw = Key::open_raw(place, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE);
-        Key::of(place, raw, ptr::null_mut())
+    /// Opens it to replace its value, whatever its type.
+    pub(super) fn open_to_replace(key_ref: KeyRef) -> Self {
+        let raw = Key::open_raw(key_ref, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE);
+        Key::of(key_ref, raw, ptr::null_mut())
     }
 
-    /// Whether nothing at all is there.
+    /// Whether the key is missing.
     pub fn is_missing(&self) -> bool {
         api!(RedisModule_KeyType(self.raw)) == raw::REDISMODULE_KEYTYPE_EMPTY as c_int
     }
 
-    /// Puts that value there, in place of anything.
+    /// Replaces the value at the key by this one.
     pub fn replace(&mut self, value: Value) {
         self.is_lent = matches!(value, Value::Pool(..));
         self.set(value);
@@ -327,14 +328,18 @@ impl Key<'_> {
     }
 
     #[inline(always)]
-    fn open_raw(place: Place, mode: u32) -> *mut raw::RedisModuleKey {
-        api!(RedisModule_OpenKey(place.ctx, place.name, mode as c_int))
+    fn open_raw(key_ref: KeyRef, mode: u32) -> *mut raw::RedisModuleKey {
+        api!(RedisModule_OpenKey(
+            key_ref.ctx,
+            key_ref.name,
+            mode as c_int
+        ))
     }
 
     #[inline(always)]
-    fn of(place: Place, raw: *mut raw::RedisModuleKey, value: *mut Value) -> Self {
+    fn of(key_ref: KeyRef, raw: *mut raw::RedisModuleKey, value: *mut Value) -> Self {
         Key {
-            place,
+            key_ref,
             raw,
             value,
             is_lent: false,
@@ -352,16 +357,17 @@ impl Key<'_> {
     }
 }
 
-/// What time it is for that pool. Its clock never stands still: where it is ahead of the server's, it runs on from there.
-/// Only the latest time that a clock can show is the end of it. Nothing where the stream says what time it is.
-fn time(pool: &Pool, local: &mut Option<Box<ProcessNotes>>, place: Place) -> Option<Millis> {
+/// The present time of a pool. A pool whose clock is ahead of the server's runs on from its own clock, so its time never
+/// stands still before `CLOCK_MAX`. `None` if its clock is ahead and the running command comes from the stream: then the
+/// stream sets the time.
+fn time(pool: &Pool, local: &mut Option<Box<ProcessNotes>>, key_ref: KeyRef) -> Option<Millis> {
     let now = clock::now();
     let ahead = local.as_ref().map_or(0, |local| local.ahead);
     let time = (now + ahead).min(CLOCK_MAX);
     if time >= pool.clock() {
         return Some(time);
     }
-    if place.must_obey() {
+    if key_ref.must_obey() {
         return None;
     }
     local.get_or_insert_default().ahead = pool.clock() - now;

@@ -1,16 +1,16 @@
 //! The room that talks to the server: the only one with `unsafe`.
 //!
-//! What leaves it is safe to use: a [`Call`] lends the arguments of one command, a [`Key`] lends the pool at a key for
-//! as long as the key is open. No panic leaves it: each function that the server calls is guarded.
+//! Its public types are safe to use: a [`Call`] lends the arguments of one command, and a [`Key`] lends the pool at a key
+//! while the key is open. No panic leaves this room: each function that the server calls is guarded.
 //!
-//! Why not the safe layer of the crate `redis-module`: it aborts the server on a NUL byte, formats what a client sent as a
-//! printf format, needs 7.2 for its ACL strings, and costs 700 to 970 instructions a command. Its `raw` is used.
+//! Rejected: the safe layer of the crate `redis-module`. It aborts the server on a NUL byte, uses bytes from a client as a
+//! printf format, needs 7.2 for its ACL strings, and costs 700 to 970 instructions a command. We use only its `raw`.
 
 #![allow(unsafe_code)]
 
 /// Calls a function of the module API that every server has since Redis 6.2.
 ///
-/// That it is there need not be asked at each call: `load` refuses a server that is older.
+/// No call checks that the function exists, because `load` refuses an older server.
 macro_rules! api {
     ($name:ident($($argument:expr),* $(,)?)) => {
         unsafe {
@@ -19,10 +19,10 @@ macro_rules! api {
     };
 }
 
-/// Makes a module of a table of commands: the function that the server calls when it loads the library.
+/// Makes a module out of a table of commands: defines the function that the server calls when it loads the library.
 macro_rules! module {
     ($commands:expr) => {
-        /// What the server calls.
+        /// The server calls this when it loads the module.
         ///
         /// # Safety
         /// See `server::on_load`.
@@ -51,9 +51,9 @@ mod guard;
 mod hints;
 mod info;
 mod key;
+mod key_ref;
 mod listening;
 mod load;
-mod place;
 mod queue;
 mod refusal;
 mod register;

@@ -1,4 +1,4 @@
-//! Clients that wait for a backend, first come first served: a queue for each key. It knows no server.
+//! The queues of clients that wait for a backend: one for each key, first come first served. This file knows no server.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -13,7 +13,7 @@ pub type At = (c_int, Box<[u8]>);
 /// Names of backends, in order.
 type Names = Box<[Box<[u8]>]>;
 
-/// A pick that somebody waits for.
+/// A pick that a client waits for: a [`Request`] that owns its names.
 #[derive(Clone, Debug)]
 pub struct Asked {
     algorithm: Option<Algorithm>,
@@ -23,33 +23,33 @@ pub struct Asked {
     lease: Option<(Millis, Option<Box<[u8]>>)>,
 }
 
-/// Waiters of one kind can all be served, or none of them.
+/// The properties of a pick that decide whether it can be served now. Either all waiters of one kind can be served, or none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Kind {
-    /// The backends that they pass over, in order, none twice.
+    /// The excluded backends, sorted, each once.
     excluded: Names,
     is_leasing: bool,
 }
 
-/// Whether leases are granted at present. They take memory, so a server that is out of memory grants none.
+/// Whether leases are granted at present. A lease takes memory, so a server that is out of memory grants none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leasing {
     Granted,
     Refused,
 }
 
-/// The waiters at one key, by the order in which they came.
+/// The waiters at one key. A waiter is known by its arrival, a number that grows.
 #[derive(Debug)]
 struct Queue<W> {
     waiters: BTreeMap<u64, (Kind, W)>,
     kinds: HashMap<Kind, BTreeSet<u64>>,
-    /// The first one of each kind.
+    /// The first waiter of each kind.
     heads: BTreeSet<u64>,
-    /// How many kinds pass over that backend.
+    /// For each excluded backend, the number of kinds that exclude it.
     shunned: HashMap<Box<[u8]>, usize>,
 }
 
-/// All queues. `C` names a client; `W` is what belongs to its wait.
+/// The queues of all keys. `C` identifies a client, and `W` is the data of its wait.
 #[derive(Debug)]
 pub struct Queues<C, W> {
     queues: BTreeMap<At, Queue<W>>,
@@ -140,14 +140,14 @@ impl<W> Queue<W> {
         Some(waiter)
     }
 
-    /// The first waiter that can be served.
+    /// The first waiter that can be served from this pool.
     fn first(&self, pool: &Pool, leasing: impl FnOnce() -> Leasing) -> Option<&W> {
         let available = pool.available();
         if available == 0 {
             return None;
         }
-        // A look at each kind would cost too much at each command where all kinds differ. Whether every kind passes over all
-        // that is available costs no more than the longest of their lists.
+        // If all waiters are of different kinds, a look at each kind would cost too much at each command. So this check comes
+        // first: does every kind exclude every available backend? It costs no more than the longest list of exclusions.
         let is_shunned = |name: &[u8]| self.shunned.get(name) == Some(&self.kinds.len());
         if available <= self.shunned.len() && pool.eligible().all(is_shunned) {
             return None;
@@ -177,12 +177,12 @@ impl<C, W> Default for Queues<C, W> {
 }
 
 impl<C: Copy + Eq + Hash, W> Queues<C, W> {
-    /// How many clients wait.
+    /// The number of clients that wait.
     pub fn len(&self) -> usize {
         self.clients.len()
     }
 
-    /// That client waits from now on, behind all that wait there already.
+    /// Puts a client at the end of the queue at that key.
     pub fn add(&mut self, at: At, client: C, asked: &Asked, waiter: W) {
         let arrival = self.arrivals;
         self.arrivals += 1;
@@ -202,7 +202,7 @@ impl<C: Copy + Eq + Hash, W> Queues<C, W> {
         Some(waiter)
     }
 
-    /// Whether anybody waits at that key.
+    /// Whether a client waits at that key.
     pub fn is_any_at(&self, at: &At) -> bool {
         self.queues.contains_key(at)
     }
@@ -218,7 +218,7 @@ impl<C: Copy + Eq + Hash, W> Queues<C, W> {
         queue.flat_map(|queue| queue.waiters.values().map(|(_, waiter)| waiter))
     }
 
-    /// The keys at which somebody waits, in order, from behind that one on.
+    /// The keys at which a client waits, in order, from the first key after `behind` on.
     pub fn keys(&self, behind: Option<&At>) -> impl Iterator<Item = &At> {
         let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
         let keys = self.queues.range::<At, _>((from, Bound::Unbounded));
@@ -253,7 +253,7 @@ mod tests {
         pool
     }
 
-    /// The queue itself, of clients that are numbers.
+    /// A queue at the key `web`. The clients are numbered in their order.
     fn queue(waiters: &[Asked]) -> Queues<usize, usize> {
         let mut queues = Queues::default();
         for (client, asked) in waiters.iter().enumerate() {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_that_can_use_what_is_there_is_served_and_the_others_keep_their_places() {
+    fn the_first_waiter_that_can_use_a_backend_is_served_and_the_others_keep_their_places() {
         let waiters = [
             asked(&["a"], None),
             asked(&["a", "b"], None),
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_lease_is_granted_only_those_wait_on_that_want_one() {
+    fn where_no_lease_is_granted_only_waiters_for_a_lease_wait_on() {
         let queues = queue(&[asked(&[], Some(5)), asked(&["a"], None), asked(&[], None)]);
         let served = |leasing| queues.first(&at("web"), &pool(&["a"]), || leasing).copied();
         assert_eq!(served(Leasing::Granted), Some(0));

@@ -1,24 +1,24 @@
-//! Whether a client's write would be refused at present.
+//! Checks whether the server would refuse a client's write at present.
 //!
-//! A primary that refuses writes must change nothing by itself either: the one that was promoted in its stead may be granting
-//! the same places. So before the timer changes anything it asks here.
+//! A primary that refuses writes must change nothing by itself either: a new primary may have been promoted in its place, and
+//! may be granting the same leases. So the timer makes this check before it changes anything.
 //!
-//! Rejected: to let the server check it, by running the timer's commands as those of a script (`RM_Call` with `S`). 6.2 cannot, and
-//! the server counts its good replicas once a second. A process that stood still for a while (SIGSTOP, a virtual machine that
-//! was moved) still has its old count when it goes on. So the lag of each replica is looked at here, which is of this moment.
+//! Rejected: to let the server check, by running the timer's commands as a script's (`RM_Call` with `S`). 6.2 has no `S`. And
+//! the server counts its good replicas once a second: a process that stood still for a while (SIGSTOP, a virtual machine that
+//! was moved) continues with its old count. So this file reads the lag of each replica, which is always current.
 
 use std::os::raw::c_char;
 
 use redis_module::raw;
 
-use super::place::{Answer, has_flag};
+use super::key_ref::{Answer, has_flag};
 
 type Ctx = *mut raw::RedisModuleCtx;
 
-/// Whether this server would refuse a client's write, whatever its key: because it is a replica, because what it writes must not
-/// reach replicas now (as during CLIENT PAUSE), because it has too few good replicas, or because its disk fails.
+/// Whether this server would refuse a client's write to any key. It does so if it is a replica, if nothing may be replicated now
+/// (during CLIENT PAUSE), if it has too few good replicas, or if its disk fails.
 pub fn is_refusing(ctx: Ctx) -> bool {
-    // During a pause, as before a failover, nothing may go to the replicas: a server ends by an assertion.
+    // During a pause, for example before a failover, nothing may go to the replicas: the server would end by an assertion.
     api!(RedisModule_AvoidReplicaTraffic()) != 0
         || !has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER)
         || !has_good_replicas(ctx)
@@ -27,11 +27,11 @@ pub fn is_refusing(ctx: Ctx) -> bool {
 
 fn has_good_replicas(ctx: Ctx) -> bool {
     let info = Section::of(ctx, c"replication");
-    // The server shows it where both settings are in force.
+    // The server shows this field only if both settings are in force.
     if info.field(c"min_slaves_good_slaves").is_none() {
         return true;
     }
-    // Where CONFIG was renamed: one replica, and the default.
+    // If CONFIG was renamed, the settings are unknown: at least one replica, and the default lag.
     let wanted = setting(ctx, "min-replicas-to-write").unwrap_or(1);
     let most = setting(ctx, "min-replicas-max-lag").unwrap_or(10);
     let replicas = (0..).map_while(|n| info.text(&format!("slave{n}")));
@@ -39,7 +39,8 @@ fn has_good_replicas(ctx: Ctx) -> bool {
     good as u64 >= wanted
 }
 
-/// Whether a line as `ip=…,port=…,state=online,offset=…,lag=1` is of a replica that has answered not longer ago than that.
+/// Whether a replica is online and has answered within the last `most_seconds`. `replica` is a value of INFO, such as
+/// `ip=…,port=…,state=online,offset=…,lag=1`.
 fn is_good(replica: &str, most_seconds: u64) -> bool {
     let field = |name: &str| {
         let mut fields = replica.split(',').filter_map(|field| field.split_once('='));
@@ -49,7 +50,7 @@ fn is_good(replica: &str, most_seconds: u64) -> bool {
     field("state") == Some("online") && lag.is_some_and(|lag: u64| lag <= most_seconds)
 }
 
-/// As the server's own check of its disk.
+/// Whether the server refuses writes because of its disk. The rules are those of the server's own check.
 fn is_stopped_by_disk(ctx: Ctx) -> bool {
     let info = Section::of(ctx, c"persistence");
     let is_error = |field| info.field(field).is_some_and(|status| status != "ok");
@@ -95,7 +96,7 @@ impl Section {
 
     fn field(&self, field: &std::ffi::CStr) -> Option<String> {
         let text: *const c_char = api!(RedisModule_ServerInfoGetFieldC(self.data, field.as_ptr()));
-        // SAFETY: the server hands a text, which lives as long as the section.
+        // SAFETY: the server returns a C string, which lives as long as the section.
         (!text.is_null()).then(|| {
             unsafe { std::ffi::CStr::from_ptr(text) }
                 .to_string_lossy()

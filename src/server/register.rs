@@ -1,4 +1,4 @@
-//! Commands as the server knows them: name, flags, keys, documentation.
+//! Registers the commands with the server: name, flags, keys, documentation.
 
 use std::ffi::CString;
 use std::os::raw::{c_char, c_int};
@@ -14,7 +14,7 @@ use super::info::REFUSED;
 use super::reply::Reply;
 use super::spec::{Arg, Kind, Spec};
 
-/// A line of the module's table of commands.
+/// An entry of the module's table of commands.
 pub struct Entry {
     spec: &'static Spec,
     run: unsafe extern "C" fn(
@@ -24,7 +24,7 @@ pub struct Entry {
     ) -> c_int,
 }
 
-/// The line of that command.
+/// The entry of command `C`.
 pub const fn entry<C: Command>() -> Entry {
     Entry {
         spec: &C::SPEC,
@@ -32,14 +32,14 @@ pub const fn entry<C: Command>() -> Entry {
     }
 }
 
-/// What the server calls for each command.
+/// The server calls this to run command `C`.
 unsafe extern "C" fn called<C: Command>(
     ctx: *mut raw::RedisModuleCtx,
     argv: *mut *mut raw::RedisModuleString,
     argc: c_int,
 ) -> c_int {
     let outcome = guarded(C::SPEC.name, || {
-        // SAFETY: these are the server's, and the call ends here.
+        // SAFETY: the server passed these values, and the call ends here.
         dispatch::<C>(&unsafe { Call::new(ctx, argv, argc) });
     });
     if outcome.is_none() {
@@ -49,7 +49,7 @@ unsafe extern "C" fn called<C: Command>(
     raw::REDISMODULE_OK as c_int
 }
 
-/// Registers a command with all that the server can be told of it; newer servers can be told more.
+/// Registers a command. Servers from 7.0 on also get its description, and newer ones its ACL categories.
 pub fn command(ctx: *mut raw::RedisModuleCtx, entry: &Entry) -> Result<(), String> {
     let spec = entry.spec;
     let failed = |what: &str| Err(format!("the server refuses {what} of {}", spec.name));
@@ -72,8 +72,8 @@ pub fn command(ctx: *mut raw::RedisModuleCtx, entry: &Entry) -> Result<(), Strin
     else {
         return Ok(());
     };
-    // SAFETY: the command was just made; what the description points at lives until the end of this function, and the
-    // server copies it.
+    // SAFETY: the command was just created. The server copies the description, and everything that it points to lives until
+    // the end of this function.
     unsafe {
         let command = get_command(ctx, name);
         let mut keys = [
@@ -113,12 +113,12 @@ pub fn command(ctx: *mut raw::RedisModuleCtx, entry: &Entry) -> Result<(), Strin
     Ok(())
 }
 
-/// The ACL categories of the command: those of its like among the server's own, and one of the module.
+/// The ACL categories of the command: the server's own that fit it, and the module's.
 fn categories(ctx: *mut raw::RedisModuleCtx, spec: &Spec) -> String {
     let mut categories = spec.categories();
-    // 7.4 and newer: the module's own. It is there already from the second command on.
+    // 7.4 and newer have this function. From the second command on the category exists already, and the call does nothing.
     if let Some(add) = unsafe { raw::RedisModule_AddACLCategory } {
-        // SAFETY: as every call of the API.
+        // SAFETY: as for every call of the API.
         unsafe { add(ctx, c"lb".as_ptr()) };
         categories.push("lb");
     }
@@ -136,7 +136,7 @@ fn key_spec(spec: &Spec) -> raw::RedisModuleCommandKeySpec {
         "delete" => raw::REDISMODULE_CMD_KEY_DELETE,
         other => panic!("{other} is no flag of a key"),
     });
-    // SAFETY: zeros stand for what is absent.
+    // SAFETY: in this struct zero means absent.
     let mut key: raw::RedisModuleCommandKeySpec = unsafe { std::mem::zeroed() };
     key.flags = flags.fold(0, |all, flag| all | u64::from(flag));
     key.begin_search_type = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX;
@@ -146,7 +146,7 @@ fn key_spec(spec: &Spec) -> raw::RedisModuleCommandKeySpec {
     key
 }
 
-/// Texts for C, kept for as long as the server looks at them.
+/// C strings, kept alive while the server reads them.
 #[derive(Default)]
 struct Texts(Vec<CString>);
 
@@ -158,7 +158,7 @@ impl Texts {
     }
 }
 
-/// Arrays of arguments, each ended by a nameless one, kept likewise.
+/// Arrays of arguments, each ended by an argument without a name, kept alive likewise.
 #[derive(Default)]
 struct Arguments(Vec<Vec<raw::RedisModuleCommandArg>>);
 
@@ -168,7 +168,7 @@ impl Arguments {
             return ptr::null_mut();
         }
         let mut array: Vec<_> = args.iter().map(|arg| self.argument(arg, texts)).collect();
-        // SAFETY: zeros stand for what is absent.
+        // SAFETY: in this struct zero means absent.
         array.push(unsafe { std::mem::zeroed() });
         self.0.push(array);
         self.0.last_mut().expect("just pushed").as_mut_ptr()

@@ -1,4 +1,4 @@
-//! Answers, in RESP2 and RESP3.
+//! Replies, in RESP2 and RESP3.
 
 use std::ffi::CString;
 use std::os::raw::c_long;
@@ -7,7 +7,7 @@ use redis_module::raw;
 
 use crate::lb::{LeaseId, Picked, Pool};
 
-/// The ways to answer a command.
+/// The reply to a command.
 #[derive(Clone, Copy)]
 pub struct Reply {
     ctx: *mut raw::RedisModuleCtx,
@@ -23,25 +23,24 @@ impl Reply {
         self.simple("OK");
     }
 
-    /// A word of ours.
+    /// A simple string.
     pub fn simple(self, word: &str) {
         let word = CString::new(word).unwrap_or_default();
         api!(RedisModule_ReplyWithSimpleString(self.ctx, word.as_ptr()));
     }
 
-    /// What was picked: an array, or the one that there is; with leases, pairs.
+    /// The picked backends: an array, or one alone. With leases each one is a pair of backend and lease.
     pub fn picked(self, pool: Option<&Pool>, picked: &Picked, is_array: bool) {
         match pool {
             Some(pool) => {
                 let names = picked.slots.iter().map(|slot| pool.name(*slot));
                 self.given(names, picked.lease, is_array);
             }
-            // Nothing is picked from no pool.
             None => self.given(std::iter::empty(), None, is_array),
         }
     }
 
-    /// The same, by names and the lease of the first one.
+    /// The same, from the names and the lease of the first. The leases of the others have the following numbers.
     pub(super) fn given<'a>(
         self,
         names: impl ExactSizeIterator<Item = &'a [u8]>,
@@ -65,13 +64,13 @@ impl Reply {
         }
     }
 
-    /// A pair of a map: a word of ours and a number.
+    /// One field of a map: its name and a number.
     pub fn field(self, field: &str, value: usize) {
         self.bulk(field.as_bytes());
         self.integer(value);
     }
 
-    /// The number that stands for a time that does not come.
+    /// -1, for a time that never comes.
     pub fn never(self) {
         api!(RedisModule_ReplyWithLongLong(self.ctx, -1));
     }
@@ -82,7 +81,7 @@ impl Reply {
         api!(RedisModule_ReplyWithLongLong(self.ctx, number));
     }
 
-    /// Any bytes.
+    /// A bulk string: any bytes.
     pub fn bulk(self, bytes: &[u8]) {
         api!(RedisModule_ReplyWithStringBuffer(
             self.ctx,
@@ -96,17 +95,17 @@ impl Reply {
         api!(RedisModule_ReplyWithNull(self.ctx));
     }
 
-    /// An array, of which so many elements follow.
+    /// The head of an array of `len` elements. They must follow.
     pub fn array(self, len: usize) {
         api!(RedisModule_ReplyWithArray(self.ctx, len as c_long));
     }
 
-    /// A map, of which so many pairs follow: keys and values in turn. A flat array in RESP2.
+    /// The head of a map of `len` pairs. Keys and values must follow in turn. In RESP2 it is a flat array.
     pub fn map(self, len: usize) {
-        // 6.2 has no maps for modules, even to clients that speak RESP3.
+        // On 6.2 modules cannot reply with maps, even to clients that speak RESP3.
         match unsafe { raw::RedisModule_ReplyWithMap } {
             Some(reply) => {
-                // SAFETY: as every call of the API.
+                // SAFETY: as for every call of the API.
                 unsafe { reply(self.ctx, len as c_long) };
             }
             None => self.array(2 * len),

@@ -1,29 +1,29 @@
-//! How a command describes itself to the server, and through `COMMAND DOCS` to redis-cli and to clients.
+//! The description of a command for the server. `COMMAND DOCS` shows it to redis-cli and to clients.
 
 use crate::lb::{ALGORITHMS, Algorithm, FORESEEABLE};
 
-/// What the server is told of a command.
+/// The description of a command.
 pub struct Spec {
     /// Its name, in upper case.
     pub name: &'static str,
-    /// What it does, in one sentence.
+    /// Its effect, in a sentence or two.
     pub summary: &'static str,
-    /// In big O, with the meaning of the letters.
+    /// Its complexity in big O, with the meaning of the letters.
     pub complexity: &'static str,
     /// The release of redis-lb that had it first.
     pub since: &'static str,
-    /// How many arguments it takes with its name; negative: at least so many.
+    /// The number of arguments, including its name. A negative number -n means at least n.
     pub arity: i32,
     /// `write` or `readonly`, `fast`, `deny-oom`.
     pub flags: &'static str,
-    /// What it does to its key, in the words of `COMMAND INFO`.
+    /// The flags of its key, in the words of `COMMAND INFO`.
     pub key: &'static str,
-    /// Its arguments, with the key.
+    /// Its arguments, including the key.
     pub args: &'static [Arg],
 }
 
 impl Spec {
-    /// Whether it takes so many arguments.
+    /// Whether it takes `argc` arguments, including its name.
     pub fn takes(&self, argc: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;
         match self.arity > 0 {
@@ -32,7 +32,7 @@ impl Spec {
         }
     }
 
-    /// The server's own ACL categories that fit it, which a server derives from the flags only for its own commands.
+    /// The server's own ACL categories that fit it. A server derives them from the flags, but only for its own commands.
     pub fn categories(&self) -> Vec<&'static str> {
         let has = |flag| self.flags.split(' ').any(|f| f == flag);
         let mut categories = vec![
@@ -45,13 +45,13 @@ impl Spec {
         categories
     }
 
-    /// Whether it only looks.
+    /// Whether it only reads.
     pub const fn is_readonly(&self) -> bool {
-        // `write` and `readonly` stand first among the flags.
+        // `write` or `readonly` is the first flag.
         self.flags.as_bytes()[0] == b'r'
     }
 
-    /// Whether it can replace a key by what a client made up.
+    /// Whether it can replace a key by a payload that a client made up.
     pub fn is_dangerous(&self) -> bool {
         self.name == "LB.LOAD"
     }
@@ -60,11 +60,11 @@ impl Spec {
 /// An argument of a command.
 #[derive(Clone, Copy)]
 pub struct Arg {
-    /// What stands there.
+    /// Its name in the documentation.
     pub name: &'static str,
-    /// Of which kind.
+    /// Its kind.
     pub kind: Kind,
-    /// The keyword that stands before it, or that it is.
+    /// The keyword before it, or the keyword that it is.
     pub token: Option<&'static str>,
     /// Whether it can be left out.
     pub is_optional: bool,
@@ -83,30 +83,30 @@ pub enum Kind {
     Integer,
     /// A keyword alone.
     Token,
-    /// One of these.
+    /// One of these arguments.
     OneOf(&'static [Arg]),
-    /// These, one after the other.
+    /// These arguments, one after the other.
     Block(&'static [Arg]),
 }
 
 impl Arg {
     /// The pool.
     pub const KEY: Arg = Arg::new("key", Kind::Key);
-    /// A member of it.
+    /// A backend.
     pub const BACKEND: Arg = Arg::new("backend", Kind::Text);
-    /// Its weight.
+    /// The weight of a backend.
     pub const WEIGHT: Arg = Arg::new("weight", Kind::Integer);
-    /// A member with its weight.
+    /// A backend with its weight.
     pub const PAIR: Arg = Arg::new("pair", Kind::Block(&[Arg::BACKEND, Arg::WEIGHT]));
     /// Any algorithm.
     pub const ALGORITHM: Arg = Arg::new("algorithm", Kind::OneOf(&words(ALGORITHMS)));
     /// Any algorithm whose picks can be foreseen.
     pub const FORESEEABLE: Arg = Arg::new("algorithm", Kind::OneOf(&words(FORESEEABLE)));
-    /// How many picks.
+    /// The number of picks.
     pub const COUNT: Arg = Arg::new("count", Kind::Integer).token("COUNT").optional();
-    /// None of them twice.
+    /// No backend twice.
     pub const DISTINCT: Arg = Arg::token_alone("DISTINCT").optional();
-    /// None of these.
+    /// None of these backends.
     pub const EXCLUDE: Arg = Arg::new(
         "exclude",
         Kind::Block(&[
@@ -116,20 +116,20 @@ impl Arg {
     )
     .optional();
 
-    /// A lease with its holder.
+    /// A lease, with its owner.
     pub const LEASE: Arg = Arg::new(
         "lease",
         Kind::Block(&[Arg::MILLISECONDS.token("LEASE"), Arg::OWNER.optional()]),
     )
     .optional();
-    /// What a lease is called.
+    /// The id of a lease.
     pub const LEASE_ID: Arg = Arg::new("lease", Kind::Text);
-    /// Who holds leases.
+    /// The owner of leases.
     pub const OWNER: Arg = Arg::new("owner", Kind::Text).token("OWNER");
-    /// A time or a span.
+    /// A point in time, or a span.
     pub const MILLISECONDS: Arg = Arg::new("milliseconds", Kind::Integer);
 
-    /// An argument that must be there.
+    /// A required argument, without a keyword.
     pub const fn new(name: &'static str, kind: Kind) -> Arg {
         Arg {
             name,
@@ -145,26 +145,26 @@ impl Arg {
         Arg::new(token, Kind::Token).token(token)
     }
 
-    /// With this keyword before it.
+    /// The same with this keyword before it.
     pub const fn token(mut self, token: &'static str) -> Arg {
         self.token = Some(token);
         self
     }
 
-    /// That can be left out.
+    /// The same, but it can be left out.
     pub const fn optional(mut self) -> Arg {
         self.is_optional = true;
         self
     }
 
-    /// That can be repeated.
+    /// The same, but it can be repeated.
     pub const fn multiple(mut self) -> Arg {
         self.is_multiple = true;
         self
     }
 }
 
-/// The words for these algorithms.
+/// A keyword for each of these algorithms.
 const fn words<const N: usize>(algorithms: [Algorithm; N]) -> [Arg; N] {
     let mut args = [Arg::token_alone(""); N];
     let mut i = 0;

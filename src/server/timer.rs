@@ -1,7 +1,7 @@
-//! The timer of the module, and the list of what it is to look at (see [`Hints`]).
+//! The timer of the module, and the hints that it follows (see [`Hints`]).
 //!
-//! It fires every [`PERIOD_MS`]; sooner where somebody waits for what is due sooner; and after [`REST_MS`] where one run could
-//! not do all. What it does, `events.rs` says.
+//! It fires every [`PERIOD_MS`]. It fires sooner if a client waits for something that is due sooner, and after [`REST_MS`] if a
+//! run could not do all its work. `events.rs` defines the work of a run.
 
 use std::cell::{Cell, RefCell};
 use std::os::raw::{c_int, c_void};
@@ -13,19 +13,19 @@ use super::clock::now;
 use super::hints::{Hint, Hints, horizon};
 use crate::lb::Millis;
 
-/// Between two looks at the list. With the step of the clocks what is due is done within 100 ms.
+/// The time between two runs. Together with the step of the clocks, anything that is due is done within 100 ms.
 const PERIOD_MS: Millis = 50;
-/// Before the next run where one could not do all.
+/// The time before the next run, after a run that could not do all its work.
 const REST_MS: Millis = 1;
-/// A process whose timer is late by more stood still (SIGSTOP, a virtual machine that was moved). What it has not read yet may
-/// be the news that it is no longer the primary, or that its replicas are gone: so one run is left out.
+/// If the timer is later than this, the process stood still (SIGSTOP, a virtual machine that was moved). It may not have read yet
+/// that it is no longer the primary, or that its replicas are gone. So it skips one run.
 const STANDSTILL_MS: Millis = 500;
 
-/// What the timer does; says whether it did all.
+/// A run of the timer. It returns whether it did all its work.
 pub type Run = fn(*mut raw::RedisModuleCtx) -> bool;
 
 thread_local! {
-    // Only the main thread has a timer, and what it looks at.
+    // Only the main thread has a timer and hints.
     static HINTS: RefCell<Hints> = const { RefCell::new(Hints::new()) };
     static TIMER: Cell<Option<Timer>> = const { Cell::new(None) };
 }
@@ -36,40 +36,34 @@ struct Timer {
     run: Run,
     armed: Millis,
     fires: Millis,
-    /// Whether the run before was left out. Never two in a row: a server may be that slow all the time.
-    is_behind_one_left_out: bool,
+    /// Whether the run before was skipped. Two runs in a row are never skipped, because a server may be that slow all the time.
+    has_just_skipped: bool,
 }
 
-/// Starts it.
+/// Starts the timer.
 pub fn start(ctx: *mut raw::RedisModuleCtx, run: Run) {
     arm(ctx, run, now(), PERIOD_MS, false);
 }
 
-/// Something will be due at that key.
+/// Adds a hint: something will be due at that key.
 pub fn remember(time: Millis, db: c_int, key: &[u8]) {
     HINTS.with_borrow_mut(|hints| hints.add(time, db, key));
 }
 
-/// Somebody waits for what will be due then: the timer fires at that time, if not before.
+/// Makes the timer fire at that time at the latest, because a client waits for something that is due then.
 pub fn wake(ctx: *mut raw::RedisModuleCtx, time: Millis) {
     let now = now();
     if time > horizon(now) {
-        // Before that there is a hint, behind which it is asked again.
+        // A hint comes before that time. When it is followed, this is called again.
         return;
     }
     let time = time.max(now + 1);
     HINTS.with_borrow_mut(|hints| hints.await_at(time));
-    // None while it fires: the server itself ends the timer that fires, and to stop it there would free it twice. At the end
-    // of the run the timer is armed anew.
+    // There is no `TIMER` while it fires: the server frees a timer that fires, and to stop it then would free it twice. The end
+    // of the run arms a new timer, by the awaited moments.
     if let Some(timer) = TIMER.get().filter(|timer| time < timer.fires) {
         api!(RedisModule_StopTimer(ctx, timer.id, null_mut()));
-        arm(
-            ctx,
-            timer.run,
-            now,
-            time - now,
-            timer.is_behind_one_left_out,
-        );
+        arm(ctx, timer.run, now, time - now, timer.has_just_skipped);
     }
 }
 
@@ -83,18 +77,18 @@ pub fn next_hint(now: Millis) -> Option<Hint> {
     HINTS.with_borrow_mut(|hints| hints.pop(now))
 }
 
-/// Every pool is to be looked at, because it may be another time for it.
+/// Makes every hint due at once, because the time of the pools may have changed.
 pub fn look_at_all() {
     HINTS.with_borrow_mut(Hints::look_at_all);
 }
 
-/// The keys of two databases have changed places.
+/// Follows a SWAPDB: the keys of two databases have changed places.
 pub fn swap(a: c_int, b: c_int) {
     HINTS.with_borrow_mut(|hints| hints.swap(a, b));
 }
 
-/// The server's own timers go by the clock on the wall: where that was put back by an hour they stand still for an hour. So this
-/// is called from time to time; says whether the clock was put back.
+/// Arms the timer anew if the system's clock was put back, and returns whether it was. The server's timers follow that clock: if
+/// it is put back by an hour, they stand still for an hour. So the server's cron loop calls this.
 pub fn keep_going(ctx: *mut raw::RedisModuleCtx) -> bool {
     let now = now();
     let Some(timer) = TIMER.get().filter(|timer| now < timer.armed) else {
@@ -110,7 +104,7 @@ fn arm(
     run: Run,
     now: Millis,
     millis: Millis,
-    is_behind_one_left_out: bool,
+    has_just_skipped: bool,
 ) {
     let none = null_mut();
     let id = api!(RedisModule_CreateTimer(
@@ -124,7 +118,7 @@ fn arm(
         run,
         armed: now,
         fires: now + millis,
-        is_behind_one_left_out,
+        has_just_skipped,
     }));
 }
 
@@ -133,7 +127,7 @@ unsafe extern "C" fn fire(ctx: *mut raw::RedisModuleCtx, _: *mut c_void) {
         return;
     };
     let is_late = now() > timer.fires + STANDSTILL_MS;
-    if is_late && !timer.is_behind_one_left_out {
+    if is_late && !timer.has_just_skipped {
         return arm(ctx, timer.run, now(), PERIOD_MS, true);
     }
     let is_all = (timer.run)(ctx);

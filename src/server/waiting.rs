@@ -1,12 +1,12 @@
 //! Clients that wait for a backend (`LB.PICK … BLOCK`), first come first served.
 //!
-//! They are no part of a pool: they are this process's own, in a queue for each key (see [`Queues`]). The one invariant: when a
-//! command of ours begins on a key, and when it is done, nobody waits there who could be served. So a newcomer that finds
-//! somebody to pick robs nobody.
+//! Waiting clients are not part of a pool. This process keeps them in a queue for each key (see [`super::queue`]). The one
+//! invariant: when a command of ours begins on a key, and when it ends, no client waits there that could be served. So a new
+//! client that finds a backend takes it from no waiting client.
 //!
-//! Rejected: the server's own `BlockClientOnKeys`, which asks all waiters of a key at each signal: with 10,000 of them
-//! that takes 656 µs. And the server's own deadlines: up to 7.0 a client that was served and then, before the reply, had its
-//! deadline, gets no answer at all.
+//! Rejected: the server's own `BlockClientOnKeys`. It asks all waiters of a key at each signal: with 10,000 waiters that takes
+//! 656 µs. Also rejected: the server's own deadlines. Up to 7.0 a client that was served, and whose deadline comes before the
+//! reply, gets no reply at all.
 
 use std::os::raw::{c_int, c_void};
 use std::ptr::null_mut;
@@ -20,8 +20,8 @@ use super::grants::Granted;
 use super::guard::guarded;
 use super::info::PICKS;
 use super::key::{Key, Needed};
+use super::key_ref::{KeyRef, databases};
 use super::listening::{is_deaf, listen};
-use super::place::{Place, databases};
 use super::queue::{Asked, At, Leasing};
 use super::reply::Reply;
 use super::timer;
@@ -30,10 +30,10 @@ use crate::lb::{LeaseId, Millis, Request};
 
 type Ctx = *mut raw::RedisModuleCtx;
 
-/// At so many keys it is looked in one run of the timer, in turn.
+/// The number of keys, taken in turn, at which one run of the timer looks.
 const KEYS_A_RUN: usize = 20;
 
-/// How a wait ends, on its way to the client.
+/// The result of a wait, on its way to the client.
 enum Outcome {
     Given {
         granted: Granted,
@@ -45,7 +45,7 @@ enum Outcome {
     Nothing {
         is_array: bool,
     },
-    /// With this error.
+    /// The wait ends with this error.
     Refused(String),
 }
 
@@ -55,7 +55,7 @@ impl Outcome {
     }
 }
 
-/// Takes a client out of its queue, if it waits there.
+/// Takes a client out of its queue, if it waits, and stops its timer.
 fn remove(ctx: Ctx, client: Client) -> Option<Waiter> {
     let waiter = leave(client)?;
     if let Some(timer) = waiter.timer {
@@ -68,10 +68,17 @@ fn leave(client: Client) -> Option<Waiter> {
     waits::with(|waits| waits.queues.remove(client))
 }
 
-/// Lets the client of a command wait, so long at most; 0 = without end. `words` are the request as it goes into the stream.
-pub fn wait(place: Place, request: &Request, words: Vec<Vec<u8>>, is_array: bool, millis: Millis) {
+/// Blocks the client of a command until its request can be served, for `millis` at most; 0 = no limit. `words` are the arguments
+/// behind the key with which the pick is replicated.
+pub fn wait(
+    key_ref: KeyRef,
+    request: &Request,
+    words: Vec<Vec<u8>>,
+    is_array: bool,
+    millis: Millis,
+) {
     let client = api!(RedisModule_BlockClient(
-        place.ctx,
+        key_ref.ctx,
         Some(answer),
         Some(unblocked),
         Some(free),
@@ -81,10 +88,10 @@ pub fn wait(place: Place, request: &Request, words: Vec<Vec<u8>>, is_array: bool
         client,
         Some(disconnected)
     ));
-    listen(place.ctx);
+    listen(key_ref.ctx);
     let timer = (millis > 0).then(|| {
         api!(RedisModule_CreateTimer(
-            place.ctx,
+            key_ref.ctx,
             millis as i64,
             Some(time_out),
             client.cast()
@@ -98,7 +105,7 @@ pub fn wait(place: Place, request: &Request, words: Vec<Vec<u8>>, is_array: bool
         is_array,
         timer,
     };
-    waits::with(|waits| waits.queues.add(at(place), client, &asked, waiter));
+    waits::with(|waits| waits.queues.add(at(key_ref), client, &asked, waiter));
 }
 
 fn end(client: Client, outcome: Outcome) {
@@ -111,9 +118,9 @@ pub fn serve(key: &mut Key) {
     if !waits::is_any() {
         return;
     }
-    let place = key.place();
-    let at = at(place);
-    let leasing = || match place.is_out_of_memory() {
+    let key_ref = key.key_ref();
+    let at = at(key_ref);
+    let leasing = || match key_ref.is_out_of_memory() {
         true => Leasing::Refused,
         false => Leasing::Granted,
     };
@@ -122,11 +129,11 @@ pub fn serve(key: &mut Key) {
             let first = waits.queues.first(&at, pool, leasing)?;
             Some(first.client)
         });
-        let Some(first) = first.filter(|_| !place.must_obey()) else {
+        let Some(first) = first.filter(|_| !key_ref.must_obey()) else {
             return;
         };
-        if let Some(waiter) = remove(place.ctx, first)
-            && guarded("a pick for who waits", || give(key, &at, &waiter)).is_none()
+        if let Some(waiter) = remove(key_ref.ctx, first)
+            && guarded("a pick for a waiter", || give(key, &at, &waiter)).is_none()
         {
             key.poison();
             end(waiter.client, Outcome::fault());
@@ -134,7 +141,7 @@ pub fn serve(key: &mut Key) {
     }
 }
 
-/// Picks for a waiter that can be served.
+/// Makes the pick of a waiter that can be served.
 fn give(key: &mut Key, at: &At, waiter: &Waiter) {
     let request = waiter.asked.request();
     if request.terms.is_some() {
@@ -155,15 +162,16 @@ fn give(key: &mut Key, at: &At, waiter: &Waiter) {
         is_delivered: false,
     };
     let words: Vec<&[u8]> = waiter.words.iter().map(|word| &**word).collect();
-    key.place().replicate(c"LB.PICK", &words);
-    key.place().touched();
+    key.key_ref().replicate(c"LB.PICK", &words);
+    key.key_ref().touched();
     end(waiter.client, given);
 }
 
-/// On a primary that takes writes: ends the leases that reached nobody; serves waiters to whom something has come in another way
-/// than by a command of ours; ends the waits for keys that are another node's. Says whether it did all by that time.
+/// The work of the timer on a primary that takes writes. It ends the leases that did not reach their clients. It serves waiters
+/// if a pool has come to their key without a command of ours. It ends the waits at keys that another node has now. Returns
+/// whether it did all this before `until`.
 pub fn look(ctx: Ctx, until: Instant) -> bool {
-    end_what_reached_nobody(ctx);
+    end_unreached_leases(ctx);
     next_in_turn().iter().for_each(|at| look_at(ctx, at));
     while let Some((db, name)) = waits::with(|waits| waits.to_look_at.pop_first()) {
         for db in databases(ctx, db) {
@@ -176,39 +184,40 @@ pub fn look(ctx: Ctx, until: Instant) -> bool {
     !is_deaf() || look_unheard(ctx, until)
 }
 
-/// On a primary that refuses writes, where nobody can be served: ends the waits for keys that are another node's.
+/// The work of the timer on a primary that refuses writes, where no client can be served: it ends the waits at keys that
+/// another node has now.
 pub fn send_away_whose_key_moved(ctx: Ctx) {
     for at in next_in_turn() {
-        if let Some(moved) = Place::with(ctx, at.0, &at.1, Place::moved).flatten() {
+        if let Some(moved) = KeyRef::with(ctx, at.0, &at.1, KeyRef::moved).flatten() {
             send_away(ctx, &at, &moved);
         }
     }
 }
 
-fn end_what_reached_nobody(ctx: Ctx) {
+fn end_unreached_leases(ctx: Ctx) {
     for ((db, name), id) in waits::with(|waits| waits.grants.take_to_end()) {
         for db in databases(ctx, db) {
-            Place::with(ctx, db, &name, |place| {
-                place.command(c"LB.DONE", &id.to_string())
+            KeyRef::with(ctx, db, &name, |key_ref| {
+                key_ref.command(c"LB.DONE", &id.to_string())
             });
         }
     }
 }
 
-/// Serves the waiters at that key that can be served, or tells them which node has it now.
+/// Serves the waiters at that key that can be served, or ends their waits with the node that has the key now.
 fn look_at(ctx: Ctx, at: &At) {
-    // It changes nothing, and as at every command whoever can be served is served. Not from here: what a timer puts into
-    // the stream stands, on 6.2, behind what commands do that it runs.
-    let look = |place: Place| match place.command(c"LB.TICK", "0") {
+    // This tick changes nothing, but as with every command the waiters that can be served are served. They are not served from
+    // here, because on 6.2 a timer's own entries in the stream come after those of the commands that it runs.
+    let look = |key_ref: KeyRef| match key_ref.command(c"LB.TICK", "0") {
         true => None,
-        false => place.moved(),
+        false => key_ref.moved(),
     };
-    if let Some(moved) = Place::with(ctx, at.0, &at.1, look).flatten() {
+    if let Some(moved) = KeyRef::with(ctx, at.0, &at.1, look).flatten() {
         send_away(ctx, at, &moved);
     }
 }
 
-/// The next keys at which somebody waits: not of all that can happen to a key there is an event.
+/// The next keys in turn at which a client waits. They are looked at because some changes of a key cause no event.
 fn next_in_turn() -> Vec<At> {
     waits::with(|waits| {
         let behind = waits.in_turn.take();
@@ -219,8 +228,8 @@ fn next_in_turn() -> Vec<At> {
     })
 }
 
-/// The same where the server cannot be listened to: all keys at which somebody waits, so that nobody waits long for what has come
-/// by RENAME, RESTORE or COPY. A key at which nothing can be picked costs no more than to be opened.
+/// On a server to which the module cannot listen: looks at all keys at which a client waits, so that no client waits long after
+/// RENAME, RESTORE or COPY has brought a pool. If nothing can be picked at a key, it costs only the opening of the key.
 fn look_unheard(ctx: Ctx, until: Instant) -> bool {
     loop {
         let next = waits::with(|waits| {
@@ -231,11 +240,11 @@ fn look_unheard(ctx: Ctx, until: Instant) -> bool {
         let Some(next) = next else {
             return true;
         };
-        let can_serve = |place: Place| {
-            let key = Key::open_unasked(place).ok()?;
+        let can_serve = |key_ref: KeyRef| {
+            let key = Key::open_unasked(key_ref).ok()?;
             key.pool().filter(|pool| pool.available() > 0).map(|_| ())
         };
-        if Place::with(ctx, next.0, &next.1, can_serve)
+        if KeyRef::with(ctx, next.0, &next.1, can_serve)
             .flatten()
             .is_some()
         {
@@ -247,8 +256,8 @@ fn look_unheard(ctx: Ctx, until: Instant) -> bool {
     }
 }
 
-/// Ends all waits for that key with an error, as where the key is another node's now. So does the server with its own commands
-/// that wait.
+/// Ends all waits at that key with an error, for example because another node has the key now. The server does the same with its
+/// own blocking commands.
 fn send_away(ctx: Ctx, at: &At, error: &str) {
     let clients = waits::with(|waits| -> Vec<Client> {
         waits.queues.at(at).map(|waiter| waiter.client).collect()
@@ -259,21 +268,21 @@ fn send_away(ctx: Ctx, at: &At, error: &str) {
     }
 }
 
-/// This server is a replica from now on. Most servers send all waiters away; Valkey 9, in a cluster, leaves that to us. The
-/// leases that reached nobody are the new primary's to end.
+/// Ends all waits, because this server has become a replica. Most servers do that themselves, but Valkey 9 in a cluster does
+/// not. The new primary ends the leases that did not reach their clients.
 pub fn send_all_away(ctx: Ctx) {
     let keys: Vec<At> = waits::with(|waits| waits.queues.keys(None).cloned().collect());
     for at in keys {
-        let error = "UNBLOCKED the server has become a replica, where nobody can wait";
+        let error = "UNBLOCKED the server has become a replica, where no client can wait";
         send_away(ctx, &at, error);
     }
     waits::with(|waits| waits.grants.forget());
 }
 
-/// A client has waited long enough.
+/// The server calls this when the time of a wait is over.
 unsafe extern "C" fn time_out(_: Ctx, client: *mut c_void) {
     let client = client.cast();
-    // The server itself ends the timer that fires: to stop it here would free it twice.
+    // The server frees a timer that fires: to stop it here would free it twice.
     let timed_out = guarded("a wait that timed out", || {
         if let Some(waiter) = leave(client) {
             let is_array = waiter.is_array;
@@ -285,9 +294,9 @@ unsafe extern "C" fn time_out(_: Ctx, client: *mut c_void) {
     }
 }
 
-/// The server calls it to answer a client that was unblocked.
+/// The server calls this to reply to a client that was unblocked.
 unsafe extern "C" fn answer(ctx: Ctx, _: *mut *mut raw::RedisModuleString, _: c_int) -> c_int {
-    let answered = guarded("answering who waited", || {
+    let answered = guarded("answering a waiter", || {
         let outcome = api!(RedisModule_GetBlockedClientPrivateData(ctx)).cast::<Outcome>();
         // SAFETY: `end` made it, and `free` will free it.
         match unsafe { outcome.as_mut() } {
@@ -317,7 +326,8 @@ fn nothing(ctx: Ctx, is_array: bool) {
     Reply::to(ctx).given(std::iter::empty(), None, is_array);
 }
 
-/// The server calls it at CLIENT UNBLOCK, which without it does nothing. (With ERROR it answers by itself.)
+/// The server calls this at CLIENT UNBLOCK. Without this callback that command would do nothing. (With ERROR the server replies
+/// by itself.)
 unsafe extern "C" fn unblocked(ctx: Ctx, _: *mut *mut raw::RedisModuleString, _: c_int) -> c_int {
     guarded("a client that was unblocked", || {
         let client = api!(RedisModule_GetBlockedClientHandle(ctx));
@@ -329,7 +339,7 @@ unsafe extern "C" fn unblocked(ctx: Ctx, _: *mut *mut raw::RedisModuleString, _:
     raw::REDISMODULE_OK as c_int
 }
 
-/// The server calls it when a client that waits is gone, or was unblocked by somebody else.
+/// The server calls this when a client that waits has disconnected, or was unblocked by something other than this module.
 unsafe extern "C" fn disconnected(ctx: Ctx, client: Client) {
     guarded("a client that waited and is gone", || {
         if remove(ctx, client).is_some() {
@@ -338,9 +348,9 @@ unsafe extern "C" fn disconnected(ctx: Ctx, client: Client) {
     });
 }
 
-/// The server calls it when it is done with what a client was given.
+/// The server calls this when it no longer needs the result of a wait.
 unsafe extern "C" fn free(ctx: Ctx, outcome: *mut c_void) {
-    guarded("what a waiter was given", || {
+    guarded("freeing the result of a wait", || {
         if outcome.is_null() {
             return;
         }

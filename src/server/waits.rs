@@ -1,4 +1,4 @@
-//! The clients of this process that wait, and where.
+//! The clients of this process that wait, and the keys at which they wait.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -8,61 +8,62 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use redis_module::raw;
 
 use super::grants::{Grants, Move};
-use super::place::Place;
+use super::key_ref::KeyRef;
 use super::queue::{Asked, At, Queues};
 
-/// A client that is held by the server until it is told to answer it.
+/// A client that the server blocks until the module unblocks it.
 pub type Client = *mut raw::RedisModuleBlockedClient;
 
-/// A client that waits.
+/// A client that waits, and its request.
 pub struct Waiter {
     pub client: Client,
     pub asked: Asked,
-    /// What it asked for as it goes into the stream, behind the key.
+    /// The arguments behind the key with which its pick is replicated.
     pub words: Vec<Vec<u8>>,
     pub is_array: bool,
-    /// Ends the wait.
+    /// The timer that ends the wait.
     pub timer: Option<raw::RedisModuleTimerID>,
 }
 
-/// All that this process knows of its waiters.
+/// The state of all waits.
 #[derive(Default)]
 pub struct Waits {
     pub queues: Queues<Client, Waiter>,
-    /// Keys at which something may have come in another way than by a command of ours.
+    /// Keys to which a pool may have come without a command of ours.
     pub to_look_at: BTreeSet<At>,
-    /// Where the looks at a few keys at a time go on.
+    /// The last key that was looked at in turn, a few keys in each run. The next run continues after it.
     pub in_turn: Option<At>,
-    /// Where the looks at all keys go on, on a server that tells nothing.
+    /// The same for the looks at all keys, on a server to which the module cannot listen.
     pub unheard: Option<At>,
     pub grants: Grants,
 }
 
 thread_local! {
-    // Only the main thread has any.
+    // Only the main thread has waits.
     static WAITS: RefCell<Waits> = RefCell::default();
 }
 
-/// How many wait. Beside the queues, because a static costs a command next to nothing, and a thread's own a call.
+/// The number of clients that wait. It is kept beside the queues because reading a static costs a command almost nothing, and
+/// reading a thread-local costs a call.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether anybody waits, anywhere.
+/// Whether a client waits at any key.
 #[inline(always)]
 pub fn is_any() -> bool {
     WAITING.load(Ordering::Relaxed) > 0
 }
 
-/// Whether anybody waits for what is at that key, or for the key.
-pub fn is_any_at(place: Place) -> bool {
-    is_any() && with(|waits| waits.queues.is_any_at(&at(place)))
+/// Whether a client waits at that key.
+pub fn is_any_at(key_ref: KeyRef) -> bool {
+    is_any() && with(|waits| waits.queues.is_any_at(&at(key_ref)))
 }
 
-/// The key as the queues name it.
-pub fn at(place: Place) -> At {
-    (place.db(), place.bytes().into())
+/// The key in the form that the queues use.
+pub fn at(key_ref: KeyRef) -> At {
+    (key_ref.db(), key_ref.bytes().into())
 }
 
-/// Runs with all waits. Nothing that it does may call the server, which may call back.
+/// Runs `run` with the state of all waits. `run` must not call the server, because the server may call back.
 pub fn with<T>(run: impl FnOnce(&mut Waits) -> T) -> T {
     WAITS.with_borrow_mut(|waits| {
         let result = run(waits);
@@ -71,30 +72,30 @@ pub fn with<T>(run: impl FnOnce(&mut Waits) -> T) -> T {
     })
 }
 
-/// Something may have come to that key in another way than by a command of ours.
+/// Makes the timer look at that key: a pool may have come to it without a command of ours.
 pub fn look_later(at: At) {
     if is_any() {
         with(|waits| waits.to_look_at.insert(at));
     }
 }
 
-/// Something may have come to any key.
+/// Makes the timer look at every key at which a client waits: a pool may have come to any of them.
 pub fn look_at_all() {
     with(|waits| waits.to_look_at.extend(waits.queues.keys(None).cloned()));
 }
 
-/// The pool at the one key is at the other now.
+/// Notes that the pool at key `from` is at key `to` now.
 pub fn moved(from: At, to: At) {
     with(|waits| waits.grants.moved(Move::Key(from, to)));
 }
 
-/// The keys of two databases have changed places.
+/// Follows a SWAPDB: the keys of two databases have changed places.
 pub fn swapped(a: c_int, b: c_int) {
     with(|waits| waits.grants.moved(Move::Databases(a, b)));
     look_at_all();
 }
 
-/// Whether nothing is left to be done for waiters, or for what they were granted.
+/// Whether no client waits, and no lease of a client that is gone must be ended.
 pub fn is_idle() -> bool {
     !is_any() && with(|waits| !waits.grants.is_any_to_end())
 }

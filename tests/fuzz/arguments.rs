@@ -6,14 +6,14 @@
 use std::collections::{HashMap, HashSet};
 
 use libfuzzer_sys::fuzz_target;
-use redis_lb::commands::arguments::{Wanted, pairs, wanted};
+use redis_lb::commands::arguments::{PickWords, pairs, pick_words};
 use redis_lb::lb::{COUNT_MAX, EXCLUDE_MAX, NAME_MAX, Pool};
 use redis_lb::server::Error;
 
 fuzz_target!(|data: &[u8]| {
     let words: Vec<&[u8]> = data.split(|byte| *byte == b' ').collect();
-    match wanted(words.iter().copied()) {
-        Ok(wanted) => is_understood(&wanted, &words),
+    match pick_words(words.iter().copied()) {
+        Ok(read) => is_understood(&read, &words),
         Err(error) => is_one_line(&error),
     }
     match pairs(words.iter().copied()) {
@@ -22,11 +22,11 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-fn is_understood(wanted: &Wanted, words: &[&[u8]]) {
-    let request = &wanted.request;
+fn is_understood(read: &PickWords, words: &[&[u8]]) {
+    let request = &read.request;
     assert!((1..=COUNT_MAX).contains(&request.count));
     assert!(request.exclude.len() <= EXCLUDE_MAX);
-    assert_eq!(in_any_order(&written(wanted)), in_any_order(words));
+    assert_eq!(in_any_order(&written(read)), in_any_order(words));
 
     let mut pool = Pool::new();
     for backend in [&b"a"[..], b"COUNT", b"1"] {
@@ -45,9 +45,9 @@ fn is_understood(wanted: &Wanted, words: &[&[u8]]) {
 }
 
 /// The words that say what was understood.
-fn written(wanted: &Wanted) -> Vec<Vec<u8>> {
-    let mut words = wanted.words();
-    if let Some(millis) = wanted.block {
+fn written(read: &PickWords) -> Vec<Vec<u8>> {
+    let mut words = read.to_words();
+    if let Some(millis) = read.block {
         words.extend(["BLOCK".into(), millis.to_string().into()]);
     }
     words

@@ -99,7 +99,7 @@ MISTAKES = {
         "LB.PEEK web EXCLUDE 1 a random",
     ],
     "ERR 'rr' stands among the options": ["LB.PICK web wrr rr", "LB.PICK web COUNT 2 rr"],
-    "ERR EXCLUDE is 'a', which is not an integer…how many backends follow comes first…EXCLUDE 1 a": with_each(
+    "ERR EXCLUDE is 'a', which is not an integer…the number of backends comes first…EXCLUDE 1 a": with_each(
         PICKING, "EXCLUDE a"
     ),
     "ERR 'MAX' is no keyword…LEASE": ["LB.PICK web rr MAX 3", "LB.PICK web LEASE 9 MAX 3"],

@@ -559,7 +559,9 @@ def test_an_event_that_panics_costs_nothing_but_the_hint(server, client, binary,
     assert poisoned(client) == []
 
 
-@pytest.mark.parametrize("what", ["answering who waited", "a wait that timed out", "what a waiter was given"])
+@pytest.mark.parametrize(
+    "what", ["answering a waiter", "a wait that timed out", "freeing the result of a wait"]
+)
 def test_a_panic_over_a_client_that_waits_leaves_nobody_without_an_answer(server, client, what):
     arm(client, what)
     ms = 50 if "timed out" in what else 0
@@ -570,7 +572,7 @@ def test_a_panic_over_a_client_that_waits_leaves_nobody_without_an_answer(server
             eventually(lambda: client.info("clients")["blocked_clients"] == 1)
             client.execute_command("LB.ADD waited a 5")
         struck(server, what)
-        if what == "what a waiter was given":
+        if what == "freeing the result of a wait":
             assert connection.read_response()[0] == "a"
         else:
             with pytest.raises(redis.ResponseError, match="a fault in redis-lb"):
@@ -584,7 +586,7 @@ def test_a_panic_over_a_client_that_waits_leaves_nobody_without_an_answer(server
 
 def test_a_panic_in_a_pick_for_who_waits_is_answered_once(server, client):
     """To the one who waits; the one who freed something has its own reply, and no other."""
-    arm(client, "a pick for who waits")
+    arm(client, "a pick for a waiter")
     with server.client(socket_timeout=1) as waits:
         connection = waits.connection_pool.get_connection()
         connection.send_command("LB.PICK", "waited", "BLOCK", 0)

@@ -1,4 +1,4 @@
-//! A key by its name, and what can be said of it to replicas, watchers and subscribers.
+//! A key by its name: its database, its events and signals, and the commands that run on it.
 
 use std::ffi::CStr;
 use std::os::raw::c_int;
@@ -7,27 +7,27 @@ use redis_module::raw;
 
 use super::hints::ANY;
 
-/// A key of the database that the context has selected. It lives as long as the context and the name do, which is
-/// as long as the server is in one callback.
+/// A key of the database that the context has selected. It is valid while the context and the name are: during one callback
+/// of the server.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct KeyRef {
     pub(super) ctx: *mut raw::RedisModuleCtx,
     pub(super) name: *mut raw::RedisModuleString,
 }
 
-impl Place {
-    /// Runs with the place of that name in that database; not at all where there is no such database.
+impl KeyRef {
+    /// Runs `run` with the key of that name in database `db`. Does nothing where that database does not exist.
     pub(super) fn with<T>(
         ctx: *mut raw::RedisModuleCtx,
         db: c_int,
         name: &[u8],
-        run: impl FnOnce(Place) -> T,
+        run: impl FnOnce(KeyRef) -> T,
     ) -> Option<T> {
         if api!(RedisModule_SelectDb(ctx, db)) != raw::REDISMODULE_OK as c_int {
             return None;
         }
         let name = Text::of(ctx, name);
-        Some(run(Place { ctx, name: name.0 }))
+        Some(run(KeyRef { ctx, name: name.0 }))
     }
 
     /// The database.
@@ -40,21 +40,21 @@ impl Place {
         bytes(self.name)
     }
 
-    /// The pool was changed by the command that runs, of which no event is made: the command goes into the stream as it
-    /// came, and clients that watch the key hear of it.
+    /// Records that the running command has changed the pool: replicates the command as it came, and signals the change to
+    /// clients that watch the key.
     #[inline(always)]
     pub(super) fn changed(self) {
         api!(RedisModule_ReplicateVerbatim(self.ctx));
         self.touched();
     }
 
-    /// Clients that watch the key hear that it was changed.
+    /// Signals to clients that watch the key that it was changed.
     #[inline(always)]
     pub(super) fn touched(self) {
         api!(RedisModule_SignalModifiedKey(self.ctx, self.name));
     }
 
-    /// Announces an event of ours at the key.
+    /// Announces an event of this module at the key.
     pub(super) fn announce(self, event: &CStr) {
         self.notify(raw::REDISMODULE_NOTIFY_MODULE, event);
     }
@@ -69,7 +69,7 @@ impl Place {
         ));
     }
 
-    /// Puts a command on the key into the stream, behind what is there already.
+    /// Appends a command on this key to the stream.
     pub(super) fn replicate(self, command: &CStr, arguments: &[&[u8]]) {
         let texts: Vec<Text> = (arguments.iter())
             .map(|argument| Text::of(self.ctx, argument))
@@ -85,8 +85,8 @@ impl Place {
         ));
     }
 
-    /// Runs a command on the key, as a client would, and puts it into the stream; false where the server refuses it, as where the
-    /// slot is another node's.
+    /// Runs a command on this key, as a client would, and replicates it. Returns false if the server refuses it, for example
+    /// because another node has the slot.
     pub(super) fn command(self, command: &CStr, argument: &str) -> bool {
         let answer = Answer::of(api!(RedisModule_Call(
             self.ctx,
@@ -99,7 +99,7 @@ impl Place {
         answer.is_given() && !answer.is_error()
     }
 
-    /// Where the key's slot is another node's: what the server tells a client that asks for the key.
+    /// The MOVED error that a client gets for this key, if another node has the key's slot.
     pub(super) fn moved(self) -> Option<String> {
         let exists = Answer::of(api!(RedisModule_Call(
             self.ctx,
@@ -110,7 +110,8 @@ impl Place {
         if exists.is_given() {
             return None;
         }
-        // It was refused: the slot is another node's, or on its way to one. In that case one waits on, as with BLPOP.
+        // The server refused it: another node has the slot, or the slot is on its way to one. While it is on its way, clients
+        // wait on, as with BLPOP.
         let slot = Answer::of(api!(RedisModule_Call(
             self.ctx,
             c"CLUSTER".as_ptr(),
@@ -132,7 +133,8 @@ impl Place {
         (!is_here).then(|| format!("MOVED {slot} {address}"))
     }
 
-    /// Whether the running command comes from the stream (from a primary, or out of an AOF) and must do what the stream says.
+    /// Whether the running command comes from the stream: from a primary, or from an AOF. Then it must do exactly as the stream
+    /// says, and must add nothing to it.
     pub(super) fn must_obey(self) -> bool {
         let is_from_aof = api!(RedisModule_GetClientId(self.ctx)) == u64::MAX;
         is_from_aof || self.has_flag(raw::REDISMODULE_CTX_FLAGS_REPLICATED)
@@ -154,7 +156,7 @@ pub(super) fn has_flag(ctx: *mut raw::RedisModuleCtx, flags: u32) -> bool {
     api!(RedisModule_GetContextFlags(ctx)) as u32 & flags != 0
 }
 
-/// That database alone, or every one that there is.
+/// The database `db` alone; every database of the server for [`ANY`].
 pub(super) fn databases(ctx: *mut raw::RedisModuleCtx, db: c_int) -> std::ops::Range<c_int> {
     if db != ANY {
         return db..db + 1;
@@ -164,7 +166,7 @@ pub(super) fn databases(ctx: *mut raw::RedisModuleCtx, db: c_int) -> std::ops::R
     0..(0..).take_while(is_there).count() as c_int
 }
 
-/// The bytes of a string of the server's, which outlives them.
+/// The bytes of a string of the server's. They must not be used longer than the string lives.
 pub(super) fn bytes<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
     let mut len = 0;
     let bytes = api!(RedisModule_StringPtrLen(string, &mut len));
@@ -172,7 +174,7 @@ pub(super) fn bytes<'a>(string: *const raw::RedisModuleString) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(bytes.cast(), len) }
 }
 
-/// Who serves that slot, by what CLUSTER NODES answers: the address, and whether that is this node.
+/// The address of the node that serves the slot, and whether it is this node. `nodes` is the reply of CLUSTER NODES.
 fn owner(nodes: &str, slot: u64) -> Option<(&str, bool)> {
     // <id> <address>@<port>[,<name>] <flags> <primary> <ping> <pong> <epoch> <link> <slot or range> …
     nodes.lines().find_map(|node| {
@@ -181,7 +183,7 @@ fn owner(nodes: &str, slot: u64) -> Option<(&str, bool)> {
             let (from, to) = range.split_once('-').unwrap_or((range, range));
             match (from.parse(), to.parse()) {
                 (Ok(from), Ok(to)) => (from..=to).contains(&slot),
-                // `[slot->-node]`, which is on its way.
+                // `[slot->-node]`: a slot on its way.
                 _ => false,
             }
         });
@@ -190,7 +192,7 @@ fn owner(nodes: &str, slot: u64) -> Option<(&str, bool)> {
     })
 }
 
-/// What the server answered to a command of ours; null where it refused to run it.
+/// The server's reply to a command that the module ran; null if the server refused to run it.
 pub(super) struct Answer(*mut raw::RedisModuleCallReply);
 
 impl Answer {
@@ -206,12 +208,12 @@ impl Answer {
         api!(RedisModule_CallReplyType(self.0)) == raw::REDISMODULE_REPLY_ERROR as c_int
     }
 
-    /// The text at that place of an array.
+    /// The text of the array's element at index `at`.
     pub(super) fn element(&self, at: usize) -> Option<String> {
         if !self.is_given() || self.is_error() {
             return None;
         }
-        // It belongs to the array, and is not freed alone.
+        // The element belongs to the array, and must not be freed by itself.
         text(api!(RedisModule_CallReplyArrayElement(self.0, at))).map(str::to_owned)
     }
 
@@ -229,7 +231,7 @@ fn text<'a>(reply: *mut raw::RedisModuleCallReply) -> Option<&'a str> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: the reply keeps its text until it is freed.
+    // SAFETY: the text lives until the reply is freed.
     std::str::from_utf8(unsafe { std::slice::from_raw_parts(text.cast(), len) }).ok()
 }
 
@@ -241,12 +243,12 @@ impl Drop for Answer {
     }
 }
 
-/// A string of the server's that we made.
+/// A server string that the module made and must free.
 struct Text(*mut raw::RedisModuleString);
 
 impl Text {
     fn of(_: *mut raw::RedisModuleCtx, bytes: &[u8]) -> Text {
-        // Without the context: it belongs to nobody but us.
+        // No context is passed, so that only the module frees it.
         let none = std::ptr::null_mut();
         Text(api!(RedisModule_CreateString(
             none,
