@@ -38,7 +38,7 @@ impl Command for Limit {
 
     fn read(call: &Call) -> Result<LimitWords<'_>, Error> {
         let words = limit_words(call)?;
-        match !words.only_frees() && call.is_out_of_memory() {
+        match !words.limits.only_frees() && call.is_out_of_memory() {
             true => Err(Error::out_of_memory()),
             false => Ok(words),
         }
@@ -99,11 +99,6 @@ impl LimitWords<'_> {
     /// Whether it sets nothing.
     fn only_asks(&self) -> bool {
         self.limits == Limits::default()
-    }
-
-    /// Whether it takes no memory.
-    fn only_frees(&self) -> bool {
-        self.limits.only_frees()
     }
 }
 

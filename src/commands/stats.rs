@@ -34,11 +34,12 @@ impl Command for Stats {
     }
 
     fn run(backend: Option<&[u8]>, key: &mut Key, call: &Call) -> Effect {
-        let none = Pool::new();
-        let pool = key.pool().unwrap_or(&none);
-        match backend {
-            Some(name) => one(call.reply(), pool, name),
-            None => all(call.reply(), pool),
+        let reply = call.reply();
+        match (key.pool(), backend) {
+            (Some(pool), Some(name)) => one(reply, pool, name),
+            (Some(pool), None) => all(reply, pool),
+            (None, Some(_)) => reply.nil(),
+            (None, None) => reply.map(0),
         }
         Effect::None
     }

@@ -59,29 +59,27 @@ fn run(ctx: *mut raw::RedisModuleCtx) -> bool {
         if waits::is_idle() && !is_due {
             return true;
         }
-        if !has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER) {
-            return look(ctx, now, until);
-        }
-        if is_refusing(ctx) {
+        let is_primary = has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER);
+        if is_primary && is_refusing(ctx) {
             waiting::send_away_whose_key_moved(ctx);
             return true;
         }
-        waiting::look(ctx, until) & look(ctx, now, until)
+        let is_served = !is_primary || waiting::look(ctx, until);
+        (!is_due || look(ctx, is_primary, now, until)) && is_served
     });
     is_all.unwrap_or(true)
 }
 
 /// Looks at the keys whose hints are due. Returns whether it looked at all of them.
-fn look(ctx: *mut raw::RedisModuleCtx, now: Millis, until: Instant) -> bool {
-    if is_manual() {
-        return true;
-    }
+fn look(ctx: *mut raw::RedisModuleCtx, is_primary: bool, now: Millis, until: Instant) -> bool {
     while let Some((hint, db, name)) = timer::next_hint(now) {
         if db == ANY {
             databases(ctx, db).for_each(|db| timer::remember(hint, db, &name));
             continue;
         }
-        KeyRef::with(ctx, db, &name, |key_ref| look_at(key_ref, hint, now));
+        KeyRef::with(ctx, db, &name, |key_ref| {
+            look_at(key_ref, is_primary, hint, now)
+        });
         if Instant::now() >= until {
             return false;
         }
@@ -90,8 +88,7 @@ fn look(ctx: *mut raw::RedisModuleCtx, now: Millis, until: Instant) -> bool {
 }
 
 /// Ticks the pool at the key to which a hint led, if something is due in it.
-fn look_at(key_ref: KeyRef, hint: Millis, now: Millis) {
-    let is_primary = has_flag(key_ref.ctx, raw::REDISMODULE_CTX_FLAGS_MASTER);
+fn look_at(key_ref: KeyRef, is_primary: bool, hint: Millis, now: Millis) {
     let key = Key::open_unasked(key_ref).ok();
     let time = key.and_then(|mut key| key.look(hint, is_primary, LEASES_A_TICK));
     // The server refuses it if another node has the slot.

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis_module::raw;
 
+use super::section::Section;
+
 /// A callback for keyspace events.
 pub type Heard = unsafe extern "C" fn(
     *mut raw::RedisModuleCtx,
@@ -68,16 +70,6 @@ pub fn tells_databases() -> bool {
 
 /// The version, if the server is a Valkey.
 fn valkey_version(ctx: *mut raw::RedisModuleCtx) -> Option<Vec<u32>> {
-    let info = api!(RedisModule_GetServerInfo(ctx, c"server".as_ptr()));
-    let version = api!(RedisModule_ServerInfoGetFieldC(
-        info,
-        c"valkey_version".as_ptr()
-    ));
-    let numbers = (!version.is_null()).then(|| {
-        // SAFETY: the server returns a C string, which lives as long as `info`.
-        let version = unsafe { std::ffi::CStr::from_ptr(version) }.to_string_lossy();
-        version.split('.').map_while(|n| n.parse().ok()).collect()
-    });
-    api!(RedisModule_FreeServerInfo(ctx, info));
-    numbers
+    let version = Section::of(ctx, c"server").field("valkey_version")?;
+    Some(version.split('.').map_while(|n| n.parse().ok()).collect())
 }

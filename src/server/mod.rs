@@ -58,6 +58,7 @@ mod queue;
 mod refusal;
 mod register;
 mod reply;
+mod section;
 mod spec;
 mod timer;
 mod value;

@@ -25,7 +25,7 @@ pub struct Asked {
 
 /// The properties of a pick that decide whether it can be served now. Either all waiters of one kind can be served, or none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Kind {
+pub struct Kind {
     /// The excluded backends, sorted, each once.
     excluded: Names,
     is_leasing: bool,
@@ -82,7 +82,7 @@ impl Asked {
         }
     }
 
-    fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         let mut excluded = self.exclude.to_vec();
         excluded.sort_unstable();
         excluded.dedup();
@@ -183,12 +183,12 @@ impl<C: Copy + Eq + Hash, W> Queues<C, W> {
     }
 
     /// Puts a client at the end of the queue at that key.
-    pub fn add(&mut self, at: At, client: C, asked: &Asked, waiter: W) {
+    pub fn add(&mut self, at: At, client: C, kind: Kind, waiter: W) {
         let arrival = self.arrivals;
         self.arrivals += 1;
         self.clients.insert(client, (at.clone(), arrival));
         let queue = self.queues.entry(at).or_default();
-        queue.add(arrival, asked.kind(), waiter);
+        queue.add(arrival, kind, waiter);
     }
 
     /// Takes a client out of its queue, if it waits.
@@ -257,7 +257,7 @@ mod tests {
     fn queue(waiters: &[Asked]) -> Queues<usize, usize> {
         let mut queues = Queues::default();
         for (client, asked) in waiters.iter().enumerate() {
-            queues.add(at("web"), client, asked, client);
+            queues.add(at("web"), client, asked.kind(), client);
         }
         queues
     }
@@ -304,7 +304,7 @@ mod tests {
     fn keys_do_not_mix_and_are_listed_in_order() {
         let mut queues = Queues::default();
         for (client, name) in ["c", "a", "b"].into_iter().enumerate() {
-            queues.add(at(name), client, &asked(&[], None), client);
+            queues.add(at(name), client, asked(&[], None).kind(), client);
         }
         let keys = |behind: Option<&At>| queues.keys(behind).cloned().collect::<Vec<_>>();
         assert_eq!(keys(None), [at("a"), at("b"), at("c")]);

@@ -7,20 +7,18 @@
 //! the server counts its good replicas once a second: a process that stood still for a while (SIGSTOP, a virtual machine that
 //! was moved) continues with its old count. So this file reads the lag of each replica, which is always current.
 
-use std::os::raw::c_char;
-
 use redis_module::raw;
 
-use super::key_ref::{Answer, has_flag};
+use super::key_ref::Answer;
+use super::section::Section;
 
 type Ctx = *mut raw::RedisModuleCtx;
 
-/// Whether this server would refuse a client's write to any key. It does so if it is a replica, if nothing may be replicated now
-/// (during CLIENT PAUSE), if it has too few good replicas, or if its disk fails.
+/// Whether this server, a primary, would refuse a client's write to any key. It does so if nothing may be replicated now (during
+/// CLIENT PAUSE), if it has too few good replicas, or if its disk fails.
 pub fn is_refusing(ctx: Ctx) -> bool {
     // During a pause, for example before a failover, nothing may go to the replicas: the server would end by an assertion.
     api!(RedisModule_AvoidReplicaTraffic()) != 0
-        || !has_flag(ctx, raw::REDISMODULE_CTX_FLAGS_MASTER)
         || !has_good_replicas(ctx)
         || is_stopped_by_disk(ctx)
 }
@@ -28,13 +26,13 @@ pub fn is_refusing(ctx: Ctx) -> bool {
 fn has_good_replicas(ctx: Ctx) -> bool {
     let info = Section::of(ctx, c"replication");
     // The server shows this field only if both settings are in force.
-    if info.field(c"min_slaves_good_slaves").is_none() {
+    if info.field("min_slaves_good_slaves").is_none() {
         return true;
     }
     // If CONFIG was renamed, the settings are unknown: at least one replica, and the default lag.
     let wanted = setting(ctx, "min-replicas-to-write").unwrap_or(1);
     let most = setting(ctx, "min-replicas-max-lag").unwrap_or(10);
-    let replicas = (0..).map_while(|n| info.text(&format!("slave{n}")));
+    let replicas = (0..).map_while(|n| info.field(&format!("slave{n}")));
     let good = replicas.filter(|replica| is_good(replica, most)).count();
     good as u64 >= wanted
 }
@@ -53,11 +51,11 @@ fn is_good(replica: &str, most_seconds: u64) -> bool {
 /// Whether the server refuses writes because of its disk. The rules are those of the server's own check.
 fn is_stopped_by_disk(ctx: Ctx) -> bool {
     let info = Section::of(ctx, c"persistence");
-    let is_error = |field| info.field(field).is_some_and(|status| status != "ok");
-    if is_error(c"aof_last_write_status") {
-        return info.field(c"aof_enabled").as_deref() == Some("1");
+    let is_error = |field: &str| info.field(field).is_some_and(|status| status != "ok");
+    if is_error("aof_last_write_status") {
+        return info.field("aof_enabled").as_deref() == Some("1");
     }
-    is_error(c"rdb_last_bgsave_status")
+    is_error("rdb_last_bgsave_status")
         && word(ctx, "stop-writes-on-bgsave-error").as_deref() != Some("no")
         && word(ctx, "save").as_deref() != Some("")
 }
@@ -76,39 +74,6 @@ fn word(ctx: Ctx, name: &str) -> Option<String> {
         name.len()
     )));
     answer.element(1)
-}
-
-/// A section of INFO.
-struct Section {
-    ctx: Ctx,
-    data: *mut raw::RedisModuleServerInfoData,
-}
-
-impl Section {
-    fn of(ctx: Ctx, name: &std::ffi::CStr) -> Section {
-        let data = api!(RedisModule_GetServerInfo(ctx, name.as_ptr()));
-        Section { ctx, data }
-    }
-
-    fn text(&self, field: &str) -> Option<String> {
-        self.field(&std::ffi::CString::new(field).ok()?)
-    }
-
-    fn field(&self, field: &std::ffi::CStr) -> Option<String> {
-        let text: *const c_char = api!(RedisModule_ServerInfoGetFieldC(self.data, field.as_ptr()));
-        // SAFETY: the server returns a C string, which lives as long as the section.
-        (!text.is_null()).then(|| {
-            unsafe { std::ffi::CStr::from_ptr(text) }
-                .to_string_lossy()
-                .into_owned()
-        })
-    }
-}
-
-impl Drop for Section {
-    fn drop(&mut self) {
-        api!(RedisModule_FreeServerInfo(self.ctx, self.data));
-    }
 }
 
 #[cfg(test)]

@@ -98,14 +98,15 @@ pub fn wait(
         ))
     });
     let asked = Asked::of(request);
+    let kind = asked.kind();
     let waiter = Waiter {
         client,
-        asked: asked.clone(),
+        asked,
         words,
         is_array,
         timer,
     };
-    waits::with(|waits| waits.queues.add(at(key_ref), client, &asked, waiter));
+    waits::with(|waits| waits.queues.add(at(key_ref), client, kind, waiter));
 }
 
 fn end(client: Client, outcome: Outcome) {
