@@ -22,7 +22,7 @@ pub struct Quotas {
 }
 
 /// The buckets before a token was taken out of them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct TokensBefore {
     backend: Option<Bucket>,
     pool: Option<Bucket>,
@@ -42,6 +42,13 @@ impl Quotas {
             Some(slot) => &mut self.of_backends[slot],
             None => &mut self.of_pool,
         }
+    }
+
+    /// Whether a limit cannot be reached, and shows nowhere that it could be before.
+    #[inline(always)]
+    pub fn is_idle(&self, whose: Whose) -> bool {
+        let limit = self.of(whose);
+        !limit.is_set() && limit.refill.is_none() && !limit.is_reached
     }
 
     /// Whether nothing is limited.
@@ -94,7 +101,11 @@ impl Quotas {
     }
 
     /// A pick of this backend takes a token out of its bucket and out of the pool's, where they have one.
+    #[inline]
     pub fn take_tokens(&mut self, slot: Slot, clock: Millis) -> TokensBefore {
+        if !self.is_timed() {
+            return TokensBefore::default();
+        }
         let mut take = |whose| {
             let bucket = &mut self.of_mut(whose).bucket;
             let before = bucket.as_deref().copied();

@@ -3,6 +3,7 @@
 pub mod bounds;
 pub mod chance;
 pub mod clock;
+pub mod digits;
 pub mod kept;
 pub mod memory;
 pub mod name;

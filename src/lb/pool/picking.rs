@@ -52,6 +52,22 @@ impl Pool {
         Some(Backend::of(&self.roster, &self.field, slot))
     }
 
+    /// Picks a backend, and grants a lease on it.
+    #[inline(always)]
+    pub fn grant(
+        &mut self,
+        algorithm: Option<Algorithm>,
+        terms: &LeaseTerms,
+    ) -> Option<(Backend<'_>, LeaseId)> {
+        if !self.has_numbers_for(1) {
+            return None;
+        }
+        let slot = self.choose(algorithm)?;
+        self.roster.count(slot);
+        let lease = self.spend(slot, Some(terms))?;
+        Some((Backend::of(&self.roster, &self.field, slot), lease))
+    }
+
     #[inline(always)]
     fn choose(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
         if !self.has_eligible_now() {
