@@ -37,22 +37,22 @@ mod tests {
     #[test]
     fn the_server_is_asked_once_for_each_client() {
         let mut asked = 0;
-        let mut is_replicated = |id: u64, answer| {
-            super::is_replicated(id, || {
+        let mut is_it = |id: u64, answer| {
+            is_replicated(id, || {
                 asked += 1;
                 answer
             })
         };
         for _ in 0..3 {
-            assert!(is_replicated(7, true));
-            assert!(!is_replicated(8, false));
-            assert!(!is_replicated(0, true), "it is no client");
+            assert!(is_it(7, true));
+            assert!(!is_it(8, false));
+            assert!(!is_it(0, true), "it is no client");
         }
         let in_its_place = 7 + PLACES as u64;
-        assert!(!is_replicated(in_its_place, false));
-        assert!(is_replicated(7, true));
+        assert!(!is_it(in_its_place, false));
+        assert!(is_it(7, true));
         forget();
-        assert!(!is_replicated(7, false));
+        assert!(!is_it(7, false));
         assert_eq!(asked, 5);
     }
 }
