@@ -53,11 +53,14 @@ impl Pool {
         self.account.as_ref()?.due()
     }
 
-    /// The clock at which the things end that are due by that time, if there are any. An earlier one, if otherwise more than `most`
-    /// leases would end that do not end together.
+    /// The value of a tick that ends things that are due by that time, if there are any. By the rules of version 1, which end all in
+    /// one tick, an earlier time, if otherwise more than `most` leases would end that do not end together.
     pub fn due_by(&self, time: Millis, most: usize) -> Option<Millis> {
         self.due().filter(|due| *due <= time)?;
-        Some(self.account.as_ref()?.due_by(time, most))
+        match self.rules < BOUNDED {
+            true => Some(self.account.as_ref()?.due_by(time, most)),
+            false => Some(time.max(self.clock())),
+        }
     }
 
     /// Moves the pool's clock forward, or leaves it where it is, and clears the first 1,000 things that are over; answers whether
