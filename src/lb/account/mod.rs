@@ -264,7 +264,7 @@ impl Account {
     }
 
     /// Looks at a limit again. Answers whether it is reached now and was not before, or the other way round.
-    #[inline]
+    #[inline(always)]
     pub fn recheck(&mut self, whose: Whose) -> bool {
         if self.quotas.is_idle(whose) {
             return false;

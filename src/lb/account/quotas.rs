@@ -39,6 +39,7 @@ pub struct TokensBefore {
 
 impl Quotas {
     /// The limit of a backend or of the pool.
+    #[inline(always)]
     pub fn of(&self, whose: Whose) -> &Limit {
         match whose.slot() {
             Some(slot) => self.of_backends.get(slot).unwrap_or(&NO_LIMIT),
@@ -73,6 +74,7 @@ impl Quotas {
 
     /// Looks at a limit again, where this number of leases is open. Answers whether it is reached now and was not before, or the other
     /// way round.
+    #[inline(never)]
     pub fn recheck(&mut self, whose: Whose, leases: u32, clock: Millis) -> bool {
         let Some(limit) = self.find_mut(whose) else {
             return false;
