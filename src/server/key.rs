@@ -230,7 +230,11 @@ impl Key<'_> {
         // A clock moves in steps. Only for things that are over already it need not move.
         let next_tick = match pool.is_any_over() {
             true => at,
-            false => at.max((pool.clock() + 1).next_multiple_of(STEP).saturating_sub(ahead)),
+            false => at.max(
+                (pool.clock() + 1)
+                    .next_multiple_of(STEP)
+                    .saturating_sub(ahead),
+            ),
         };
         timer::wake(self.key_ref.ctx, next_tick);
     }
