@@ -317,7 +317,7 @@ impl Leases {
         if self.is_empty() && self.entries.records.len() > KEPT {
             self.entries = Places::default();
             self.by_number = Chains::default();
-            self.by_deadline = Pages::default();
+            self.by_deadline = Deadlines::default();
             self.owners = Owners::default();
             return;
         }
