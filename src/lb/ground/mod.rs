@@ -6,4 +6,5 @@ pub mod clock;
 pub mod kept;
 pub mod memory;
 pub mod name;
+pub mod row;
 pub mod saved;

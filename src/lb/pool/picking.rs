@@ -48,25 +48,24 @@ impl Pool {
         if self.account.is_some() {
             self.spend(slot, None);
         }
-        self.roster.count(slot);
-        Some(Backend::of(&self.roster, &self.field, slot))
+        let card = self.roster.count(slot);
+        Some(Backend::of(card, &self.field, slot))
     }
 
     #[inline(always)]
     fn choose(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
-        if !self.has_eligible_now() {
+        if self.is_closed() {
             return None;
         }
         let see = View::of(&self.field, self.account.as_deref());
         let algorithm = algorithm.unwrap_or(self.policy);
-        let slot = algorithm.pick(&mut self.owns, see, &mut self.chance);
+        let slot = algorithm.pick(&mut self.owns, see, &mut self.chance)?;
         self.picks = counted(self.picks);
         Some(slot)
     }
 
-    #[inline(always)]
     fn has_eligible_now(&self) -> bool {
-        self.field.eligible() > 0 && !self.is_closed()
+        self.field.has_eligible() && !self.is_closed()
     }
 
     /// Whether a limit of the pool as a whole is reached.
