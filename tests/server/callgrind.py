@@ -77,6 +77,13 @@ class Callgrind(Server):
             once, twice = (self._instructions(wire, lambda k=k: run(k)) for k in (rounds, 2 * rounds))
         return (twice - once) / (rounds * len(batch))
 
+    def each(self, run: Callable[[int], None], n: int) -> float:
+        """The instructions of one of what `run` does as often as it is told, asked for n of them."""
+        with Wire(self.port) as wire:
+            run(n)
+            once, twice = (self._instructions(wire, lambda k=k: run(k)) for k in (n, 2 * n))
+        return (twice - once) / n
+
     def calls(self, function: str, wire: Wire, command: str, n: int) -> int:
         """How often functions whose names match are called, by anybody, while such a command runs n times."""
 
