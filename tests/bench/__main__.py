@@ -152,7 +152,7 @@ def of_requests(
     ]
     found: Figures = {title: {} for title, _, _ in chosen}
     answer: Figures = {"cases": found}
-    loaded = {"loadmodule": floor(), "unixsocket": requests.SOCKET}
+    loaded = {"loadmodule": floor(), **requests.SETTINGS}
     if is_first:
         with Server(binary, module, **loaded) as server:
             say(f"{binary.name}: requests, what each way keeps")
@@ -160,7 +160,7 @@ def of_requests(
             for title, of in requests.timed(server, chosen, effort, say).items():
                 found[title] |= of
     costs: Costs = {}
-    for start in range(0 if callgrind.missing() else 2):
+    for start in range(0 if callgrind.missing() else 1 if options.quick else 2):
         with callgrind.Callgrind(binary, module, **loaded) as server:
             some = [case for case in chosen if start == 0 or not case[1].is_rival]
             say(f"{binary.name}: requests, instructions of {len(some)} cases")
