@@ -2,19 +2,19 @@
 
 Each situation is made anew, with a million open leases and a hundred thousand backends. SLOWLOG tells how
 long each command then held the server up. So that no other program is counted, the server has priority over
-them (chrt), where that is allowed, and a situation is repeated: of its rounds the best counts. The timer of
-the module is no command: a PING beside it shows how long it holds the server up, and the client besides.
+them, where that is allowed, and a situation is repeated: of its rounds the best counts. The timer of
+the module is no command: a PING beside it shows how long it holds the server up,.
 """
 
-import subprocess
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from server import BOUND, Server, eventually
+from server import Server, eventually
 from servers import Binary
 from wire import Wire, pack
 
@@ -25,7 +25,6 @@ KEY, OWNER = "pool", "gateway-1"
 LONG = 10**9
 ALGORITHMS = "wrr", "lc", "rr", "random", "wrandom", "p2c"
 PLAIN, AS_LARGE, FIRST = "", "its argument or its reply is as large", "the first use of an algorithm"
-FIRST_OF_ALL = ("chrt", "--fifo", "1")
 TIMER = "PING beside the timer"
 
 
@@ -331,9 +330,10 @@ def executed(wire: Wire, situation: Situation, size: Size) -> dict[str, float]:
 def longest_ping(wire: Wire, seconds: float) -> float:
     """The milliseconds of the longest PING in that time, one after the other."""
     longest, end = 0.0, time.perf_counter() + seconds
-    while (start := time.perf_counter()) < end:
-        ask(wire, "PING")
-        longest = max(longest, time.perf_counter() - start)
+    with before_others(os.getpid()):
+        while (start := time.perf_counter()) < end:
+            ask(wire, "PING")
+            longest = max(longest, time.perf_counter() - start)
     return longest * 1000
 
 
@@ -358,23 +358,26 @@ def with_waiters(wire: Wire, server: Server, size: Size) -> dict[str, float]:
     return {"LB.ADD": found["LB.ADD"]}
 
 
-def is_allowed() -> bool:
-    """Whether a program may be given that priority here."""
+@contextmanager
+def before_others(process: int) -> Iterator[None]:
+    """The main thread of that process waits for no other program, where that is allowed."""
+    with suppress(PermissionError):
+        os.sched_setscheduler(process, os.SCHED_FIFO, os.sched_param(1))
     try:
-        return subprocess.run([*FIRST_OF_ALL, "true"], capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.sched_setscheduler(process, os.SCHED_OTHER, os.sched_param(0))
 
 
 def slowest(binary: Binary, module: Path, is_quick: bool, say: Callable[[str], None]) -> dict:
     """By situation: why it may take long, and the milliseconds of the slowest execution of each command."""
     size, rounds = (QUICK, 1) if is_quick else (FULL, 2)
     found: dict[str, dict] = {}
-    launcher = BOUND + FIRST_OF_ALL if is_allowed() else BOUND
-    with (
-        Server(binary, module, launcher=launcher, slowlog_max_len=100_000) as server,
-        Wire(server.port) as wire,
-    ):
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(binary, module, slowlog_max_len=100_000))
+        wire = stack.enter_context(Wire(server.port))
+        stack.enter_context(before_others(number(wire, "server", "process_id")))
         waiters = f"{size.waiters:,} wait for others"
         for situation in situations():
             say(f"{binary.name}: {situation.title}")
