@@ -264,7 +264,11 @@ impl Account {
     }
 
     /// Looks at a limit again. Answers whether it is reached now and was not before, or the other way round.
+    #[inline(always)]
     pub fn recheck(&mut self, whose: Whose) -> bool {
+        if self.quotas.is_idle(whose) {
+            return false;
+        }
         let leases = match whose.slot() {
             Some(slot) => self.leases.on(slot),
             None => self.leases.len() as u32,
@@ -273,6 +277,7 @@ impl Account {
     }
 
     /// Takes a token out of each bucket that a pick of this backend needs one of.
+    #[inline]
     pub fn take_tokens(&mut self, slot: Slot) -> TokensBefore {
         self.quotas.take_tokens(slot, self.clock)
     }
