@@ -106,6 +106,22 @@ def of_single_commands(data: Figures) -> str:
     )
 
 
+def of_situations(data: Figures) -> str:
+    """The slowest execution in each situation, on each server that was asked."""
+    servers = {
+        server: of["slowest"]["situations"] for server, of in data["servers"].items() if "slowest" in of
+    }
+    rows = []
+    for title in next(iter(servers.values())):
+        cells = []
+        for situations in servers.values():
+            noted = [(ms, command) for command, ms in situations[title]["ms"].items() if command != TIMER]
+            ms, command = max(noted, default=(0, "none"))
+            cells.append(f"{command} {ms:.2f}")
+        rows.append([title, *cells])
+    return table(["the slowest command of a situation, ms", *servers], rows)
+
+
 def single(title: str, figures: Figures) -> str:
     """Figures of one kind."""
     return table(
@@ -181,6 +197,7 @@ def tables(data: Figures) -> Iterator[str]:
                 yield single(f"{server}: {title}, {kind}s at random", of[f"{kind}, spread"])
     if any("slowest" in of for of in data["servers"].values()):
         yield of_single_commands(data)
+        yield of_situations(data)
     first = next(iter(data["servers"].values()))
     if any("picks a second" in of for of in first["suites"].get(PLAIN, {}).values()):
         yield over_sizes(first)

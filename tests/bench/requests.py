@@ -246,7 +246,7 @@ def ways() -> list[Way]:
     sizes = 3, 100, 100_000
     return [
         counter(),
-        floor("a module's two writes that do nothing", "FLOOR.WRITE {key}", "FLOOR.WRITE {key}"),
+        floor("a module's two writes that do nothing", "FLOOR.LEASE {key} LEASE {ms}", "FLOOR.DONE {key} %2"),
         module_way("LB.PICK + LB.DONE, wrr", "wrr", ours | {WEIGHTED}, sizes=sizes, has_latencies=False),
         module_way("LB.PICK + LB.DONE, lc", "lc", least, sizes=sizes, has_latencies=False),
         module_way("LB.PICK + LB.DONE, wrr, MAX", "wrr", ours | {LIMITED, WEIGHTED}),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from server import Server, eventually
 from servers import Binary
-from wire import Wire, pack
+from wire import Wire, pack, read
 
 from .members import ask, mixed, name, pool
 from .values import number
@@ -186,6 +186,7 @@ def every(wire: Wire, size: Size) -> Iterator[list[bytes]]:
         ("LB.ADD", KEY, middle, 1),
         ("LB.SEED", KEY, 1),
         ("LB.EPOCH", KEY, 1),
+        ("LB.RULES", KEY, 1),
         ("LB.TICK", KEY, 1),
     ):
         yield command(*words)
@@ -246,6 +247,18 @@ def large(wire: Wire, size: Size) -> Iterator[list[bytes]]:
         yield command(*words)
 
 
+def loaded(wire: Wire, size: Size) -> list[list[bytes]]:
+    """The pool as a rewritten AOF has it."""
+    ask(wire, "CONFIG", "SET", "aof-use-rdb-preamble", "no")
+    ask(wire, "BGREWRITEAOF")
+    eventually(lambda: not number(wire, "persistence", "aof_rewrite_in_progress"), 120)
+    files = Path(ask(wire, "CONFIG", "GET", "dir")[1].decode()).glob("appendonlydir/*.base.aof")
+    with max(files, key=lambda file: file.stat().st_mtime).open("rb") as file:
+        while (one := read(file))[0] != b"LB.LOAD":
+            pass
+    return [[*one[:3], b"REPLACE"]]
+
+
 def grants(wire: Wire, size: Size) -> Iterator[list[bytes]]:
     """One lease after the other."""
     one = command("LB.PICK", KEY, "LEASE", LONG, "OWNER", OWNER)
@@ -286,6 +299,7 @@ def situations() -> list[Situation]:
         Situation("a tier is opened", leased, only(("LB.LIMIT", KEY, "BACKEND", name(7), "TIER", 1))),
         Situation("a backend in tier 0 joins those in tier 1", upper, lower),
         Situation("of many backends at once", leased, large, AS_LARGE),
+        Situation("a rewritten AOF is loaded", leased, loaded, AS_LARGE),
     ]
 
 
@@ -386,6 +400,12 @@ def slowest(binary: Binary, module: Path, is_quick: bool, say: Callable[[str], N
         say(f"{binary.name}: {waiters}")
         runs = [with_waiters(wire, server, size) for _ in range(rounds)]
         found[waiters] = {"why": PLAIN, "ms": least(runs)}
+        seen = {title for of in found.values() for title in of["ms"]}
+        unseen = {
+            c.decode().upper() for c in ask(wire, "COMMAND", "LIST", "FILTERBY", "PATTERN", "lb.*")
+        } - seen
+    if unseen:
+        say(f"no situation has {', '.join(sorted(unseen))}")
     return {"size": str(size), "situations": found}
 
 
