@@ -71,7 +71,7 @@ def groups(figures: Cases) -> Iterator[tuple[str, Bars]]:
     bars = [(label, time_of(of)) for label, of in fastest(requests, REQUESTS)]
     if len(bars) > 1:
         ours = [of for label, of in bars if label.startswith("LB.") and not label.endswith("00,000")]
-        times = f": {shown(min(ours))} to {shown(max(ours))}" if ours else ""
+        times = f" {shown(min(ours))} to {shown(max(ours))}" if ours else ""
         what = "A request balanced, counted and limited over the whole fleet costs the server"
         yield f"{what}\nwhat INCR and DECR cost, times{times}", bars
     picks = figures["suites"].get("no persistence", {})

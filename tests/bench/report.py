@@ -64,9 +64,9 @@ def beside(title: str, ours: tuple[str, Figures], theirs: tuple[str, Figures]) -
 
 REQUESTS = [
     ("requests/s", "requests a second", ",.0f"),
-    ("× time", "time ratio", ",.2f"),
+    ("time, INCR + DECR = 1", "time ratio", ",.2f"),
     ("instructions/request", "instructions", ",.0f"),
-    ("× instructions", "instructions ratio", ",.2f"),
+    ("INCR + DECR = 1", "instructions ratio", ",.2f"),
 ]
 
 
