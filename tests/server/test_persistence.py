@@ -230,7 +230,9 @@ def test_the_stream_has_one_epoch_and_the_time_before_what_depends_on_it(new_ser
     assert written[2] == ticks[0], "the first lease begins to run in the year 1970"
     assert ticks[0][:2] == [b"LB.TICK", b"web"]
     # The timer may have written one that cleared the released leases.
-    steps = [int(clock) // 10 for _, _, clock in ticks if ticks.index([b"LB.TICK", b"web", clock]) < len(ticks) - 1]
+    steps = [
+        int(clock) // 10 for _, _, clock in ticks if ticks.index([b"LB.TICK", b"web", clock]) < len(ticks) - 1
+    ]
     assert steps == sorted(set(steps))
     before = pools.digest(b"web")
     server.restart()
@@ -277,6 +279,8 @@ UNCHANGING = [
     "LB.TICK none 9",
     "LB.TICK web 0",
     "LB.EPOCH none 9",
+    "LB.RULES none 2",
+    "LB.RULES web 1",
 ]
 # What does, and the events that tell of it.
 CHANGING = {
@@ -295,6 +299,7 @@ CHANGING = {
     "LB.LIMIT web BACKEND a TIER 1": ["lb.limit"],
     "LB.TICK web 9": [],
     "LB.EPOCH web 9": [],
+    "LB.RULES web 2": [],
 }
 
 
