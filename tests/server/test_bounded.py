@@ -11,6 +11,8 @@ from threading import Event, Thread
 
 import pytest
 
+import callgrind
+from conftest import module
 from memory import used_memory
 from persistence import AOF, WAYS, stream
 from pools import Pools
@@ -473,3 +475,61 @@ def test_the_memory_of_a_flood_comes_back(manual, way, owners):
         print(f"{way}, {owners}: {needed} bytes needed, {left} left by MEMORY USAGE, {used} by used_memory")
         assert left <= 2 * needed + 16384
         eventually(lambda: used_memory(manual) - before <= 2 * needed + 262_144)
+
+
+# What a single command costs
+
+FEW, MANY = 3000, 300_000
+
+
+def steps(server, pools, number):
+    """The instructions of single commands in a pool where that number of leases is over by each way."""
+    cost = {}
+
+    def count(name, *commands):
+        cost[name] = server._instructions(pools, lambda: make(pools, commands)) / len(commands)
+
+    def grant(key, backend, number, ms=10**9):
+        # All but the last ones in large portions, of which each is as long as its reply.
+        others = [name for name in "abcd" if name != backend]
+        pick = f"LB.PICK {key} EXCLUDE 3 {' '.join(others)} LEASE {ms} OWNER {backend}"
+        make_quietly(pools, [pick.replace("LEASE", "COUNT 1000 LEASE")] * (number // 1000))
+        return pick
+
+    make(pools, ["FLUSHALL", "LB.ADD web a 1 b 1 c 1 d 1", "LB.RULES web 2", "LB.ADD due a 1 b 1 c 1 d 1"])
+    make(pools, ["LB.RULES due 2", "LB.PICK web LEASE 1000000000", "LB.EPOCH web 7"])
+    for backend in "abcd":
+        one = grant("web", backend, number)
+    # Tables grow with each power of two, or with some share of it.
+    grant("web", "d", (1 << (4 * number).bit_length()) - 4 * number - 1000)
+    left = (1 << (4 * number).bit_length()) - leases(pools, "web") - 20
+    make_quietly(pools, [one] * left)
+    count("a grant where tables grow", *[one] * 40)
+    count("LB.RENEW", "LB.RENEW web 7-7 1000000")
+    count("LB.DONE", "LB.DONE web 7-7")
+    make(pools, ["LB.LIMIT web MAX 1"])
+    count("LB.WHEN", "LB.WHEN web")
+    make(pools, ["LB.LIMIT web MAX 0"])
+    count("LB.RELEASE", "LB.RELEASE web OWNER a")
+    count("LB.STATE down", "LB.STATE web b down")
+    count("LB.REM", "LB.REM web c")
+    count("a pick while all that is over", "LB.PICK web")
+    count("LB.WHEN while all that is over", "LB.WHEN web")
+    count("LB.DONE while all that is over", "LB.DONE web 7-9")
+    count("LB.TICK, a thousand that have a mark", "LB.TICK web 0")
+    grant("due", "a", number, 100)
+    count("LB.TICK, a thousand that are due", "LB.TICK due 1000")
+    count("a pick while all are due", "LB.PICK due")
+    return cost
+
+
+@pytest.mark.skipif(callgrind.missing() is not None, reason="counts instructions by valgrind")
+@pytest.mark.timeout(600)
+@pytest.mark.once("instructions are counted on one server")
+def test_no_command_costs_more_where_more_leases_are_over(binary):
+    """A hundred times as many: at most twice the instructions, for a logarithm and for luck."""
+    with callgrind.Callgrind(binary, module(), ["clock", "manual"]) as server, Pools(server) as pools:
+        few, many = (steps(server, pools, number) for number in (FEW, MANY))
+    for name in few:
+        print(f"{name}: {few[name]:,.0f} with {FEW:,} each, {many[name]:,.0f} with {MANY:,}")
+    assert not [name for name in few if many[name] > 2 * few[name]]
