@@ -25,6 +25,8 @@ Markers
                                                     one and the newest Valkey
     @pytest.mark.once("it counts instructions")     on the installed server only
     @pytest.mark.timeout(300)                       instead of 120 s
+    @pytest.mark.usual_ports                        never beside another such test: it runs what takes the
+                                                    first free port, as scripts/run does
 
 Environment
     REDIS_LB_MODULE     the module to load; scripts/test sets it
@@ -33,6 +35,10 @@ Environment
 
 A test with any of these fixtures runs once for each server chosen. A failure shows the log of every running
 server, and a test after which a server has crashed fails.
+
+Two processes
+    scripts/test runs the tests in two processes; with --long or `-n 0` in one. The tests of a file for one
+    server run one after the other in one process; beside them run those of another file or server.
 """
 
 import os
@@ -52,7 +58,14 @@ def pytest_configure(config):
         chosen()
     except LookupError as error:
         raise pytest.UsageError(str(error)) from None
-    config.pluginmanager.register(Matrix())
+    # A worker has seen a part of the tests alone.
+    if not is_worker(config):
+        config.pluginmanager.register(Matrix())
+
+
+def is_worker(config):
+    """Whether this is one of several processes that share the tests."""
+    return hasattr(config, "workerinput")
 
 
 def pytest_generate_tests(metafunc):
@@ -60,11 +73,13 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("binary", chosen(), ids=lambda binary: binary.name, scope="session")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in items:
+        if is_worker(config):
+            item.add_marker(pytest.mark.xdist_group(group(item)))
         if item.get_closest_marker("long") and os.environ.get("REDIS_LB_LONG") != "1":
             item.add_marker(pytest.mark.skip(reason="long: set REDIS_LB_LONG=1"))
-        binary = item.callspec.params.get("binary") if hasattr(item, "callspec") else None
+        binary = binary_of(item)
         if item.get_closest_marker("heavy") and os.environ.get("REDIS_LB_LONG") != "1":
             if binary not in [installed(), newest("valkey")]:
                 item.add_marker(pytest.mark.skip(reason="heavy: set REDIS_LB_LONG=1"))
@@ -75,6 +90,18 @@ def pytest_collection_modifyitems(items):
             version, why = marker.args
             if binary and not binary.satisfies(version):
                 item.add_marker(pytest.mark.skip(reason=f"needs {version}: {why}"))
+
+
+def group(item):
+    """The name of the tests that run in one process, in their order."""
+    if item.get_closest_marker("usual_ports"):
+        return "usual ports"
+    return f"{item.path.stem} {binary_of(item)}"
+
+
+def binary_of(item):
+    """The server program that a test runs on, if it needs one."""
+    return item.callspec.params.get("binary") if hasattr(item, "callspec") else None
 
 
 @pytest.hookimpl(wrapper=True)

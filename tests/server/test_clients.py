@@ -37,7 +37,8 @@ SHOWN = [block for block in blocks(kind="client") if block.language in SUFFIXES]
 (WAITING,) = blocks("js", "waiting")
 (FALLBACK,) = [block for block in blocks("python") if block.section == "When Redis is unreachable"]
 
-pytestmark = pytest.mark.timeout(600)  # the first build of redis-rs
+# The first build of redis-rs takes long; all programs in Rust are built at the same place.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usual_ports]
 
 
 def in_each_protocol(programs: dict[str, tuple[str, str]]):

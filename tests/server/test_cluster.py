@@ -748,6 +748,7 @@ def test_the_readmes_scripts_run(cluster, block, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usual_ports
 def test_the_script_leaves_a_cluster_running(tmp_path):
     folder = tmp_path / "cluster"
     try:
@@ -769,6 +770,7 @@ def test_the_script_leaves_a_cluster_running(tmp_path):
     script("stop", folder, ends_with=1)
 
 
+@pytest.mark.usual_ports
 def test_a_start_that_fails_leaves_nothing(tmp_path):
     folder = tmp_path / "cluster"
     script("start", folder, ends_with=1, REDIS_LB_MODULE="/dev/null")

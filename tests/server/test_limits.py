@@ -783,7 +783,7 @@ def test_when_is_right_to_the_step(lb):
         ("RATE 1 7", "", 100),
         ("BACKEND a RATE 1 7", "", 50),
         ("RATE 3 100", "", 50),
-        ("RATE 1 1000", "", 4),
+        ("RATE 1 1000", "", 2),
         ("MAX 1", "LEASE 50", 30),
         ("BACKEND a MAX 1 RATE 1 73", "LEASE 50", 20),
     ],

@@ -13,6 +13,8 @@ import pytest
 from documents import ROOT, TOP, at_port, blocks, documents, left_running, run
 from syntax import syntax
 
+pytestmark = pytest.mark.usual_ports
+
 # All kinds of blocks, and who runs them.
 HERE = {("sh", ""), ("redis", ""), ("python", "")}
 ELSEWHERE = {("python", "cluster"), ("python", "sentinel")}

@@ -16,6 +16,8 @@ from server import BOUND, eventually, free_port, is_free
 from servers import environment
 from standing import process
 
+pytestmark = pytest.mark.usual_ports
+
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").iterdir())
 HELP = [
     ["cluster", "start", "--help"],

@@ -548,6 +548,7 @@ def test_a_replica_without_the_module_can_be_told_to_end(new_server, binary):
         assert "This replica panicked sending an error" in bare.log()
 
 
+@pytest.mark.usual_ports
 def test_the_script_leaves_nodes_and_sentinels_running(tmp_path):
     folder = tmp_path / "sentinel"
     try:
@@ -569,6 +570,7 @@ def test_the_script_leaves_nodes_and_sentinels_running(tmp_path):
     script("stop", folder, ends_with=1)
 
 
+@pytest.mark.usual_ports
 def test_a_start_that_fails_leaves_nothing(tmp_path):
     folder = tmp_path / "sentinel"
     script("start", folder, ends_with=1, REDIS_LB_MODULE="/dev/null")
