@@ -2,7 +2,10 @@
 //!
 //! It knows no pool and no algorithm. A pool that never used any of this has no account, and pays nothing for it.
 
+mod agenda;
 mod entry;
+mod health;
+mod latency;
 mod lease;
 mod lease_id;
 mod leases_saved;
