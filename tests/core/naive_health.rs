@@ -50,8 +50,8 @@ pub struct Health {
 pub struct Backend {
     /// 0 where it is not up.
     pub weight: u16,
-    /// When it counted reports, and whether they were failures, since it was ejected or came back last.
-    log: Vec<(Millis, bool)>,
+    /// When it counted reports, and whether they were failures, since it was ejected or came back last. No time is long ago.
+    log: Vec<(Option<Millis>, bool)>,
     pub outage: Option<Outage>,
     pub cool: Millis,
     strikes: u64,
@@ -180,9 +180,9 @@ impl Health {
                 backend.log.clear();
             }
             if before.window != settings.window || settings.failrate == 0 {
-                // Only the failures in a row are left: it is as if they had been long ago.
+                // Only the failures in a row are left.
                 let row = backend.row();
-                backend.log = vec![(0, true); row];
+                backend.log = vec![(None, true); row];
             }
             if settings.slow_start == 0 {
                 backend.start = None;
@@ -286,7 +286,9 @@ impl Health {
     fn judge(&mut self, at: usize, failed: bool, next_lease: u64) -> bool {
         let (clock, settings) = (self.clock, self.settings);
         let backend = &mut self.backends[at];
-        backend.log.push((clock, failed));
+        // Windows are counted while FAILRATE is set.
+        let time = (settings.failrate > 0).then_some(clock);
+        backend.log.push((time, failed));
         if !failed {
             if clock - backend.back >= backend.span {
                 backend.strikes = 0;
@@ -295,7 +297,8 @@ impl Health {
         }
         let window = clock / settings.window;
         let recent = backend.log.iter();
-        let recent = recent.filter(|(time, _)| time / settings.window + 1 >= window);
+        let recent =
+            recent.filter(|(time, _)| time.is_some_and(|t| t / settings.window + 1 >= window));
         let (reports, fails) = recent.fold((0, 0), |(reports, fails), (_, failed)| {
             (reports + 1, fails + u64::from(*failed))
         });
@@ -481,13 +484,14 @@ impl Backend {
     }
 
     fn pass(&mut self, now: Millis, step: Millis) {
-        if self.wakes() == Some(now) {
+        let wakes = self.wakes() == Some(now);
+        if self.cool == now {
             self.cool = 0;
-            match &mut self.outage {
-                Some(outage) => outage.stage = Stage::Due(now),
-                None if self.weight > 0 => self.since = self.since.max(now),
-                None => {}
-            }
+        }
+        match &mut self.outage {
+            Some(outage) if wakes => outage.stage = Stage::Due(now),
+            None if wakes && self.weight > 0 => self.since = self.since.max(now),
+            _ => {}
         }
         if self.start.is_some() && self.tenths(now) == 10 {
             self.start = None;

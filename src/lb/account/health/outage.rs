@@ -168,6 +168,7 @@ impl Outage {
     }
 
     fn come_back(&mut self, clock: Millis, next_lease: u64) {
+        self.forget_past_cooling(clock);
         self.standing = Standing::Fit;
         self.prober = None;
         self.evidence = Evidence::default();
@@ -177,10 +178,18 @@ impl Outage {
 
     /// The next probe is due at that time, or after it has cooled.
     fn lose_probe(&mut self, at: Millis) {
-        self.standing = match self.cool > at {
+        self.forget_past_cooling(at);
+        self.standing = match self.cool > 0 {
             true => Standing::Out { until: self.cool },
             false => Standing::Due { since: at },
         };
+    }
+
+    /// While a backend is out for longer than it cools, nothing happens when it has cooled.
+    fn forget_past_cooling(&mut self, clock: Millis) {
+        if self.cool <= clock {
+            self.cool = 0;
+        }
     }
 
     fn is_sound(&self, settings: &HealthSettings, clock: Millis) -> bool {
