@@ -349,3 +349,141 @@ impl Kept for Adaptations {
         buffer(&self.of) + self.silences.heap_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Millis = 100;
+
+    /// Backends that serve requests by their running weights.
+    struct World {
+        adaptations: Adaptations,
+        capacities: Vec<f64>,
+        offered: f64,
+        /// The loads after each step.
+        loads: Vec<Vec<f64>>,
+        chance: u64,
+    }
+
+    impl World {
+        fn of(capacities: &[f64], offered: f64) -> World {
+            World {
+                adaptations: Adaptations::of(capacities.iter().map(|_| 10)),
+                capacities: capacities.to_vec(),
+                offered,
+                loads: vec![],
+                chance: 1,
+            }
+        }
+
+        fn below(&mut self, n: u64) -> u64 {
+            self.chance = self
+                .chance
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1);
+            (self.chance >> 33) % n
+        }
+
+        /// Each backend reports the load that it had up to this number of steps ago, give or take this share.
+        fn step(&mut self, late: u64, noise: f64) {
+            let factors = (0..self.capacities.len()).map(|s| self.adaptations.factor(s) as f64);
+            let factors: Vec<f64> = factors.collect();
+            let sum: f64 = factors.iter().sum();
+            let shares = factors.iter().zip(&self.capacities);
+            let loads = shares.map(|(factor, capacity)| self.offered * factor / sum / capacity);
+            self.loads.push(loads.collect());
+            let now = self.loads.len() as u64;
+            for slot in 0..self.capacities.len() {
+                let ago = self.below(late) as usize;
+                let load = self.loads[(now as usize - 1).saturating_sub(ago)][slot];
+                let noise = 1.0 + noise * (self.below(2001) as f64 / 1000.0 - 1.0);
+                let load = (load * noise * f64::from(LOAD_ONE)) as u32;
+                let outcome = Some(Outcome::Ok);
+                let clock = now * STEP;
+                (self.adaptations).report(slot, outcome, Some(load), STEP, clock);
+            }
+            self.adaptations.check();
+        }
+
+        fn highest(&self) -> f64 {
+            let last = self.loads.last().expect("there was a step");
+            last.iter().copied().fold(0.0, f64::max)
+        }
+    }
+
+    #[test]
+    fn unequal_backends_are_equally_loaded_soon_also_where_loads_are_told_late() {
+        for late in 1..=10 {
+            let mut world = World::of(&[1.0, 2.0, 4.0], 4.9);
+            (0..12).for_each(|_| world.step(late, 0.0));
+            assert!(world.highest() < 0.9, "{late}: {}", world.highest());
+            for _ in 0..200 {
+                world.step(late, 0.0);
+                assert!(world.highest() < 0.9, "{late}: {}", world.highest());
+            }
+            assert!(world.highest() < 0.76, "{late}: {}", world.highest());
+        }
+    }
+
+    #[test]
+    fn noise_does_not_let_a_steady_pool_drift() {
+        let mut world = World::of(&[1.0, 2.0, 4.0], 4.9);
+        (0..60).for_each(|_| world.step(3, 0.05));
+        let factor = world.adaptations.factor(0);
+        for _ in 0..5000 {
+            world.step(3, 0.05);
+            assert!(world.highest() < 0.78, "{}", world.highest());
+        }
+        let moved = world.adaptations.factor(0).abs_diff(factor);
+        assert!(moved * 5 < factor, "{moved} of {factor}");
+    }
+
+    #[test]
+    fn one_that_loses_three_quarters_of_its_capacity_is_relieved_in_twenty_steps() {
+        let mut world = World::of(&[4.0, 4.0, 4.0], 6.0);
+        (0..50).for_each(|_| world.step(1, 0.0));
+        world.capacities[2] = 1.0;
+        (0..20).for_each(|_| world.step(1, 0.0));
+        // All together have 9 now.
+        assert!(world.highest() < 6.0 / 9.0 * 1.13, "{}", world.highest());
+    }
+
+    /// Where nobody tells a load, shares of failures are compared; those that never fail are idle.
+    #[test]
+    fn one_that_fails_often_gets_less_and_is_whole_again_when_it_does_not() {
+        let mut adaptations = Adaptations::of([1, 1, 1].into_iter());
+        let mut factors = vec![];
+        for clock in (0..20_000).step_by(10) {
+            while adaptations.end_first(STEP, clock).is_some() {}
+            for slot in 0..3 {
+                let fails = slot == 0 && clock < 10_000 && clock % 30 == 0;
+                let outcome = if fails { Outcome::Fail } else { Outcome::Ok };
+                adaptations.report(slot, Some(outcome), None, STEP, clock);
+            }
+            adaptations.check();
+            factors.push([0, 1, 2].map(|slot| adaptations.factor(slot)));
+        }
+        assert_eq!(factors[999], [FACTOR_MIN, FACTOR_ONE, FACTOR_ONE]);
+        assert_eq!(factors[1999], [FACTOR_ONE; 3]);
+    }
+
+    /// One that is silent takes no more than its share, and holds none of the others down.
+    #[test]
+    fn one_that_tells_its_load_no_more_is_whole_and_not_known() {
+        let mut adaptations = Adaptations::of([1, 1].into_iter());
+        for clock in (0..5_000).step_by(50) {
+            adaptations.report(0, None, Some(LOAD_ONE), STEP, clock);
+            if clock < 1000 {
+                adaptations.report(1, None, Some(LOAD_ONE / 2), STEP, clock);
+            }
+            while adaptations.end_first(STEP, clock).is_some() {}
+        }
+        adaptations.check();
+        assert_eq!(
+            (adaptations.load_of(1), adaptations.factor(1)),
+            (None, FACTOR_ONE)
+        );
+        assert!(adaptations.factor(0) > FACTOR_MIN);
+    }
+}

@@ -301,12 +301,12 @@ impl Health {
         slots.iter().for_each(|slot| self.outages.save(*slot, to));
         let starts = self.starts.as_deref().filter(|starts| !starts.is_default());
         to.put(&starts.is_some());
-        for starts in starts {
+        if let Some(starts) = starts {
             slots.iter().for_each(|slot| starts.save(*slot, to));
         }
         let adaptations = self.adaptations.as_deref().filter(|a| !a.is_default());
         to.put(&adaptations.is_some());
-        for adaptations in adaptations {
+        if let Some(adaptations) = adaptations {
             slots.iter().for_each(|slot| adaptations.save(*slot, to));
         }
     }

@@ -548,3 +548,132 @@ impl Timed for Outages {
         Some(Whose::of(slot))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: HealthSettings = HealthSettings {
+        fails: 1,
+        failrate: 0,
+        min: 20,
+        window: 5000,
+        eject: 1000,
+        max_eject: 50,
+        slow_start: 0,
+        adapt: 0,
+    };
+
+    fn two() -> Outages {
+        let mut outages = Outages::default();
+        outages.grown(2);
+        (0..2).for_each(|slot| outages.set_weight(slot, 1));
+        outages
+    }
+
+    fn tick(outages: &mut Outages, clock: Millis) {
+        while outages.end_first(clock).is_some() {}
+        outages.check();
+    }
+
+    /// Ejects the first backend, and brings it back as soon as it can; answers how long it was out.
+    fn out_and_back(outages: &mut Outages, clock: Millis) -> Millis {
+        let failed = outages.judge(0, Outcome::Fail, &SETTINGS, clock, 0);
+        assert_eq!(failed, Turn::Ejected);
+        let due = outages.wakes(0).expect("it is out");
+        tick(outages, due);
+        outages.take_probe(0, Prober::Unleased, &SETTINGS, due);
+        let answered = outages.judge(0, Outcome::Ok, &SETTINGS, due, 0);
+        assert_eq!(answered, Turn::Back(due - clock));
+        due - clock
+    }
+
+    #[test]
+    fn it_is_out_longer_each_time_until_it_was_well_for_as_long_as_it_was_out() {
+        let mut outages = two();
+        let mut clock = 10_000;
+        for k in 1..=12 {
+            let span = out_and_back(&mut outages, clock);
+            assert_eq!(span, 1000 * k.min(10) + 10);
+            clock += span;
+        }
+        let back = clock;
+        outages.judge(0, Outcome::Ok, &SETTINGS, back + 9_999, 0);
+        clock = back + 9_999 + out_and_back(&mut outages, back + 9_999);
+        assert_eq!(clock - back, 9_999 + 10_011);
+        outages.judge(0, Outcome::Ok, &SETTINGS, clock + 10_000, 0);
+        assert_eq!(out_and_back(&mut outages, clock + 10_000), 1010);
+    }
+
+    #[test]
+    fn a_probe_that_ends_without_an_outcome_is_due_again_at_once_or_when_it_has_cooled() {
+        let mut outages = two();
+        outages.judge(0, Outcome::Fail, &SETTINGS, 10_000, 5);
+        tick(&mut outages, 11_010);
+        outages.take_probe(0, Prober::Lease(7), &SETTINGS, 11_010);
+        assert!(!outages.lease_ended(0, 6, 11_100));
+        assert!(outages.lease_ended(0, 7, 11_100));
+        assert_eq!(outages.standing(0), Standing::Due { since: 11_100 });
+        outages.take_probe(0, Prober::Lease(8), &SETTINGS, 11_100);
+        assert!(outages.cool(0, 500, 11_200));
+        assert!(outages.lease_ended(0, 8, 11_200));
+        assert_eq!(outages.standing(0), Standing::Out { until: 11_710 });
+        tick(&mut outages, 12_000);
+        assert_eq!(outages.standing(0), Standing::Due { since: 11_710 });
+        // It may have cooled before the probe ends.
+        outages.take_probe(0, Prober::Lease(9), &SETTINGS, 12_000);
+        outages.cool(0, 100, 12_000);
+        assert!(outages.lease_ended(0, 9, 12_900));
+        assert_eq!(outages.standing(0), Standing::Due { since: 12_900 });
+        outages.check();
+    }
+
+    #[test]
+    fn the_last_one_stays_and_what_was_held_back_is_judged_again() {
+        let mut outages = two();
+        outages.judge(0, Outcome::Fail, &SETTINGS, 0, 0);
+        assert_eq!(
+            outages.judge(1, Outcome::Fail, &SETTINGS, 0, 0),
+            Turn::Nothing
+        );
+        assert_eq!((outages.held(), outages.ejected()), (1, 1));
+        assert!(outages.restore(0, 500, 0));
+        assert_eq!(
+            outages.judge(1, Outcome::Fail, &SETTINGS, 500, 0),
+            Turn::Ejected
+        );
+        // Nor does one that cools leave nobody.
+        let mut outages = two();
+        outages.cool(1, 1000, 0);
+        assert_eq!(
+            outages.judge(0, Outcome::Fail, &SETTINGS, 0, 0),
+            Turn::Nothing
+        );
+        assert_eq!(
+            outages.judge(1, Outcome::Fail, &SETTINGS, 0, 0),
+            Turn::Ejected
+        );
+        assert_eq!(
+            outages.judge(0, Outcome::Fail, &SETTINGS, 0, 0),
+            Turn::Nothing
+        );
+    }
+
+    /// Late failures of one outage eject once, late successes readmit nobody.
+    #[test]
+    fn leases_from_before_an_ejection_tell_nothing_of_what_came_after() {
+        let mut outages = two();
+        outages.judge(0, Outcome::Fail, &SETTINGS, 0, 50);
+        assert!((0..50).all(|number| !outages.counts(0, Source::Lease(number))));
+        assert!(!outages.counts(0, Source::Caller));
+        tick(&mut outages, 5000);
+        outages.take_probe(0, Prober::Lease(60), &SETTINGS, 5000);
+        assert!(!outages.counts(0, Source::Caller), "the lease decides");
+        // The probe counts also when its time is over: its answer takes longer than EJECT.
+        tick(&mut outages, 9000);
+        assert!(outages.counts(0, Source::Lease(60)));
+        outages.judge(0, Outcome::Ok, &SETTINGS, 9000, 61);
+        assert!(!outages.counts(0, Source::Lease(60)));
+        assert!(outages.counts(0, Source::Caller));
+    }
+}

@@ -78,10 +78,10 @@ impl Starts {
 
     fn set(&mut self, slot: Slot, start: Option<Start>) {
         let before = std::mem::replace(&mut self.of[slot], start);
-        for start in before {
+        if let Some(start) = before {
             self.steps.remove(start.end_of(start.step), slot);
         }
-        for start in start {
+        if let Some(start) = start {
             self.steps.add(start.end_of(start.step), slot);
         }
     }
