@@ -70,7 +70,10 @@ impl Command for Leases {
             reply.bulk(b"lease");
             reply.bulk(lease.id.to_string().as_bytes());
             reply.bulk(b"backend");
-            reply.bulk(pool.name(lease.slot));
+            match lease.slot {
+                Some(slot) => reply.bulk(pool.name(slot)),
+                None => reply.nil(),
+            }
             reply.bulk(b"owner");
             match lease.owner {
                 Some(owner) => reply.bulk(owner),
@@ -79,7 +82,7 @@ impl Command for Leases {
             reply.bulk(b"age");
             reply.integer((pool.clock() - lease.granted) as usize);
             reply.bulk(b"remaining");
-            reply.integer((lease.deadline - pool.clock()) as usize);
+            reply.integer(lease.remaining(pool.clock()) as usize);
         }
         Effect::None
     }

@@ -24,6 +24,7 @@ mod refusals;
 mod release;
 mod rem;
 mod renew;
+mod rules;
 mod seed;
 mod set;
 mod state;
@@ -57,6 +58,7 @@ pub(crate) const COMMANDS: &[Entry] = &[
     entry::<tick::Tick>(),
     entry::<seed::Seed>(),
     entry::<epoch::Epoch>(),
+    entry::<rules::Rules>(),
     entry::<load::Load>(),
     #[cfg(feature = "faults")]
     entry::<fault::Fault>(),

@@ -60,7 +60,8 @@ pub enum Access {
     Timeless,
     /// It changes the pool as it is now: if time matters in the pool, its clock is moved to the present first.
     Now,
-    /// As `Now`, and from now on time matters in the pool: its clock is moved in any case.
+    /// As `Now`, and from now on time matters in the pool: its clock is moved in any case, and a pool that never had a lease gets
+    /// the newest rules.
     FromNow,
 }
 
@@ -131,7 +132,10 @@ fn step<C: Command>(call: &Call) -> Result<(), Error> {
         Access::Look | Access::Timeless => {}
         Access::Now if key.is_timed() => tick(&mut key),
         Access::Now => {}
-        Access::FromNow => tick(&mut key),
+        Access::FromNow => {
+            key.renew_rules_if_due();
+            tick(&mut key);
+        }
     }
     if let Some(needed) = C::needed(&order) {
         key.prepare(&needed);

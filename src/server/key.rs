@@ -143,13 +143,15 @@ impl Key<'_> {
         self.pool().is_some_and(Pool::is_timed)
     }
 
-    /// Moves the pool's clock to the present, and replicates that as LB.TICK. Returns whether the clock moved.
+    /// Moves the pool's clock to the present, clears some of the things that are over, and replicates that as LB.TICK. Returns
+    /// whether there was anything to do.
     pub(super) fn move_clock(&mut self) -> bool {
         let key_ref = self.key_ref;
         let Some((pool, local)) = self.parts().filter(|_| !clock::is_manual()) else {
             return false;
         };
-        let time = time(pool, local, key_ref).filter(|time| time / STEP > pool.clock() / STEP);
+        let is_of_use = |time: &Millis| *time / STEP > pool.clock() / STEP || pool.is_any_over();
+        let time = time(pool, local, key_ref).filter(is_of_use);
         let Some(time) = time.filter(|_| !key_ref.must_obey()) else {
             return false;
         };
@@ -210,13 +212,16 @@ impl Key<'_> {
         let Some(due) = pool.due() else {
             return;
         };
-        let clock = pool.clock();
+        let (clock, is_any_over) = (pool.clock(), pool.is_any_over());
         let (ahead, hint) = local.as_ref().map_or((0, None), |l| (l.ahead, l.hint));
         let at = due.saturating_sub(ahead);
         if waits::is_any_at(self.key_ref) {
-            // A clock moves in steps.
-            let next_step = (clock + 1).next_multiple_of(STEP);
-            timer::wake(self.key_ref.ctx, at.max(next_step.saturating_sub(ahead)));
+            // A clock moves in steps. Only for things that are over already it need not move.
+            let next_tick = match is_any_over {
+                true => at,
+                false => at.max((clock + 1).next_multiple_of(STEP).saturating_sub(ahead)),
+            };
+            timer::wake(self.key_ref.ctx, next_tick);
         }
         if hint.is_none_or(|hint| at < hint) || is_deaf() {
             self.hint_at(at.min(horizon(clock::now())));
@@ -232,7 +237,29 @@ impl Key<'_> {
         }
     }
 
-    // Seeds and epochs: the primary chooses them and replicates them
+    // Rules, seeds and epochs: the primary chooses them and replicates them
+
+    /// Gives the pool the newest rules, if it never had a lease. Without that command a pool keeps the rules that it has: so a new
+    /// replica of an older primary runs it as that primary does.
+    #[inline(always)]
+    pub(super) fn renew_rules_if_due(&mut self) {
+        if self.pool().is_some_and(Pool::is_due_for_new_rules) {
+            self.renew_rules();
+        }
+    }
+
+    #[cold]
+    fn renew_rules(&mut self) {
+        let key_ref = self.key_ref;
+        if let Some(pool) = self.pool_mut()
+            && !clock::is_manual()
+            && !key_ref.must_obey()
+        {
+            pool.raise_rules(Pool::RULES);
+            key_ref.replicate(c"LB.RULES", &[Pool::RULES.to_string().as_bytes()]);
+            key_ref.touched();
+        }
+    }
 
     /// Prepares the pool for a pick. The first pick by chance in a pool's life needs a seed. The first lease after an event that
     /// may have duplicated the pool needs an epoch.

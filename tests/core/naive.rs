@@ -11,6 +11,8 @@ pub const CREDIT_MAX: i128 = 1 << 60;
 
 #[derive(Clone, Debug)]
 pub struct Member {
+    /// No other member has it, also none of the same name that was there before or comes later.
+    serial: u64,
     pub name: Vec<u8>,
     pub weight: u16,
     pub state: State,
@@ -32,11 +34,27 @@ pub struct Limit {
     /// In parts of a token.
     level: u128,
     at: Millis,
+    /// When the empty bucket has a token again. A tick clears it.
+    refill: Option<Millis>,
+}
+
+/// The leases of one owner or one member that are over, whatever their deadlines: those with lower numbers.
+#[derive(Clone, Debug)]
+struct Mark {
+    of: Of,
+    below: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Of {
+    Owner(Vec<u8>),
+    Member(u64),
 }
 
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub id: LeaseId,
+    member: u64,
     pub name: Vec<u8>,
     pub owner: Option<Vec<u8>>,
     pub granted: Millis,
@@ -55,9 +73,13 @@ pub struct Naive {
     pub clock: Millis,
     pub leases: Vec<Lease>,
     pub limit: Limit,
+    /// Over, whatever their deadlines, in the order in which they were marked.
+    marks: Vec<Mark>,
+    pub rules: u8,
     epoch: u64,
     next: u64,
     turns: u64,
+    serial: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -80,9 +102,12 @@ impl Naive {
             clock: 0,
             leases: vec![],
             limit: Limit::default(),
+            marks: vec![],
+            rules: 1,
             epoch: 0,
             next: 0,
             turns: 0,
+            serial: 0,
         }
     }
 
@@ -97,7 +122,9 @@ impl Naive {
                 false => Added::Unchanged,
             };
         }
+        self.serial += 1;
         self.members.push(Member {
+            serial: self.serial,
             name: name.to_vec(),
             weight: weight.unwrap_or(1),
             state: State::Up,
@@ -115,8 +142,8 @@ impl Naive {
         let Some(at) = self.members.iter().position(|m| m.name == name) else {
             return false;
         };
-        self.members.remove(at);
-        self.leases.retain(|lease| lease.name != name);
+        let serial = self.members.remove(at).serial;
+        self.mark(Of::Member(serial));
         if at < self.rr {
             self.rr -= 1;
         }
@@ -151,23 +178,102 @@ impl Naive {
         let member = self.find(name)?;
         let changed = member.state != state;
         member.state = state;
+        let serial = member.serial;
         if state == State::Down {
-            self.leases.retain(|lease| lease.name != name);
+            self.mark(Of::Member(serial));
         }
         Some(changed)
     }
 
-    pub fn tick(&mut self, clock: Millis) -> bool {
-        if clock <= self.clock {
-            return false;
+    /// By version 1 of the rules the budget is of no matter: all that is over is cleared at once.
+    pub fn tick(&mut self, clock: Millis, budget: usize) -> bool {
+        let moves = clock > self.clock;
+        self.clock = clock.max(self.clock);
+        let clears = clock == self.clock && self.is_any_over();
+        if clears {
+            self.clear(if self.rules == 1 { usize::MAX } else { budget });
         }
-        self.clock = clock;
-        let (over, open) = (self.leases.drain(..)).partition(|lease| lease.deadline <= clock);
-        self.leases = open;
-        for lease in over as Vec<Lease> {
-            self.find(&lease.name).unwrap().ended[2] += 1;
+        moves || clears
+    }
+
+    fn clear(&mut self, budget: usize) {
+        for _ in 0..budget {
+            let due = self.leases.iter().filter(|l| l.deadline <= self.clock);
+            let due = due.min_by_key(|l| (l.deadline, l.id.number));
+            if let Some(lease) = due.cloned() {
+                if !self.is_marked(&lease)
+                    && let Some(member) = self.members.iter_mut().find(|m| m.serial == lease.member)
+                {
+                    member.ended[2] += 1;
+                }
+                self.drop_lease(lease.id);
+                continue;
+            }
+            let limits = self.members.iter_mut().map(|m| &mut m.limit);
+            let limits = limits.chain([&mut self.limit]);
+            let overdue = limits.filter(|l| l.refill.is_some_and(|t| t <= self.clock));
+            if let Some(limit) = overdue.min_by_key(|l| l.refill) {
+                limit.refill = None;
+                continue;
+            }
+            let Some(mark) = self.marks.first() else {
+                return;
+            };
+            let first = self
+                .leases
+                .iter()
+                .find(|l| l.is_under(mark))
+                .expect("it is not over");
+            self.drop_lease(first.id);
         }
-        true
+    }
+
+    fn drop_lease(&mut self, id: LeaseId) -> Lease {
+        let at = self.leases.iter().position(|lease| lease.id == id).unwrap();
+        let lease = self.leases.remove(at);
+        let leases = &self.leases;
+        self.marks
+            .retain(|mark| leases.iter().any(|l| l.is_under(mark)));
+        lease
+    }
+
+    /// From now on these leases are over; how many were not.
+    fn mark(&mut self, of: Of) -> usize {
+        let below = self.next;
+        let old = self.marks.iter_mut().find(|mark| mark.of == of);
+        let before = old.as_ref().map_or(0, |mark| mark.below);
+        let new = (self.leases.iter())
+            .filter(|l| l.is_of(&of) && l.id.number >= before)
+            .count();
+        match old {
+            _ if new == 0 => {}
+            Some(mark) => mark.below = below,
+            None => self.marks.push(Mark { of, below }),
+        }
+        if self.rules == 1 {
+            self.clear(usize::MAX);
+        }
+        new
+    }
+
+    fn is_marked(&self, lease: &Lease) -> bool {
+        self.marks.iter().any(|mark| lease.is_under(mark))
+    }
+
+    fn is_over(&self, lease: &Lease) -> bool {
+        lease.deadline <= self.clock || self.is_marked(lease)
+    }
+
+    pub fn is_any_over(&self) -> bool {
+        let mut limits = self.members.iter().map(|m| &m.limit).chain([&self.limit]);
+        self.leases.iter().any(|lease| self.is_over(lease))
+            || limits.any(|limit| limit.refill.is_some_and(|refill| refill <= self.clock))
+    }
+
+    /// Those that LB.LEASES lists.
+    pub fn listed(&self) -> Vec<&Lease> {
+        let is_there = |lease: &&Lease| self.members.iter().any(|m| m.serial == lease.member);
+        self.leases.iter().filter(is_there).collect()
     }
 
     pub fn open_epoch(&mut self, epoch: u64) {
@@ -175,10 +281,14 @@ impl Naive {
     }
 
     pub fn done(&mut self, id: LeaseId, report: &Report) -> bool {
-        let Some(at) = self.leases.iter().position(|lease| lease.id == id) else {
+        if !self
+            .leases
+            .iter()
+            .any(|lease| lease.id == id && !self.is_over(lease))
+        {
             return false;
-        };
-        let lease = self.leases.remove(at);
+        }
+        let lease = self.drop_lease(id);
         let ended = &mut self.find(&lease.name).unwrap().ended;
         ended[0] += 1;
         ended[1] += u64::from(report.failed);
@@ -188,15 +298,15 @@ impl Naive {
 
     pub fn renew(&mut self, id: LeaseId, span: Millis) -> bool {
         let deadline = (self.clock + span + 10).div_ceil(10) * 10;
-        let found = self.leases.iter_mut().find(|lease| lease.id == id);
-        found.map(|lease| lease.deadline = deadline).is_some()
+        let is_it = |lease: &Lease| lease.id == id && !self.is_over(lease);
+        let found = self.leases.iter().position(is_it);
+        found
+            .map(|at| self.leases[at].deadline = deadline)
+            .is_some()
     }
 
     pub fn release(&mut self, owner: &[u8]) -> usize {
-        let before = self.leases.len();
-        self.leases
-            .retain(|lease| lease.owner.as_deref() != Some(owner));
-        before - self.leases.len()
+        self.mark(Of::Owner(owner.to_vec()))
     }
 
     /// Whether that changed anything.
@@ -234,20 +344,21 @@ impl Naive {
             limit.at = clock;
             limit.rate = rate;
         }
+        if limits.max.is_some() || limits.rate.is_some() {
+            limit.changed(clock);
+        }
         changed
     }
 
-    /// How many leases are open on that member.
-    pub fn leases_on(&self, name: &[u8]) -> u32 {
-        self.leases
-            .iter()
-            .filter(|lease| lease.name == name)
-            .count() as u32
+    /// How many leases are on that member.
+    pub fn leases_on(&self, member: &Member) -> u32 {
+        let leases = self.leases.iter();
+        leases.filter(|lease| lease.member == member.serial).count() as u32
     }
 
     pub fn is_available(&self, m: &Member) -> bool {
-        let here = m.limit.allows(self.leases_on(&m.name), self.clock);
-        let pool = self.limit.allows(self.leases.len() as u32, self.clock);
+        let here = m.limit.allows(self.leases_on(m));
+        let pool = self.limit.allows(self.leases.len() as u32);
         m.weight > 0 && m.state == State::Up && here && pool
     }
 
@@ -256,13 +367,17 @@ impl Naive {
         if self.members.iter().any(|m| self.is_available(m)) {
             return Availability::Available;
         }
+        let is_willing = |m: &Member| m.weight > 0 && m.state == State::Up;
+        if self.is_any_over() && self.members.iter().any(is_willing) {
+            return Availability::Limited((self.clock + 1).div_ceil(10) * 10 - self.clock);
+        }
         let mut times: Vec<Millis> = self.leases.iter().map(|lease| lease.deadline).collect();
         let limits = self.members.iter().map(|m| &m.limit).chain([&self.limit]);
-        times.extend(limits.filter_map(Limit::refill));
+        times.extend(limits.filter_map(|limit| limit.refill));
         times.sort_unstable();
         for time in times {
             let mut then = self.clone();
-            if then.tick(time) && then.members.iter().any(|m| then.is_available(m)) {
+            if then.tick(time, usize::MAX) && then.members.iter().any(|m| then.is_available(m)) {
                 return Availability::Limited(time.div_ceil(10) * 10 - self.clock);
             }
         }
@@ -289,8 +404,10 @@ impl Naive {
             if let Some((span, owner)) = &wanted.lease {
                 let (epoch, number) = (self.epoch, self.next);
                 self.next += 1;
+                let member = self.find(&name).unwrap().serial;
                 self.leases.push(Lease {
                     id: LeaseId { epoch, number },
+                    member,
                     name: name.clone(),
                     owner: owner.clone(),
                     granted: clock,
@@ -393,7 +510,7 @@ impl Naive {
 
     /// (leases + 1) / weight, times the weight of both.
     fn load(&self, i: usize, other: usize) -> u64 {
-        let leases = u64::from(self.leases_on(&self.members[i].name));
+        let leases = u64::from(self.leases_on(&self.members[i]));
         (leases + 1) * u64::from(self.members[other].weight)
     }
 
@@ -436,26 +553,41 @@ impl Limit {
         (self.level + brought).min(u128::from(rate.burst * rate.millis))
     }
 
-    fn allows(&self, leases: u32, clock: Millis) -> bool {
-        let has_token = |rate: Rate| self.level_at(clock) >= u128::from(rate.millis);
-        (self.max == 0 || leases < self.max) && self.rate.is_none_or(has_token)
+    fn allows(&self, leases: u32) -> bool {
+        (self.max == 0 || leases < self.max) && self.refill.is_none()
     }
 
-    /// Availability the bucket has a token, if it has none now.
-    fn refill(&self) -> Option<Millis> {
-        let rate = self.rate?;
-        let lacks = u128::from(rate.millis).checked_sub(self.level)?;
-        Some(self.at + lacks.div_ceil(u128::from(rate.picks)) as u64)
+    /// The bucket has changed: notes when it has a token, if it has none now. It keeps a refill that no tick has cleared.
+    fn changed(&mut self, clock: Millis) {
+        self.refill = self.rate.and_then(|rate| {
+            let lacks = u128::from(rate.millis).saturating_sub(self.level);
+            let next = self.at + lacks.div_ceil(u128::from(rate.picks)) as u64;
+            (next > clock || self.refill == Some(next)).then_some(next)
+        });
     }
 
     fn take(&mut self, clock: Millis) {
         if let Some(rate) = self.rate {
             self.level = self.level_at(clock) - u128::from(rate.millis);
             self.at = clock;
+            self.changed(clock);
         }
     }
 
     pub fn is_set(&self) -> bool {
         self.max > 0 || self.rate.is_some()
+    }
+}
+
+impl Lease {
+    fn is_of(&self, of: &Of) -> bool {
+        match of {
+            Of::Owner(name) => self.owner.as_ref() == Some(name),
+            Of::Member(serial) => self.member == *serial,
+        }
+    }
+
+    fn is_under(&self, mark: &Mark) -> bool {
+        self.is_of(&mark.of) && self.id.number < mark.below
     }
 }

@@ -21,7 +21,9 @@ enum Command {
     Pick(Wanted),
     Peek(Wanted),
     SaveAndLoad,
-    Tick(Millis),
+    /// Clears so many things at most, by version 2 of the rules.
+    Tick(Millis, usize),
+    Raise,
     Epoch(u64),
     /// Of the leases that are open, the one at this place, or one that is not open.
     Done(usize, Report),
@@ -119,13 +121,20 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         12 => wanted(names).prop_map(Command::Pick),
         3 => wanted(names).prop_map(|wanted| Command::Peek(Wanted { lease: None, ..wanted })),
         1 => Just(Command::SaveAndLoad),
-        3 => prop_oneof![4 => 1u64..50, 1 => 50u64..2000].prop_map(Command::Tick),
+        3 => (prop_oneof![1 => Just(0u64), 4 => 1u64..50, 1 => 50u64..2000], budget())
+            .prop_map(|(millis, budget)| Command::Tick(millis, budget)),
+        1 => Just(Command::Raise),
         1 => any::<u64>().prop_map(Command::Epoch),
         4 => (0usize..8, report()).prop_map(|(at, report)| Command::Done(at, report)),
         1 => (0usize..8, 1u64..300).prop_map(|(at, span)| Command::Renew(at, span)),
         1 => name(4).prop_map(Command::Release),
         3 => (prop::option::weighted(0.8, name(names)), limits()).prop_map(|(n, l)| Command::Limit(n, l)),
     ]
+}
+
+/// Of the things that a tick clears.
+fn budget() -> impl Strategy<Value = usize> {
+    prop_oneof![2 => 1usize..4, 1 => Just(1000)]
 }
 
 fn commands() -> impl Strategy<Value = Vec<Command>> {
@@ -181,7 +190,10 @@ fn step(pool: &mut Pool, command: &Command) -> String {
             format!("{:?}", slots.map(|slots| names(pool, slots)))
         }),
         Command::SaveAndLoad => String::new(),
-        Command::Tick(millis) => format!("{}", pool.tick(pool.clock() + millis)),
+        Command::Tick(millis, budget) => {
+            format!("{}", pool.tick_within(pool.clock() + millis, *budget))
+        }
+        Command::Raise => format!("{}", pool.raise_rules(2)),
         Command::Epoch(epoch) => {
             pool.open_epoch(*epoch);
             String::new()
@@ -199,7 +211,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
     }
 }
 
-/// The lease at that place among the open ones, the oldest first; one that is not open where there are not so many.
+/// The lease at that place among those that are listed, the oldest first; one that is not there where there are not so many.
 fn open_lease(pool: &Pool, at: usize) -> LeaseId {
     let leases = pool.list_leases(None, None, at + 1);
     leases.get(at).map_or(CLOSED, |lease| lease.id)
@@ -211,7 +223,7 @@ const CLOSED: LeaseId = LeaseId {
 };
 
 fn naive_open_lease(naive: &Naive, at: usize) -> LeaseId {
-    naive.leases.get(at).map_or(CLOSED, |lease| lease.id)
+    naive.listed().get(at).map_or(CLOSED, |lease| lease.id)
 }
 
 fn naive_step(naive: &mut Naive, command: &Command) -> String {
@@ -246,7 +258,10 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
             format!("{:?}", (!algorithm.is_by_chance()).then(ahead))
         }
         Command::SaveAndLoad => String::new(),
-        Command::Tick(millis) => format!("{}", naive.tick(naive.clock + millis)),
+        Command::Tick(millis, budget) => {
+            format!("{}", naive.tick(naive.clock + millis, *budget))
+        }
+        Command::Raise => format!("{}", std::mem::replace(&mut naive.rules, 2) == 1),
         Command::Epoch(epoch) => {
             naive.open_epoch(*epoch);
             String::new()
@@ -296,15 +311,23 @@ fn same_state(pool: &Pool, naive: &Naive) {
                 &m.name[..],
                 (m.weight, m.state, m.tier, m.picks),
                 m.credit,
-                (naive.leases_on(&m.name), m.ended),
+                (naive.leases_on(m), m.ended),
             )
         })
         .collect();
     assert_eq!(members, naive_members);
     let listed: Vec<_> = (pool.list_leases(None, None, usize::MAX).into_iter())
-        .map(|l| (l.id, pool.name(l.slot), l.owner, l.granted, l.deadline))
+        .map(|l| {
+            (
+                l.id,
+                pool.name(l.slot.unwrap()),
+                l.owner,
+                l.granted,
+                l.deadline,
+            )
+        })
         .collect();
-    let leases: Vec<_> = (naive.leases.iter())
+    let leases: Vec<_> = (naive.listed().into_iter())
         .map(|l| (l.id, &l.name[..], l.owner.as_deref(), l.granted, l.deadline))
         .collect();
     assert_eq!(listed, leases);
@@ -404,6 +427,9 @@ proptest! {
             let Availability::Limited(millis) = pool.availability() else {
                 continue;
             };
+            if pool.is_any_over() {
+                continue;
+            }
             let mut early = pool.clone();
             prop_assert!(!early.tick((pool.clock() + millis).saturating_sub(STEP)) || early.available() == 0);
             for lag in &lags {
@@ -416,6 +442,30 @@ proptest! {
                 prop_assert!(pool.pick(Some(Algorithm::WRR)).is_some(), "{} {} {:?}", lag, millis, pool);
             }
         }
+    }
+
+    /// Until nothing is over: whatever the ticks between were, and whatever each cleared.
+    #[test]
+    fn ticks_leave_the_same_state_however_they_are_cut(
+        commands in commands(),
+        span in 0u64..3000,
+        cuts in prop::collection::vec((0u64..3000, budget()), 0..6),
+    ) {
+        let mut pool = Pool::new();
+        pool.raise_rules(2);
+        for command in &commands {
+            step(&mut pool, command);
+        }
+        let end = pool.clock() + span;
+        let mut cut = pool.clone();
+        for (millis, budget) in cuts {
+            let clock = cut.clock() + millis;
+            cut.tick_within(clock.min(end), budget);
+        }
+        while pool.tick(end) {}
+        while cut.tick_within(end, 3) {}
+        prop_assert!(!pool.is_any_over());
+        prop_assert_eq!(codec::encode(&pool), codec::encode(&cut));
     }
 
     /// Credits that only a crafted payload has: they move together, in every form alike.

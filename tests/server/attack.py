@@ -26,9 +26,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from algorithms import ALGORITHMS, packed
+from damage import Damage
+from dump import Dump
 from server import CRASH, Server, eventually
 from servers import Binary, chosen
-from test_hostile import Damage, Dump
 from wire import Refused, Wire, pack
 
 SLOW_MICROS = 50_000
@@ -50,7 +52,7 @@ JUNK = [b"", b"n" * 513, b"-1", b"01", b"1.5", b"5x", b"0", b"1", b"65536", b"10
 JUNK += [b"%d" % number for number in (2**31, 2**32, 2**40, 2**40 + 1, 2**47, 2**63, 2**64, -(2**63))]
 JUNK += [b"COUNT", b"DISTINCT", b"EXCLUDE", b"LEASE", b"OWNER", b"MAX", b"RATE", b"BURST", b"TIER"]
 JUNK += [b"BACKEND", b"OK", b"FAIL", b"LATENCY", b"REPLACE", b"hash", b"wrr", "Ā".encode()]
-ALGORITHMS = [b"wrr", b"rr", b"lc", b"random", b"wrandom", b"p2c", b"WRR", b"Lc"]
+WORDS = [*packed(ALGORITHMS), b"WRR", b"Lc"]
 
 # Runs commands, each behind the number of its words.
 SCRIPT = b"""
@@ -194,7 +196,7 @@ class Generator:
     def wanted(self) -> tuple[list[bytes], bool]:
         """What stands behind the key in LB.PICK, but for LEASE and BLOCK; whether an array is answered."""
         count = self.chance.random() < 0.3
-        words = [self.chance.choice(ALGORITHMS)] if self.chance.random() < 0.6 else []
+        words = [self.chance.choice(WORDS)] if self.chance.random() < 0.6 else []
         if count:
             words += [b"COUNT", self.number(1, 2, 3, 9, 100)]
             words += [b"DISTINCT"] * self.chance.randrange(2)
@@ -261,7 +263,7 @@ class Generator:
 
     def state(self) -> Command:
         if self.chance.random() < 0.2:
-            return Command([b"LB.POLICY", self.key(), self.chance.choice(ALGORITHMS)], is_ok)
+            return Command([b"LB.POLICY", self.key(), self.chance.choice(WORDS)], is_ok)
         state = self.chance.choice([b"up", b"up", b"UP", b"drain", b"down"])
         return Command([b"LB.STATE", self.key(), self.name(), state], is_ok)
 
@@ -336,9 +338,9 @@ class Generator:
         if not self.dumps:
             return Command([b"DUMP", self.key()])
         dump = self.chance.choice(self.dumps)
-        payload = plain(dump)
+        payload = Dump(dump).payload
         if self.chance.random() < 0.7:
-            damage = Damage(self.chance.getrandbits(64), [plain(each) for each in self.dumps])
+            damage = Damage(self.chance.getrandbits(64), [Dump(each).payload for each in self.dumps])
             dump, payload = Dump(dump).damaged(damage, payload), damage.done_to(payload)
         if self.chance.random() < 0.5:
             return Command([b"LB.LOAD", self.key(), payload, *self.maybe([b"REPLACE"], share=0.8)], is_ok)
@@ -360,11 +362,6 @@ class Generator:
             ),
             only_reads=True,
         )
-
-
-def plain(dump: bytes) -> bytes:
-    """What the module wrote into a dump that is not compressed."""
-    return dump[12 + [0, 1, 4][min(dump[11] >> 6, 2)] : -11]
 
 
 # What it is sent to

@@ -13,6 +13,7 @@ from redis.crc import key_slot
 
 from server import Server, eventually
 from standing import HOST, PIDFILE, Script
+from wire import Refused
 
 SLOTS = 16384
 PRIMARIES = 3
@@ -317,3 +318,10 @@ Then: {self.line("status")}, {self.line("stop")}"""
 
 if __name__ == "__main__":
     ClusterScript().main()
+
+
+def slots(wire, *arguments):
+    """What a node answers to a form of CLUSTER, which it must not refuse."""
+    answer = wire.ask(" ".join(["CLUSTER", *map(str, arguments)]))
+    assert not isinstance(answer, Refused), answer
+    return answer

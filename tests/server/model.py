@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import ANY
 
+from algorithms import ALGORITHMS, BY_CHANCE, packed
 from wire import Refused
 
-CHANCE = {b"random", b"wrandom", b"p2c"}
-ALGORITHMS = {b"rr", b"wrr", b"lc"} | CHANCE
+CHANCE = set(packed(BY_CHANCE))
 STATES = {b"up", b"drain", b"down"}
 WORD = 2**64 - 1
 SPAN = 2**40  # the longest
@@ -195,7 +195,7 @@ class Request:
     def of(words: Iterable[bytes]) -> "Request":
         """Reads it."""
         words = list(words)
-        algorithm = words.pop(0).lower() if words and words[0].lower() in ALGORITHMS else None
+        algorithm = words.pop(0).lower() if words and words[0].lower() in CHOOSE else None
         options: dict[bytes, Any] = {}
         while words:
             option = words.pop(0).upper()
@@ -456,8 +456,7 @@ class Pool:
         return min(eligible[first], eligible[other], key=Backend.load)
 
 
-CHOOSE = {b"rr": Pool.rr, b"wrr": Pool.wrr, b"random": Pool.random, b"wrandom": Pool.wrandom}
-CHOOSE |= {b"lc": Pool.lc, b"p2c": Pool.p2c}
+CHOOSE = {name.encode(): getattr(Pool, name) for name in ALGORITHMS}
 
 
 class Model:
@@ -556,7 +555,7 @@ class Model:
         if policy is None:
             pool = self.there(key)
             return pool and pool.policy.decode()
-        if policy.lower() not in ALGORITHMS:
+        if policy.lower() not in CHOOSE:
             raise Refusal("ERR")
         self.made(key).policy = policy.lower()
         self.delete_if_void(key)

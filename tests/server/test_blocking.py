@@ -10,43 +10,14 @@ import time
 import pytest
 
 from callgrind import Callgrind, missing
+from cluster import slots
 from conftest import module
+from payload import member, payload
+from persistence import AOF, stream
+from replication import is_linked, replica_of
 from server import eventually
-from test_equality import member, payload
-from test_persistence import is_linked, replica_of, stream
+from waiter import NEVER, Waiter, blocked, lease, leases
 from wire import Refused, Wire, pack, words
-
-# Each command is in the file before its reply.
-AOF = {"appendonly": "yes", "appendfsync": "always", "aof_use_rdb_preamble": "no"}
-NEVER = "LB.PICK web LEASE 60000 BLOCK 0"
-
-
-class Waiter(Wire):
-    """A client that waits for what it asked for. The reply is read when it is there."""
-
-    def __init__(self, server, command=NEVER, protocol=2):
-        super().__init__(server.port, protocol)
-        self.id = self.ask("CLIENT ID")
-        with Wire(server.port) as other:
-            waiting = blocked(other)
-            self.send(pack(words(command)))
-            eventually(lambda: blocked(other) == waiting + 1)
-
-    def waits(self):
-        """Whether it has no answer yet."""
-        return not select.select([self._socket], [], [], 0)[0]
-
-
-def blocked(wire):
-    """How many clients the server says wait."""
-    info = wire.ask("INFO clients").decode()
-    return int(info.split("blocked_clients:")[1].split()[0])
-
-
-def lease(answer):
-    """The id of the lease in a reply."""
-    assert isinstance(answer, list) and b"-" in answer[1], answer
-    return answer[1].decode()
 
 
 @pytest.fixture
@@ -519,12 +490,6 @@ def flat(answer):
     return [answer] if isinstance(answer, bytes) else []
 
 
-def leases(wire, key):
-    """How many leases are open there."""
-    info = wire.ask(f"LB.INFO {key}")
-    return dict(zip(info[::2], info[1::2], strict=True))[b"leases"]
-
-
 def test_who_got_nothing_is_not_in_the_stream(new_server):
     server = new_server(**AOF)
     with Wire(server.port) as wire:
@@ -783,12 +748,6 @@ def test_a_pool_that_comes_to_one_of_many_keys_at_which_clients_wait_is_seen_at_
 
 
 # A cluster
-
-
-def slots(wire, *arguments):
-    answer = wire.ask(" ".join(["CLUSTER", *map(str, arguments)]))
-    assert not isinstance(answer, Refused), answer
-    return answer
 
 
 def cluster(new_server):

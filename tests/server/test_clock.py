@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 import callgrind
+from cluster import slots
 from conftest import module
+from persistence import AOF, rewritten, stream
+from replication import is_linked, replica_of
 from server import eventually, waiting
 from servers import environment
-from test_blocking import AOF, Waiter, lease, leases, slots
-from test_persistence import is_linked, replica_of, rewritten, stream
-from wire import Refused, Wire, pack, words
+from waiter import Waiter, lease, leases
+from wire import Refused, Wire, dict_of, pack, words
 
 MANUAL = {"module_args": ["clock", "manual"]}
 HOUR = 3_600_000
@@ -31,8 +33,7 @@ def now():
 
 
 def clock(wire, key="web"):
-    info = wire.ask(f"LB.INFO {key}")
-    return dict(zip(info[::2], info[1::2], strict=True))[b"clock"]
+    return dict_of(wire.ask(f"LB.INFO {key}"))[b"clock"]
 
 
 def ticks(server):

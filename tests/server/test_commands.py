@@ -6,6 +6,7 @@ from unittest.mock import ANY
 import pytest
 import redis
 
+from algorithms import ALGORITHMS
 from model import PAYLOAD
 from wire import Refused, Wire, pack, words
 
@@ -15,8 +16,6 @@ A |= UNLIMITED | {b"tier": 0, b"latency-us": 0}
 B = A | {b"weight": 1}
 INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0, b"leases": 0}
 INFO |= UNLIMITED | {b"clock": 0, b"rules-version": 1, b"bytes": ANY}
-
-ALGORITHMS = ["rr", "wrr", "random", "wrandom", "lc", "p2c"]
 
 # What each command answers about the pool `web` with a 5, b 1, c 1. `str` is a simple string, `bytes` a bulk
 # string, `dict` a map.
@@ -413,7 +412,7 @@ def test_weight_zero_is_picked_by_no_algorithm(lb):
     for algorithm in ALGORITHMS:
         assert picks(lb, 5, algorithm) == "bbbbb"
     lb("LB.WEIGHT web b 0")
-    assert [lb(f"LB.PICK web {algorithm}") for algorithm in ALGORITHMS] == [None] * 6
+    assert [lb(f"LB.PICK web {algorithm}") for algorithm in ALGORITHMS] == [None] * len(ALGORITHMS)
 
 
 # Picking

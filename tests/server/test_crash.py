@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from server import eventually
+from wire import dict_of
 
 KILLS = 50 if os.environ.get("REDIS_LB_LONG") == "1" else 3
 CLIENTS = 8
@@ -118,8 +119,3 @@ def test_a_killed_server_keeps_what_it_acknowledged(new_server, binary):
     assert {key: digest(client, key) for key in kept} == kept, (
         "a later crash changed what an earlier one left"
     )
-
-
-def dict_of(told: dict | list) -> dict:
-    """A map, as RESP3 or as RESP2 sends it."""
-    return told if isinstance(told, dict) else dict(zip(told[::2], told[1::2], strict=True))

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import pytest
 
 from proxy import Proxy
+from replication import is_linked
 from server import Server, eventually, waiting
 from standing import HOST
-from test_persistence import is_linked
 from wire import Refused, Wire, pack, words
 
 ROUNDS = 5 if os.environ.get("REDIS_LB_LONG") == "1" else 1

@@ -14,53 +14,13 @@ from pathlib import Path
 import pytest
 import redis
 
+from algorithms import ALGORITHMS, FORESEEABLE
+from commands import COMMANDS
 from server import waiting
 from syntax import syntax
 from wire import Wire
 
 CARGO = Path(__file__).parents[2] / "Cargo.toml"
-# Of each command its arity, its flags, and what it does to its key.
-COMMANDS = {
-    "LB.ADD": (-3, {"write", "denyoom", "fast"}, {"RW", "update"}),
-    "LB.SET": (-4, {"write", "denyoom"}, {"RW", "update"}),
-    "LB.REM": (-3, {"write", "fast"}, {"RW", "delete"}),
-    "LB.WEIGHT": (-3, {"write", "fast"}, {"RW", "access", "update"}),
-    "LB.STATE": (-3, {"write", "fast"}, {"RW", "access", "update"}),
-    "LB.POLICY": (-2, {"write", "denyoom", "fast"}, {"RW", "access", "update"}),
-    "LB.LIST": (2, {"readonly"}, {"RO", "access"}),
-    "LB.CARD": (2, {"readonly", "fast"}, {"RO"}),
-    "LB.PICK": (-2, {"write", "fast"}, {"RW", "access", "update"}),
-    "LB.PEEK": (-2, {"readonly", "fast"}, {"RO", "access"}),
-    "LB.DONE": (-3, {"write", "fast"}, {"RW", "access", "update"}),
-    "LB.RENEW": (4, {"write", "fast"}, {"RW", "access", "update"}),
-    "LB.RELEASE": (4, {"write"}, {"RW", "access", "update"}),
-    "LB.LEASES": (-2, {"readonly"}, {"RO", "access"}),
-    "LB.LIMIT": (-2, {"write"}, {"RW", "access", "update"}),
-    "LB.WHEN": (2, {"readonly"}, {"RO", "access"}),
-    "LB.INFO": (2, {"readonly", "fast"}, {"RO", "access"}),
-    "LB.STATS": (-2, {"readonly"}, {"RO", "access"}),
-    "LB.TICK": (3, {"write", "fast"}, {"RW", "update"}),
-    "LB.SEED": (3, {"write", "fast"}, {"RW", "update"}),
-    "LB.EPOCH": (3, {"write", "fast"}, {"RW", "update"}),
-    "LB.LOAD": (-3, {"write", "denyoom"}, {"OW", "update"}),
-}
-
-# A form of each that is not refused where there is no pool, or only because of it.
-FORMS = [
-    "LB.ADD web a",
-    "LB.SET web a 1",
-    "LB.REM web a",
-    "LB.WEIGHT web a",
-    "LB.STATE web a",
-    "LB.POLICY web",
-]
-FORMS += ["LB.LIST web", "LB.CARD web", "LB.PICK web", "LB.PEEK web", "LB.INFO web", "LB.STATS web"]
-FORMS += ["LB.DONE web 7-1", "LB.RENEW web 7-1 9", "LB.RELEASE web OWNER o", "LB.LEASES web"]
-FORMS += ["LB.LIMIT web", "LB.WHEN web", "LB.TICK web 1", "LB.SEED web 1", "LB.EPOCH web 1", "LB.LOAD web x"]
-
-# Since 0.1.0 there are the others.
-SINCE_0_2_0 = {"LB.DONE", "LB.RENEW", "LB.RELEASE", "LB.LEASES", "LB.LIMIT", "LB.WHEN", "LB.TICK", "LB.EPOCH"}
-
 every_command = pytest.mark.parametrize("name", COMMANDS)
 described = pytest.mark.needs("7.0", "descriptions of a module's commands")
 
@@ -78,41 +38,41 @@ def wire(server):
         yield wire
 
 
-def flags(command):
-    """The flags that it should have."""
-    _, flags, _ = COMMANDS[command.split()[0]]
-    return flags
-
-
 def test_the_table_here_has_every_command_of_the_module(client):
     assert {name.upper() for name in client.command() if name.upper().startswith("LB.")} == set(COMMANDS)
+
+
+def test_the_lists_here_have_every_algorithm_of_the_module(wire):
+    """A server lists them where it refuses one."""
+    assert wire.ask("LB.POLICY web fastest") == f"ERR 'fastest' is no algorithm: {', '.join(ALGORITHMS)}"
+    *most, last = FORESEEABLE
+    assert f"LB.PEEK takes {', '.join(most)} or {last}, " in wire.ask("LB.PEEK web random")
 
 
 @every_command
 def test_the_server_knows_the_flags_and_where_the_key_is(ask, name):
     info = ask("COMMAND", "INFO", name)[name]
-    assert set(info["flags"]) - {"module", "admin"} == flags(name)
+    assert set(info["flags"]) - {"module", "admin"} == COMMANDS[name].flags
     assert (info["first_key_pos"], info["last_key_pos"], info["step_count"]) == (1, 1, 1)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_server_finds_the_key(ask, form):
-    assert ask(f"COMMAND GETKEYS {form}") == ["web"]
+@every_command
+def test_the_server_finds_the_key(ask, name):
+    assert ask(f"COMMAND GETKEYS {COMMANDS[name].form}") == ["web"]
 
 
 @described
 @every_command
 def test_the_server_knows_the_arity_and_what_is_done_to_the_key(ask, name):
-    arity, _, access = COMMANDS[name]
     info = ask("COMMAND", "INFO", name)[name]
-    assert info["arity"] == arity
+    assert info["arity"] == COMMANDS[name].arity
     (key,) = info["key_specifications"]
-    assert set(key["flags"]) == access
+    assert set(key["flags"]) == COMMANDS[name].access
 
 
 @every_command
 def test_a_command_takes_as_many_arguments_as_it_says(wire, name):
-    arity, _, _ = COMMANDS[name]
+    arity = COMMANDS[name].arity
     least = abs(arity) - 1
     for number in [*range(least), *([least + 1] if arity > 0 else [])]:
         assert re.match("ERR wrong number of arguments", wire.ask(" ".join([name] + number * ["1"])))
@@ -125,7 +85,7 @@ def test_a_command_takes_as_many_arguments_as_it_says(wire, name):
 def test_every_command_is_documented(ask, name):
     docs = ask("COMMAND DOCS", name)[name]
     assert docs["module"] == "lb"
-    assert docs["since"] == ("0.2.0" if name in SINCE_0_2_0 else "0.1.0")
+    assert docs["since"] == COMMANDS[name].since
     assert docs["summary"].endswith(".")
     assert docs["complexity"].startswith("O(")
     first, *_ = docs["arguments"]
@@ -174,8 +134,10 @@ def test_a_full_server_refuses_what_takes_memory_and_goes_on_picking(wire):
     wire.ask("LB.ADD busy a 5 b 1 c 1")
     try:
         wire.ask("CONFIG SET maxmemory 1")
-        refused = {form for form in FORMS if getattr(wire.ask(form), "code", "") == "OOM"}
-        assert refused == {form for form in FORMS if "denyoom" in flags(form)}
+        refused = {
+            name for name, command in COMMANDS.items() if getattr(wire.ask(command.form), "code", "") == "OOM"
+        }
+        assert refused == {name for name, command in COMMANDS.items() if "denyoom" in command.flags}
         assert wire.ask("LB.PICK busy COUNT 3") == [b"a", b"a", b"b"]
     finally:
         wire.ask("CONFIG SET maxmemory 0")

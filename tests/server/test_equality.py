@@ -23,6 +23,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from algorithms import ALGORITHMS, BY_CHANCE, FORESEEABLE, packed
+from epoch import OPENER, opened
+from payload import member, payload, varint
+from replication import in_step
 from server import eventually, waiting
 from wire import Wire, pack
 
@@ -35,7 +39,6 @@ KEYS = ["A", "B"]
 NAMES = [b"a", b"b", b"c", b"d", b"COUNT", b"\0\r\n", b"%s%n", b"\xff" * 512]
 NAMES += [b"worker-%d" % number for number in range(8)]
 WEIGHTS = [b"1", b"2", b"3", b"5", b"0", b"60000", b"65535"]
-ALGORITHMS = [b"wrr", b"rr", b"lc", b"random", b"wrandom", b"p2c"]
 TIMES = [b"5", b"10", b"40", b"41", b"100", b"333", b"1000", b"5000", b"%d" % 2**47]
 # What a mistake puts among the words.
 JUNK = [b"", b"n" * 513, b"70000", b"-1", b"01", b"5x", b"0", b"3", b"10001", b"9" * 30, b"\x01\0\xff"]
@@ -86,24 +89,6 @@ def fleet(size, step):
     return flat([b"%d" % number, b"%d" % (number * step % 7 + 1)] for number in range(size))
 
 
-def varint(number):
-    """A number as src/lb/codec.rs writes it."""
-    septets = [number >> shift & 127 for shift in range(0, max(number.bit_length(), 1), 7)]
-    return bytes([*(septet | 128 for septet in septets[:-1]), septets[-1]])
-
-
-def option(number):
-    """A number that may be None, as it is written there."""
-    return b"\0" if number is None else b"\1" + varint(number)
-
-
-def member(name, weight, state, credit, picks):
-    """A backend as it is written there, under its name, and whether it can have leases."""
-    zigzag = 2 * credit if credit >= 0 else -2 * credit - 1
-    rest = [varint(int(weight)), varint(state), varint(zigzag), varint(picks)]
-    return name, (state != 2, b"".join([varint(len(name)), name, *rest]))
-
-
 EDGE = 2**60
 CREDITS = [0, 1, -1, EDGE, -EDGE, EDGE - 3, 70_000 - EDGE]
 COUNTERS = [0, 5, 2**63 - 2, 2**63 - 1]
@@ -121,43 +106,8 @@ ACCOUNTS = list(
 )
 
 
-def limit(most, rate, clock):
-    """A limit as it is written there."""
-    bucket = b"\0" if rate is None else b"".join([b"\1", *map(varint, [*rate, clock])])
-    return varint(most) + bucket
-
-
-def account(fields, entries, members):
-    """The part of a payload that follows the backends."""
-    clock, turns, pool, leases, following = fields
-    can_have = [place for place, (can, _) in enumerate(members.values()) if can]
-    places = [can_have[number % len(can_have)] for number in range(leases)] if can_have else []
-    epochs = [(0, 7), (2, 2**64 - 1)] if len(places) > 2 else [(0, 7)]
-    owners = [b"\1o", b"\2\0\xff"][: len(places) // 2]
-    numbers = [following, len(epochs), len(owners), len(places)]
-    written = [varint(clock), varint(turns), limit(*pool, clock), *map(varint, numbers)]
-    for tier, own, last, ended in entries[: len(members)]:
-        written += [bytes([tier]), limit(*own, clock), varint(last), *map(varint, ended)]
-    written += [varint(number) for epoch in epochs for number in epoch] + owners
-    for number, place in enumerate(places):
-        # Of odd leases each second one has an owner who was seen before.
-        owner = min(number // 2, len(owners) - 1) if number % 2 else None
-        rest = [varint(clock - clock // 2), varint(clock + 10 * (number + 1))]
-        written += [varint(number), varint(place), option(owner), *rest]
-    return b"".join(written)
-
-
-def payload(head, members, accounted, entries):
-    """A pool that no sequence would lead to, as LB.LOAD takes it."""
-    policy, picks, cursor, generator = head
-    members = dict(members)
-    written = [b"\2\1" if accounted else b"\1\1", varint(policy), varint(picks), varint(cursor), generator]
-    written += [varint(len(members)), *(written for _, written in members.values())]
-    return b"".join([*written, account(accounted, entries, members) if accounted else b""])
-
-
 KEY = [*KEYS, "A"]
-OPTIONAL_ALGORITHM = [[], *ALGORITHMS, b"wRandom"]
+OPTIONAL_ALGORITHM = [[], *packed(ALGORITHMS), b"wRandom"]
 COUNT = [[], *each([b"COUNT"], [b"2", b"9"]), [b"COUNT", b"3", b"DISTINCT"], [b"count", b"99", b"distinct"]]
 EXCLUDE = [[], [b"EXCLUDE", b"1", b"a"], [b"EXCLUDE", b"3", b"b", b"nobody", b"\0\r\n"]]
 REPLACE = [[b"REPLACE"], []]
@@ -176,7 +126,7 @@ LOOK = [
 CHANGE = [
     *each([b"LB.ADD", b"LB.REM"], KEY, NAMES),
     *each([b"LB.STATE"], KEY, NAMES, [b"drain", b"up", b"DOWN"]),
-    *each([b"LB.POLICY"], KEY, ALGORITHMS) * 3,
+    *each([b"LB.POLICY"], KEY, packed(ALGORITHMS)) * 3,
     *each([b"LB.SEED"], KEY, [b"%d" % seed for seed in [0, 1, 2**64 - 1, 2**64]]) * 2,
     *each([b"LB.EPOCH"], KEY, [b"0", b"7", b"%d" % (2**64 - 1)]) * 3,
     *each([b"LB.RELEASE"], KEY, [b"OWNER"], OWNERS) * 2,
@@ -339,12 +289,10 @@ def questions(sequence):
     yield digests
     for key in KEYS:
         yield from ([b"LB.WHEN", key], [b"LB.LEASES", key, b"COUNT", b"5"])
-        yield from ([b"LB.PICK", key, algorithm, b"COUNT", b"15"] for algorithm in [b"rr", b"wrr", b"lc"])
+        yield from ([b"LB.PICK", key, algorithm, b"COUNT", b"15"] for algorithm in packed(FORESEEABLE))
         if not sequence.is_seeded:
             yield [b"LB.SEED", key, b"42"]
-        yield from (
-            [b"LB.PICK", key, algorithm, b"COUNT", b"8"] for algorithm in [b"random", b"wrandom", b"p2c"]
-        )
+        yield from ([b"LB.PICK", key, algorithm, b"COUNT", b"8"] for algorithm in packed(BY_CHANCE))
         yield from ([b"LB.REM", key, b"a"], [b"LB.WEIGHT", key, b"b", b"7"], [b"LB.ADD", key, b"new"])
         yield [b"LB.PICK", key, b"wrr", b"COUNT", b"15", b"EXCLUDE", b"1", b"c"]
         yield from opened(key)
@@ -354,17 +302,6 @@ def questions(sequence):
             yield from ([b"LB.WHEN", key], [b"LB.TICK", key, time])
         yield from ([b"LB.LEASES", key, b"COUNT", b"5"], [b"LB.PICK", key, b"lc"])
     yield digests
-
-
-OPENER = b"opener"
-
-
-def opened(key):
-    """A server opens an epoch of its own before the first lease. Behind this all is the same everywhere."""
-    yield from ([b"LB.ADD", key, OPENER, b"1"], [b"LB.SEED", key, b"43"])
-    yield [b"LB.LIMIT", key, b"MAX", b"0", b"RATE", b"0", b"0"]
-    yield [b"LB.PICK", key, b"rr", b"LEASE", b"1", b"OWNER", OPENER]
-    yield from ([b"LB.RELEASE", key, b"OWNER", OPENER], [b"LB.REM", key, OPENER], [b"LB.EPOCH", key, b"9"])
 
 
 # The servers
@@ -451,20 +388,6 @@ def ways(start, folder, sequences):
         ("the replica of the replica", lambda: answers(second)),
         *ends,
     ]
-
-
-def in_step(chain):
-    """Wait until all servers of the chain are at one place in the stream of commands."""
-    eventually(lambda: len({position(server) for server in chain}) == 1, seconds=60)
-
-
-def position(server):
-    """How far in the stream a server is; unlike any other's as long as its link is down."""
-    with server.client() as client:
-        told = client.info("replication")
-    if told["role"] == "master":
-        return told["master_repl_offset"]
-    return told["slave_repl_offset"] if told["master_link_status"] == "up" else server
 
 
 def rewrite_aof(server, preamble):

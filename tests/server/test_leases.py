@@ -10,16 +10,13 @@ import pytest
 import redis
 
 import callgrind
+from algorithms import ALGORITHMS, BLIND
 from conftest import module
+from memory import used_when_empty
+from persistence import WAYS
+from replication import is_linked, replica_of
 from server import eventually, waiting
-from test_commands import ALGORITHMS
-from test_crash import dict_of
-from test_native import used_when_empty
-from test_persistence import WAYS, is_linked, replica_of
-from wire import Refused, Wire, pack, words
-
-# These do not look at leases, so they pick with LEASE what they pick without.
-BLIND = ["rr", "wrr", "random", "wrandom"]
+from wire import Refused, Wire, dict_of, pack, words
 
 # Ids that no lease has.
 MALFORMED = [

@@ -7,10 +7,10 @@ import time
 import pytest
 import redis
 
+from algorithms import ALGORITHMS
+from replication import is_linked, replica_of
 from server import eventually
-from test_commands import ALGORITHMS
-from test_crash import dict_of
-from test_persistence import is_linked, replica_of
+from wire import dict_of
 
 OPTIONS = [
     "",

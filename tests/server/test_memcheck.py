@@ -9,10 +9,12 @@ import shutil
 
 import pytest
 
+from algorithms import BLIND
 from conftest import OPEN, module
+from damage import Target
+from memory import limit
 from server import Server, eventually
 from servers import Binary, installed
-from test_hostile import Target, limit
 from wire import Refused, Wire
 
 pytestmark = pytest.mark.timeout(300)
@@ -40,7 +42,7 @@ exec valgrind --log-file=memcheck.%p --soname-synonyms=somalloc='*jemalloc*' --t
 # With fewer allocations than these memcheck has not seen those of the server.
 ALLOCATIONS = 200_000
 
-# Damaged payloads (test_hostile.py), by RESTORE and by LB.LOAD.
+# Damaged payloads (damage.py), by RESTORE and by LB.LOAD.
 DAMAGED = 2500
 
 # Every command in its forms; what is refused leaves by other ways than what is done.
@@ -207,7 +209,7 @@ def change(wire):
     for first in range(0, BIG, 500):
         pairs = " ".join(f"{name} {len(name)}" for name in names[first : first + 500])
         wire.ask(f"LB.ADD big {pairs}")
-        for algorithm in "rr", "wrr", "random", "wrandom":
+        for algorithm in BLIND:
             wire.ask(f"LB.PICK big {algorithm} COUNT 200 DISTINCT EXCLUDE 2 {names[0]} {names[first]}")
             wire.ask(f"LB.PEEK big {algorithm} COUNT 50")
     wire.ask(f"LB.REM big {' '.join(names[1::3])}")

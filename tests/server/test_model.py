@@ -12,6 +12,9 @@ from collections import deque
 
 import pytest
 
+from algorithms import ALGORITHMS, FORESEEABLE, packed
+from commands import COMMANDS
+from model import COMMANDS as MODELLED
 from model import LEASED, PAYLOAD, Model, Pool, Unopened, Unseeded
 from wire import Refused, Wire, pack
 
@@ -35,7 +38,7 @@ NAMES = [
 NAMES += ["Ā".encode(), b"n" * 512, *[b"worker-%d" % number for number in range(12)]]
 # A pool with so many that the server keeps it in trees of several levels.
 FLEET = [b"%d.fleet" % number for number in range(150)]
-ALGORITHMS = [b"rr", b"wrr", b"lc", b"random", b"wrandom", b"p2c", b"RR", b"wRandom"]
+WORDS = [*packed(ALGORITHMS), b"RR", b"wRandom"]
 OWNERS = [b"gateway-1", b"gateway-2", b"a", b"LEASE", b"\0\xff", b"o" * 512]
 WEIGHTS = [b"0", b"1", b"1", b"1", b"2", b"3", b"5", b"60000", b"65535"]
 STATES = [b"up", b"up", b"drain", b"DOWN"]
@@ -175,12 +178,12 @@ class Typist:
 # What stands behind the key in each command, and how often the command comes.
 KINDS = {
     (b"LB.PICK", lambda typist: []): 10,
-    (b"LB.PICK", lambda typist: [typist.one_of(ALGORITHMS)]): 15,
-    (b"LB.PICK", lambda typist: [typist.one_of(ALGORITHMS), *typist.options()]): 15,
+    (b"LB.PICK", lambda typist: [typist.one_of(WORDS)]): 15,
+    (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.options()]): 15,
     (b"lb.pick", lambda typist: typist.options()): 5,
-    (b"LB.PICK", lambda typist: [typist.one_of(ALGORITHMS), *typist.lease()]): 8,
+    (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.lease()]): 8,
     (b"LB.PICK", lambda typist: [*typist.options(), *typist.lease()]): 3,
-    (b"LB.PEEK", lambda typist: [typist.one_of(ALGORITHMS[:3]), *typist.options()]): 6,
+    (b"LB.PEEK", lambda typist: [typist.one_of(packed(FORESEEABLE)), *typist.options()]): 6,
     (b"LB.PEEK", lambda typist: typist.options()): 2,
     (b"LB.ADD", lambda typist: [typist.name()]): 6,
     (b"LB.ADD", lambda typist: typist.pairs(6)): 6,
@@ -191,7 +194,7 @@ KINDS = {
     (b"LB.STATE", lambda typist: [typist.name()]): 2,
     (b"LB.STATE", lambda typist: [typist.name(), typist.one_of(STATES)]): 5,
     (b"LB.POLICY", lambda typist: []): 1,
-    (b"LB.POLICY", lambda typist: [typist.one_of(ALGORITHMS)]): 2,
+    (b"LB.POLICY", lambda typist: [typist.one_of(WORDS)]): 2,
     (b"LB.DONE", lambda typist: [typist.leased(), *typist.outcome()]): 8,
     (b"LB.RENEW", lambda typist: [typist.leased(), typist.number(300)]): 2,
     (b"LB.RELEASE", lambda typist: [b"OWNER", typist.one_of(OWNERS)]): 1,
@@ -270,6 +273,11 @@ class Exchange:
         """Sends all that was told."""
         exchange(self._wire, self._batch)
         self._batch = []
+
+
+def test_the_model_has_every_command_and_each_is_typed():
+    assert {name.decode() for name in MODELLED if name.startswith(b"LB.")} == set(COMMANDS)
+    assert {name.decode().upper() for name, _ in KINDS} == set(COMMANDS)
 
 
 @pytest.mark.heavy

@@ -3,6 +3,7 @@
 import pytest
 import redis
 
+from memory import used_when_empty
 from server import eventually
 
 # What comes after the first three picks, `a a b`, of the weights 5, 1, 1.
@@ -31,13 +32,6 @@ def add(pipeline, key: str, backends: int) -> None:
     for start in range(0, backends, 1000):
         pairs = [word for n in range(start, min(start + 1000, backends)) for word in (name(n), 1 + n % 100)]
         pipeline.execute_command("LB.ADD", key, *pairs)
-
-
-def used_when_empty(client) -> int:
-    """used_memory once nothing is left to be freed in the background."""
-    client.execute_command("FLUSHALL SYNC")
-    eventually(lambda: client.info("memory")["lazyfree_pending_objects"] == 0)
-    return client.info("memory")["used_memory"]
 
 
 def limited(pipeline, key: str, backends: int) -> None:

@@ -1,99 +1,14 @@
 """Whatever way a pool takes to another process or key, it arrives whole and goes on picking where it was."""
 
-import random
-from contextlib import suppress
 from functools import partial
 
 import pytest
 
-from server import Server, eventually, waiting
-from wire import Refused, Wire, read, words
-
-# Those that every release has; its files (test_golden.py) tell what they pick.
-ALGORITHMS = [b"rr", b"wrr", b"random", b"wrandom"]
-ODD = b"\0\r\n\xff"
-KEYS = [b"web", b"large", ODD, b"policy", b"busy", b"limit"]
-
-
-def large():
-    """Commands that make a pool with 2,000 backends of a hundred weights, and take every third one away."""
-    weight = random.Random(1).randint
-    yield " ".join(["LB.ADD large", *(f"b{n} {weight(1, 100)}" for n in range(2000))])
-    yield "LB.SEED large 1"
-    yield from ("LB.PICK large rr COUNT 700", "LB.PICK large COUNT 3000", "LB.PICK large wrandom COUNT 9")
-    yield " ".join(["LB.REM large", *(f"b{n}" for n in range(0, 2000, 3))])
-    yield "LB.PICK large COUNT 99"
-
-
-def busy():
-    """Commands that make a pool with leases of two epochs and limits of all kinds."""
-    yield from ("LB.ADD busy a 5 b 3 c 2 d 1 e 1", "LB.SEED busy 1")
-    # The first epoch is the server's own, so nothing of it stays.
-    yield from ("LB.PICK busy LEASE 1 OWNER opener", "LB.RELEASE busy OWNER opener", "LB.EPOCH busy 7")
-    yield from ("LB.TICK busy 4000", "LB.LIMIT busy MAX 90 RATE 70 1000 BURST 80")
-    yield from ("LB.LIMIT busy BACKEND a MAX 3", "LB.LIMIT busy BACKEND b RATE 1 300 BURST 4")
-    yield from ("LB.LIMIT busy BACKEND c TIER 1 MAX 9 RATE 3 7", "LB.LIMIT busy BACKEND d TIER 255")
-    yield from (
-        "LB.PICK busy COUNT 5 LEASE 60000 OWNER o",
-        "LB.PICK busy rr LEASE 200",
-        "LB.PICK busy LEASE 9000",
-    )
-    yield from ("LB.EPOCH busy 8", "LB.PICK busy lc COUNT 9 LEASE 30000 OWNER p", "LB.PICK busy p2c LEASE 99")
-    yield from ("LB.DONE busy 7-1 FAIL LATENCY 900", "LB.DONE busy 7-3", "LB.RENEW busy 7-4 70000")
-    yield from ("LB.TICK busy 5000", "LB.REM busy e", "LB.PICK busy EXCLUDE 2 a b LEASE 500 OWNER o")
-
-
-# Commands that make a pool of each kind, in the middle of all sequences.
-MAKE = [
-    "LB.ADD web a 5 b 3 gone 4 c 2 d 1",
-    "LB.SEED web 18446744073709551615",
-    *(f"LB.PICK web {algorithm} COUNT 13" for algorithm in ["rr", "wrr", "random", "wrandom"]),
-    *(
-        "LB.STATE web d drain",
-        "LB.POLICY web wrandom",
-        "LB.REM web gone",
-        "LB.WEIGHT web a 7",
-        "LB.ADD web e 0",
-    ),
-    "LB.PICK web wrr COUNT 2 DISTINCT EXCLUDE 1 a",
-    *large(),
-    [b"LB.ADD", ODD, b"\0", b"1", b"\xff" * 512, b"65535", b"\r\n", b"2"],
-    [b"LB.SEED", ODD, b"0"],
-    [b"LB.STATE", ODD, b"\0", b"down"],
-    [b"LB.PICK", ODD, b"random"],
-    "LB.POLICY policy rr",
-    *busy(),
-    "LB.LIMIT limit MAX 3",
-]
-# The same, with seeds of the server's own.
-MAKE_UNSEEDED = [command for command in MAKE if not words(command)[0] == b"LB.SEED"]
-
-
-class Pools(Wire):
-    """The pools of a server."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(server.port, protocol=3)
-
-    def make(self, commands):
-        """Runs commands, none of which is refused."""
-        for command in commands:
-            answer = self.ask(command)
-            assert not isinstance(answer, Refused), f"{command}: {answer}"
-
-    def digest(self, *keys):
-        """What the state of these pools comes down to."""
-        return self.ask([b"DEBUG", b"DIGEST-VALUE", *keys])
-
-    def picks(self, *keys):
-        """The next 50 picks of every algorithm from each of these pools, and what becomes of its leases."""
-        by = [*ALGORITHMS, b"lc", b"p2c"]
-        looks = [[b"LB.LEASES"], [b"LB.WHEN"], [b"LB.LIMIT"], [b"LB.STATS"]]
-        asked = [[b"LB.PICK", key, algorithm, b"COUNT", b"50"] for key in keys for algorithm in by]
-        for time in (b"5100", b"20000"):
-            asked += [[name, key, *rest] for key in keys for name, *rest in [[b"LB.TICK", time], *looks]]
-            asked += [[b"LB.PICK", key, b"COUNT", b"9"] for key in keys]
-        return [self.ask(command) for command in asked]
+from persistence import AOF, WAYS, stream
+from pools import KEYS, MAKE, MAKE_UNSEEDED, Pools
+from replication import is_linked, replica_of
+from server import eventually, waiting
+from wire import Wire, words
 
 
 @pytest.fixture
@@ -109,61 +24,7 @@ def assert_same(one, other):
     assert there.picks(*KEYS) == here.picks(*KEYS)
 
 
-def stream(server):
-    """The commands in its AOF. Those that only say where and how they belong together are left out."""
-    commands = []
-    for path in sorted(server.folder.glob("**/appendonly*.aof")):
-        # A rewrite may have replaced the file since it was listed.
-        with suppress(FileNotFoundError), path.open("rb") as file:
-            while file.peek(1):
-                commands.append(read(file))
-    return [c for c in commands if c[0].upper() not in (b"SELECT", b"MULTI", b"EXEC")]
-
-
 # From one process to the next
-
-
-def saved(server):
-    server.client().save()
-    server.kill()
-    server.start()
-
-
-def saved_in_background(server):
-    client = server.client()
-    client.bgsave()
-    eventually(lambda: not client.info("persistence")["rdb_bgsave_in_progress"])
-    server.kill()
-    server.start()
-
-
-def reloaded(server):
-    assert server.client().execute_command("DEBUG RELOAD") == "OK"
-
-
-def killed(server):
-    server.kill()
-    server.start()
-
-
-def rewritten(server):
-    client = server.client()
-    client.bgrewriteaof()
-    pending = ["aof_rewrite_scheduled", "aof_rewrite_in_progress"]
-    eventually(lambda: not any(client.info("persistence")[field] for field in pending))
-    server.restart()
-
-
-AOF = {"appendonly": "yes"}
-WAYS = {
-    "SAVE": (saved, {}),
-    "BGSAVE": (saved_in_background, {}),
-    "DEBUG RELOAD": (reloaded, {}),
-    "AOF": (Server.restart, AOF),
-    "AOF and kill -9": (killed, AOF | {"appendfsync": "always"}),
-    "AOF rewritten as RDB": (rewritten, AOF | {"aof_use_rdb_preamble": "yes"}),
-    "AOF rewritten as commands": (rewritten, AOF | {"aof_use_rdb_preamble": "no"}),
-}
 
 
 @pytest.mark.parametrize(("way", "options"), WAYS.values(), ids=WAYS)
@@ -178,7 +39,7 @@ def test_pools_outlive_the_process(manual, start, way, options):
 
 
 def test_an_aof_is_rewritten_to_one_command_for_each_pool(start):
-    server = start(**AOF, aof_use_rdb_preamble="no")
+    server = start(**AOF)
     Pools(server).make(MAKE)
     server.client().bgrewriteaof()
     whole = [(b"LB.LOAD", key) for key in sorted(KEYS)]
@@ -216,16 +77,6 @@ def test_a_twin_is_the_same_and_lives_on_its_own(manual, way):
 
 
 # From a primary to its replicas
-
-
-def replica_of(server):
-    """An option of a server."""
-    return {"replicaof": f"127.0.0.1 {server.port}"}
-
-
-def is_linked(server):
-    """Whether a replica has its first copy and follows."""
-    return server.client().info("replication").get("master_link_status") == "up"
 
 
 def assert_followed(primary, *replicas):
@@ -340,7 +191,7 @@ def in_a_script(pools, command):
 
 @pytest.mark.parametrize("way", [plainly, in_a_transaction, in_a_script])
 def test_the_stream_has_one_seed_and_every_pick_as_it_came(new_server, way):
-    server = new_server(**AOF, appendfsync="always")
+    server = new_server(**AOF)
     pools = Pools(server)
     first, *more = [
         "LB.PICK web random COUNT 3",
@@ -362,7 +213,7 @@ def test_the_stream_has_one_seed_and_every_pick_as_it_came(new_server, way):
 
 @pytest.mark.parametrize("way", [plainly, in_a_transaction, in_a_script])
 def test_the_stream_has_one_epoch_and_the_time_before_what_depends_on_it(new_server, way):
-    server = new_server(**AOF, appendfsync="always")
+    server = new_server(**AOF)
     pools = Pools(server)
     leased = ["LB.PICK web LEASE 60000", "LB.PICK web COUNT 2 LEASE 60000 OWNER o", "LB.PICK web"]
     for command in ["LB.ADD web a 5 b 1", *leased * 3, "LB.RELEASE web OWNER o"]:
@@ -443,7 +294,7 @@ CHANGING = {
 
 
 def test_what_changes_nothing_is_not_in_the_stream(start):
-    server = start(**AOF, appendfsync="always")
+    server = start(**AOF)
     pools = Pools(server)
     pools.make(["LB.ADD web a 5 b 1", *UNCHANGING])
     assert stream(server) == [words("LB.ADD web a 5 b 1")]

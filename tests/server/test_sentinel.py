@@ -38,7 +38,7 @@ from sentinel import NAME, NODES, Sentinels, follows, primary_of
 from server import BOUND, Server, eventually, is_free
 from servers import Binary
 from standing import HOST, PIDFILE, ROOT, process
-from test_crash import dict_of
+from wire import dict_of
 
 LONG = os.environ.get("REDIS_LB_LONG") == "1"
 FAILOVERS = 20

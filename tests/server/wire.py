@@ -28,6 +28,11 @@ def words(command: str | list[bytes]) -> list[bytes]:
     return command.encode().split() if isinstance(command, str) else command
 
 
+def dict_of(told: dict | list) -> dict:
+    """A map, as RESP3 or as RESP2 sends it."""
+    return told if isinstance(told, dict) else dict(zip(told[::2], told[1::2], strict=True))
+
+
 class Wire:
     """A connection that speaks that protocol (2 or 3) and hides nothing."""
 

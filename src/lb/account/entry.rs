@@ -1,23 +1,82 @@
-//! A lease as it lies in memory, in 48 bytes, and lists of leases.
+//! A lease as it lies in memory, in 56 bytes, and lists of leases.
 
+use std::sync::LazyLock;
+
+use crate::lb::ground::chains::{At, NONE, Records};
 use crate::lb::ground::clock::Millis;
+use crate::lb::ground::name::hash;
+use crate::lb::ground::pages::Pages;
 
-/// Where an entry lies. That is layout: it is not saved.
-pub type At = u32;
-pub const NONE: At = u32::MAX;
-
-/// An open lease.
+/// A lease that is kept. Its place is layout: it is not saved.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub number: u64,
     pub deadline: Short,
     pub granted: Short,
-    pub slot: u32,
+    /// The group of its backend.
+    pub group: u32,
     pub owner: u32,
     /// Its place in the heap.
     pub place: u32,
-    pub backend_links: Links,
+    /// The next one with the same place in the table of numbers.
+    chain: At,
+    /// In a vacant entry: the neighbours among the vacant ones.
+    pub group_links: Links,
     pub owner_links: Links,
+}
+
+/// All leases, at their places.
+pub type Entries = Pages<Entry>;
+
+impl Entry {
+    /// A lease that stands in no list yet.
+    pub fn new(
+        number: u64,
+        granted: Millis,
+        deadline: Millis,
+        group: u32,
+        owner: u32,
+        place: u32,
+    ) -> Entry {
+        Entry {
+            number,
+            deadline: Short::of(deadline),
+            granted: Short::of(granted),
+            group,
+            owner,
+            place,
+            chain: NONE,
+            group_links: Links::NONE,
+            owner_links: Links::NONE,
+        }
+    }
+}
+
+/// The process's own, as the key of the hash of names.
+static KEY: LazyLock<u64> = LazyLock::new(|| hash(b"the numbers of leases"));
+
+/// The hash of a lease's number. A payload can hold any numbers, and a client can choose which ones stay. With the key neither
+/// can make them collide.
+#[inline]
+pub fn lease_hash(number: u64) -> u64 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let product = u128::from(number ^ *KEY) * u128::from(GOLDEN);
+    // Without the last multiplication one key in a hundred is a bad one. Its upper bits are the good ones.
+    (product as u64 ^ (product >> 64) as u64).wrapping_mul(GOLDEN) >> 24
+}
+
+impl Records for Entries {
+    fn hash(&self, at: At) -> u64 {
+        lease_hash(self[at as usize].number)
+    }
+
+    fn link(&self, at: At) -> At {
+        self[at as usize].chain
+    }
+
+    fn link_mut(&mut self, at: At) -> &mut At {
+        &mut self[at as usize].chain
+    }
 }
 
 /// A time in 48 bits.
@@ -42,12 +101,33 @@ pub struct Links {
     pub next: At,
 }
 
+impl Links {
+    pub const NONE: Links = Links {
+        previous: NONE,
+        next: NONE,
+    };
+}
+
 /// Some leases, linked through their entries, the oldest first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct List {
     pub first: At,
     pub last: At,
     pub len: u32,
+    /// Set where the first ones of them are over.
+    pub mark: Option<Box<Mark>>,
+}
+
+/// A mark in a list of leases: those before it are over, whatever their deadlines. They are still counted until they are
+/// cleared.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// The leases with lower numbers are over.
+    pub below: u64,
+    /// How many these are.
+    pub over: u32,
+    /// The marks are cleared in the order in which they were made. Only the order is saved.
+    pub turn: u64,
 }
 
 impl Default for List {
@@ -56,15 +136,27 @@ impl Default for List {
             first: NONE,
             last: NONE,
             len: 0,
+            mark: None,
         }
     }
 }
 
 impl List {
+    /// How many are not over by the mark.
+    pub fn unmarked(&self) -> u32 {
+        self.len - self.mark.as_ref().map_or(0, |mark| mark.over)
+    }
+
+    /// Whether the lease of this number, which is one of the list, is over by the mark.
+    #[inline(always)]
+    pub fn is_over(&self, number: u64) -> bool {
+        self.mark.as_ref().is_some_and(|mark| number < mark.below)
+    }
+
     pub fn push(
         &mut self,
         at: At,
-        entries: &mut [Entry],
+        entries: &mut Entries,
         links: impl Fn(&mut Entry) -> &mut Links,
     ) {
         *links(&mut entries[at as usize]) = Links {
@@ -79,12 +171,13 @@ impl List {
         self.len += 1;
     }
 
+    /// Takes a lease out. Answers the turn of the mark, if that was the last lease before it: then there is no mark any more.
     pub fn remove(
         &mut self,
         at: At,
-        entries: &mut [Entry],
+        entries: &mut Entries,
         links: impl Fn(&mut Entry) -> &mut Links,
-    ) {
+    ) -> Option<u64> {
         let Links { previous, next } = *links(&mut entries[at as usize]);
         match previous {
             NONE => self.first = next,
@@ -95,5 +188,34 @@ impl List {
             next => links(&mut entries[next as usize]).previous = previous,
         }
         self.len -= 1;
+        let number = entries[at as usize].number;
+        let mark = self.mark.as_mut().filter(|mark| number < mark.below)?;
+        mark.over -= 1;
+        let turn = mark.turn;
+        match mark.over {
+            0 => {
+                self.mark = None;
+                Some(turn)
+            }
+            _ => None,
+        }
+    }
+
+    /// A lease of the list has moved to this place.
+    pub fn moved(
+        &mut self,
+        to: At,
+        entries: &mut Entries,
+        links: impl Fn(&mut Entry) -> &mut Links,
+    ) {
+        let Links { previous, next } = *links(&mut entries[to as usize]);
+        match previous {
+            NONE => self.first = to,
+            previous => links(&mut entries[previous as usize]).next = to,
+        }
+        match next {
+            NONE => self.last = to,
+            next => links(&mut entries[next as usize]).previous = to,
+        }
     }
 }

@@ -1,47 +1,69 @@
 //! The leases of a pool.
 //!
 //! A lease is found by its number, by its backend and by its owner in O(1), and by its deadline in O(log n). No step walks
-//! all leases. One takes 48 bytes, 4 in the heap of deadlines and 6 to 7 in the
-//! table of numbers.
+//! all leases, moves them, or makes room for all of them: so none takes long, however many there are. A lease takes 56 bytes, 4
+//! in the heap of deadlines and 3 in the table of numbers.
+//!
+//! A lease is *over* at its deadline, or by a mark: an owner released its leases, a backend is down or gone. It is *cleared*
+//! later, and counts until then. What is over and not yet cleared is state.
 
-use super::entry::{At, Entry, Links, List, NONE, Short};
+use std::collections::BTreeMap;
+
+use super::entry::{Entry, Links, List, Mark, lease_hash};
 use super::lease_id::LeaseId;
-use super::numbers::Numbers;
 use super::owners::Owners;
-use super::timed::{Timed, Whose};
+use super::places::{Places, Record};
+use super::timed::Whose;
 use crate::lb::ground::bounds::Slot;
+use crate::lb::ground::chains::{Chains, NONE};
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::{Mover, buffer};
+use crate::lb::ground::pages::Pages;
+use crate::lb::ground::sparse::Sparse;
 
-/// A lease that is open.
+pub use crate::lb::ground::chains::At;
+
+/// A lease that is not cleared yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease<'a> {
     /// Its name.
     pub id: LeaseId,
-    /// The slot of its backend.
-    pub slot: Slot,
+    /// The slot of its backend, if that is still there.
+    pub slot: Option<Slot>,
     /// Its owner, if one was named.
     pub owner: Option<&'a [u8]>,
     /// The pool's clock when it was granted.
     pub granted: Millis,
     /// When it ends by itself.
     pub deadline: Millis,
+    /// Whether it is over by a mark, whatever its deadline.
+    pub is_marked: bool,
+}
+
+impl Lease<'_> {
+    /// How long it still lasts; 0 where it is over.
+    pub fn remaining(&self, clock: Millis) -> Millis {
+        match self.is_marked {
+            true => 0,
+            false => self.deadline.saturating_sub(clock),
+        }
+    }
 }
 
 /// All leases of a pool.
 #[derive(Clone, Debug, Default)]
 pub struct Leases {
-    entries: Vec<Entry>,
-    /// One more than the place of the first vacant entry, 0 = none. Each names the next one in the same way, in
-    /// `backend_links.next`.
-    vacant: At,
-    by_number: Numbers,
+    entries: Places<Entry>,
+    by_number: Chains,
     /// A binary heap on (deadline, number).
-    by_deadline: Vec<At>,
-    /// The leases of each slot, in the order in which they were granted.
-    by_slot: Vec<List>,
+    by_deadline: Pages<At>,
+    /// For each slot the place of its group, plus one. 0 = it has none, because it never had a lease.
+    of_slots: Sparse<u32>,
+    groups: Places<Group>,
     owners: Owners,
+    /// The lists with marks, in the order in which the marks were made.
+    marked: BTreeMap<u64, Marked>,
     /// The present epoch, and before it the epochs with open leases, and some that are over.
     epochs: Vec<Epoch>,
     /// How many epochs are over. They are swept out when they are more than half, so that each costs O(1).
@@ -58,12 +80,51 @@ pub struct Epoch {
     open: u32,
 }
 
+/// The leases of a backend, in the order in which they were granted.
+#[derive(Clone, Debug)]
+struct Group {
+    list: List,
+    /// The slot of the backend; [`NONE`] when the backend is gone.
+    slot: u32,
+    links: Links,
+}
+
+/// A list with a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// Of the backend of this group.
+    Group(u32),
+    /// Of this owner.
+    Owner(u32),
+}
+
+impl Record for Entry {
+    fn links(&mut self) -> &mut Links {
+        &mut self.group_links
+    }
+
+    fn is_vacant(&self) -> bool {
+        self.place == NONE
+    }
+}
+
+impl Record for Group {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+
+    fn is_vacant(&self) -> bool {
+        self.slot == NONE && self.list.len == 0
+    }
+}
+
 impl Leases {
-    /// How many are open.
+    /// How many there are.
     pub fn len(&self) -> usize {
         self.by_deadline.len()
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_deadline.is_empty()
     }
@@ -73,14 +134,10 @@ impl Leases {
         self.next == 0 && self.is_empty() && self.epochs().next().is_none()
     }
 
-    /// How many slots there are.
-    pub fn slots(&self) -> usize {
-        self.by_slot.len()
-    }
-
-    /// How many are open on that slot.
+    /// How many are on that slot.
+    #[inline]
     pub fn on(&self, slot: Slot) -> u32 {
-        self.by_slot[slot].len
+        self.list_of(slot).map_or(0, |list| list.len)
     }
 
     /// From now on leases are of that epoch.
@@ -119,95 +176,126 @@ impl Leases {
         }
         let number = self.next;
         self.next += 1;
-        self.insert(number, slot, owner, granted, deadline);
+        let group = self.group_of(slot);
+        self.insert(number, group, owner, granted, deadline);
         self.id(number)
+    }
+
+    /// The group of a slot.
+    pub fn group_of(&mut self, slot: Slot) -> u32 {
+        let group = self.of_slots.at(slot);
+        if *group == 0 {
+            *group = 1 + self.groups.add(Group {
+                list: List::default(),
+                slot: slot as u32,
+                links: Links::NONE,
+            });
+        }
+        *group - 1
+    }
+
+    /// A new group of a backend that is gone.
+    pub fn group_of_gone(&mut self) -> u32 {
+        self.groups.add(Group {
+            list: List::default(),
+            slot: NONE,
+            links: Links::NONE,
+        })
     }
 
     /// Adds a lease. Its number is above those of all others, and has an epoch.
     pub fn insert(
         &mut self,
         number: u64,
-        slot: Slot,
+        group: u32,
         owner: Option<&[u8]>,
         granted: Millis,
         deadline: Millis,
     ) {
-        let entry = Entry {
-            number,
-            deadline: Short::of(deadline),
-            granted: Short::of(granted),
-            slot: slot as u32,
-            owner: owner.map_or(NONE, |name| self.owners.find_or_add(name)),
-            place: self.by_deadline.len() as u32,
-            backend_links: Links {
-                previous: NONE,
-                next: NONE,
-            },
-            owner_links: Links {
-                previous: NONE,
-                next: NONE,
-            },
-        };
-        let owner = entry.owner;
-        let at = match self.vacant {
-            VACANT_NONE => {
-                grow(&mut self.entries);
-                self.entries.push(entry);
-                self.entries.len() as u32 - 1
-            }
-            vacant => {
-                let at = vacant - 1;
-                self.vacant = self.entries[at as usize].backend_links.next;
-                self.entries[at as usize] = entry;
-                at
-            }
-        };
-        self.by_number.insert(at, &self.entries);
-        let entries = &mut self.entries;
-        self.by_slot[slot].push(at, entries, |e| &mut e.backend_links);
+        let owner = owner.map_or(NONE, |name| self.owners.find_or_add(name));
+        let place = self.by_deadline.len() as u32;
+        let entry = Entry::new(number, granted, deadline, group, owner, place);
+        let at = self.entries.add(entry);
+        let entries = &mut self.entries.records;
+        self.by_number.insert(at, entries);
+        let list = &mut self.groups.records[group as usize].list;
+        list.push(at, entries, |e| &mut e.group_links);
         if owner != NONE {
             let list = self.owners.list_mut(owner);
             list.push(at, entries, |e| &mut e.owner_links);
         }
         let epoch = self.epoch_of(number);
         self.epochs[epoch].open += 1;
-        grow(&mut self.by_deadline);
         self.by_deadline.push(at);
-        self.rise(self.by_deadline.len() - 1);
+        self.rise(place as usize);
     }
 
-    /// The lease of that id, if it is open.
+    /// The lease of that id, cleared or not.
     pub fn find(&self, id: LeaseId) -> Option<At> {
-        let at = self.by_number.find(id.number, &self.entries)?;
+        let entries = &self.entries.records;
+        let is_it = |at: At| entries[at as usize].number == id.number;
+        let at = (self.by_number).find(lease_hash(id.number), entries, is_it)?;
         (self.id(id.number) == id).then_some(at)
+    }
+
+    /// Whether a lease is over at this clock.
+    pub fn is_over(&self, at: At, clock: Millis) -> bool {
+        let entry = self.entry(at);
+        entry.deadline.millis() <= clock || self.is_marked(entry)
+    }
+
+    #[inline]
+    fn is_marked(&self, entry: &Entry) -> bool {
+        let number = entry.number;
+        self.groups.records[entry.group as usize]
+            .list
+            .is_over(number)
+            || entry.owner != NONE && self.owners.list(entry.owner).is_over(number)
     }
 
     /// The lease at that place.
     pub fn lease(&self, at: At) -> Lease<'_> {
-        let entry = &self.entries[at as usize];
+        let entry = self.entry(at);
+        let slot = self.groups.records[entry.group as usize].slot;
         Lease {
             id: self.id(entry.number),
-            slot: entry.slot as Slot,
+            slot: (slot != NONE).then_some(slot as Slot),
             owner: (entry.owner != NONE).then(|| self.owners.name(entry.owner)),
             granted: entry.granted.millis(),
             deadline: entry.deadline.millis(),
+            is_marked: self.is_marked(entry),
         }
     }
 
-    /// Ends a lease; answers on which slot it was.
-    pub fn end(&mut self, at: At) -> Slot {
+    #[inline(always)]
+    fn entry(&self, at: At) -> &Entry {
+        &self.entries.records[at as usize]
+    }
+
+    /// Ends a lease; answers on which slot it was, if that backend is still there.
+    pub fn end(&mut self, at: At) -> Option<Slot> {
         let Entry {
-            number,
-            slot,
+            group,
             owner,
             place,
+            number,
             ..
-        } = self.entries[at as usize];
-        self.by_number.remove(number, &self.entries);
-        self.by_slot[slot as Slot].remove(at, &mut self.entries, |e| &mut e.backend_links);
+        } = *self.entry(at);
+        let entries = &mut self.entries.records;
+        self.by_number.remove(at, entries);
+        let of_group = &mut self.groups.records[group as usize];
+        if let Some(turn) = of_group.list.remove(at, entries, |e| &mut e.group_links) {
+            self.marked.remove(&turn);
+        }
+        let slot = of_group.slot;
+        if of_group.is_vacant() {
+            self.groups.vacated(group);
+        }
         if owner != NONE {
             let list = self.owners.list_mut(owner);
-            list.remove(at, &mut self.entries, |e| &mut e.owner_links);
+            if let Some(turn) = list.remove(at, entries, |e| &mut e.owner_links) {
+                self.marked.remove(&turn);
+            }
             if list.len == 0 {
                 self.owners.remove(owner);
             }
@@ -220,40 +308,210 @@ impl Leases {
         }
         self.by_deadline.swap_remove(place as usize);
         if (place as usize) < self.by_deadline.len() {
-            self.place(place as usize);
-            self.rise(place as usize);
-            self.sink(place as usize);
+            self.settle(place as usize);
         }
-        self.entries[at as usize].backend_links.next = self.vacant;
-        self.vacant = at + 1;
-        if self.is_empty() && self.entries.capacity() > KEPT {
-            // Nothing is left to be found, so the room for the highest flood can go.
-            self.entries = Vec::new();
-            self.by_deadline = Vec::new();
-            self.by_number = Numbers::default();
-            self.vacant = VACANT_NONE;
+        self.entries.records[at as usize].place = NONE;
+        self.entries.vacated(at);
+        self.shrink();
+        (slot != NONE).then_some(slot as Slot)
+    }
+
+    /// Gives back some of the memory that is not needed, more than one lease takes.
+    fn shrink(&mut self) {
+        for _ in 0..2 {
+            if let Some((from, to)) = self.entries.shrink(|_| true) {
+                self.moved(from, to);
+            }
         }
-        slot as Slot
+        if let Some(owner) = self.owners.shrink() {
+            let list = self.owners.list(owner);
+            let mut at = list.first;
+            if let Some(mark) = &list.mark {
+                self.marked.insert(mark.turn, Marked::Owner(owner));
+            }
+            while at != NONE {
+                self.entries.records[at as usize].owner = owner;
+                at = self.entry(at).owner_links.next;
+            }
+        }
+    }
+
+    /// A lease has moved to another place.
+    fn moved(&mut self, from: At, to: At) {
+        let Entry {
+            group,
+            owner,
+            place,
+            ..
+        } = *self.entry(to);
+        let entries = &mut self.entries.records;
+        self.by_deadline[place as usize] = to;
+        self.by_number.moved(from, to, entries);
+        let list = &mut self.groups.records[group as usize].list;
+        list.moved(to, entries, |e| &mut e.group_links);
+        if owner != NONE {
+            let list = self.owners.list_mut(owner);
+            list.moved(to, entries, |e| &mut e.owner_links);
+        }
     }
 
     /// Gives a lease another deadline.
     pub fn renew(&mut self, at: At, deadline: Millis) {
-        let entry = &mut self.entries[at as usize];
-        entry.deadline = Short::of(deadline);
+        let entry = &mut self.entries.records[at as usize];
+        entry.deadline = super::entry::Short::of(deadline);
         let place = entry.place as usize;
-        self.rise(place);
-        self.sink(place);
+        self.settle(place);
     }
+
+    // Marks
+
+    /// From now on the leases of that owner are over; answers how many were not.
+    pub fn release(&mut self, owner: &[u8]) -> usize {
+        let found = self.owners.find(owner);
+        found.map_or(0, |owner| self.mark(Marked::Owner(owner)))
+    }
+
+    /// From now on the leases on that slot are over.
+    pub fn end_on(&mut self, slot: Slot) {
+        if let Some(group) = self.present_group(slot) {
+            self.mark(Marked::Group(group));
+        }
+    }
+
+    fn mark(&mut self, marked: Marked) -> usize {
+        let next = self.next;
+        let turn = self.marked.last_key_value().map_or(0, |(turn, _)| turn + 1);
+        let list = self.list_mut(marked);
+        let unmarked = list.unmarked();
+        if unmarked > 0 {
+            let over = list.len;
+            match &mut list.mark {
+                Some(mark) => (mark.below, mark.over) = (next, over),
+                mark => {
+                    let below = next;
+                    *mark = Some(Box::new(Mark { below, over, turn }));
+                    self.marked.insert(turn, marked);
+                }
+            }
+        }
+        unmarked as usize
+    }
+
+    /// Marks the first leases of a list, as many as a saved pool says; false where it cannot have so many. The marks come in the
+    /// order in which they were made.
+    pub fn load_mark(&mut self, marked: Marked, over: u32) -> bool {
+        let turn = self.marked.len() as u64;
+        let list = self.list_mut(marked);
+        if over == 0 || over > list.len || list.mark.is_some() {
+            return false;
+        }
+        let mut at = list.first;
+        for _ in 1..over {
+            at = match marked {
+                Marked::Group(_) => self.entry(at).group_links.next,
+                Marked::Owner(_) => self.entry(at).owner_links.next,
+            };
+        }
+        let below = self.entry(at).number + 1;
+        self.list_mut(marked).mark = Some(Box::new(Mark { below, over, turn }));
+        self.marked.insert(turn, marked);
+        true
+    }
+
+    fn list_mut(&mut self, marked: Marked) -> &mut List {
+        match marked {
+            Marked::Group(group) => &mut self.groups.records[group as usize].list,
+            Marked::Owner(owner) => self.owners.list_mut(owner),
+        }
+    }
+
+    fn list(&self, marked: Marked) -> &List {
+        match marked {
+            Marked::Group(group) => &self.groups.records[group as usize].list,
+            Marked::Owner(owner) => self.owners.list(owner),
+        }
+    }
+
+    /// The marks in the order in which they were made, each with the number of leases that are over by it.
+    pub fn marks(&self) -> impl Iterator<Item = (Marked, u32)> {
+        let over = |marked| self.list(marked).mark.as_ref().map_or(0, |mark| mark.over);
+        self.marked
+            .values()
+            .map(move |marked| (*marked, over(*marked)))
+    }
+
+    /// The slot of a group, if its backend is still there.
+    pub fn slot_of(&self, group: u32) -> Option<Slot> {
+        let slot = self.groups.records[group as usize].slot;
+        (slot != NONE).then_some(slot as Slot)
+    }
+
+    /// The name of an owner.
+    pub fn owner_name(&self, owner: u32) -> &[u8] {
+        self.owners.name(owner)
+    }
+
+    /// The owner of that name.
+    pub fn owner(&self, name: &[u8]) -> Option<u32> {
+        self.owners.find(name)
+    }
+
+    /// How many leases of that slot, or of a group, are not over by its mark.
+    pub fn unmarked_on(&self, slot: Slot) -> u32 {
+        self.list_of(slot).map_or(0, List::unmarked)
+    }
+
+    /// Whether every lease of a gone backend is over by the mark of its group. That is so but for damaged payloads.
+    pub fn are_gone_marked(&self) -> bool {
+        let mut gone = self
+            .groups
+            .records
+            .iter()
+            .filter(|group| group.slot == NONE);
+        gone.all(|group| group.list.unmarked() == 0)
+    }
+
+    /// Whether any lease is over by a mark.
+    pub fn is_any_marked(&self) -> bool {
+        !self.marked.is_empty()
+    }
+
+    /// Ends the first lease of the oldest mark. Answers whose count that changes.
+    pub fn end_first_marked(&mut self) -> Option<Whose> {
+        let (_, marked) = self.marked.first_key_value()?;
+        let first = self.list(*marked).first;
+        Some(self.end(first).map_or(Whose::POOL, Whose::of))
+    }
+
+    // Ways to find leases
 
     /// The lease that ends first by itself.
     pub fn first_due(&self) -> Option<(Millis, At)> {
         let at = *self.by_deadline.first()?;
-        Some((self.entries[at as usize].deadline.millis(), at))
+        Some((self.entry(at).deadline.millis(), at))
+    }
+
+    /// The group of that slot, if it has one.
+    pub fn present_group(&self, slot: Slot) -> Option<u32> {
+        self.of_slots.get(slot)?.checked_sub(1)
+    }
+
+    #[inline]
+    fn list_of(&self, slot: Slot) -> Option<&List> {
+        let group = self.present_group(slot)?;
+        Some(&self.groups.records[group as usize].list)
     }
 
     /// The oldest lease on that slot.
     pub fn first_on(&self, slot: Slot) -> Option<At> {
-        Some(self.by_slot[slot].first).filter(|at| *at != NONE)
+        Some(self.list_of(slot)?.first).filter(|at| *at != NONE)
+    }
+
+    /// The oldest lease of each backend that has any.
+    pub fn firsts(&self) -> impl Iterator<Item = At> {
+        let groups = self.groups.records.iter();
+        let groups = groups.filter(|group| group.slot != NONE && group.list.len > 0);
+        groups.map(|group| group.list.first)
     }
 
     /// The oldest lease of that owner.
@@ -264,12 +522,12 @@ impl Leases {
 
     /// The next younger lease on the same slot.
     pub fn next_on_slot(&self, at: At) -> Option<At> {
-        Some(self.entries[at as usize].backend_links.next).filter(|at| *at != NONE)
+        Some(self.entry(at).group_links.next).filter(|at| *at != NONE)
     }
 
     /// The next younger lease of the same owner.
     pub fn next_of_owner(&self, at: At) -> Option<At> {
-        Some(self.entries[at as usize].owner_links.next).filter(|at| *at != NONE)
+        Some(self.entry(at).owner_links.next).filter(|at| *at != NONE)
     }
 
     /// All leases in the order in which they end; each next one costs O(log n).
@@ -287,10 +545,11 @@ impl Leases {
         })
     }
 
-    /// All leases, the oldest first. O(n log n).
-    pub fn by_age(&self) -> Vec<Lease<'_>> {
-        let mut all: Vec<Lease> = self.by_deadline.iter().map(|at| self.lease(*at)).collect();
-        all.sort_unstable_by_key(|lease| lease.id.number);
+    /// All leases with their groups, the oldest first. O(n log n).
+    pub fn by_age(&self) -> Vec<(u32, Lease<'_>)> {
+        let lease = |at: &At| (self.entry(*at).group, self.lease(*at));
+        let mut all: Vec<(u32, Lease)> = self.by_deadline.iter().map(lease).collect();
+        all.sort_unstable_by_key(|(_, lease)| lease.id.number);
         all
     }
 
@@ -317,70 +576,98 @@ impl Leases {
     // The heap
 
     fn key(&self, at: At) -> (Millis, u64) {
-        let entry = &self.entries[at as usize];
+        let entry = self.entry(at);
         (entry.deadline.millis(), entry.number)
     }
 
-    /// Notes at the entry where it lies.
-    fn place(&mut self, place: usize) {
-        self.entries[self.by_deadline[place] as usize].place = place as u32;
+    /// Puts a lease at a place of the heap, and notes that at its entry.
+    fn put(&mut self, place: usize, at: At) {
+        self.by_deadline[place] = at;
+        self.entries.records[at as usize].place = place as u32;
+    }
+
+    /// Brings the lease at this place to where it belongs.
+    fn settle(&mut self, place: usize) {
+        let at = self.by_deadline[place];
+        self.rise(place);
+        if self.by_deadline[place] == at {
+            self.sink(place);
+        }
     }
 
     fn rise(&mut self, mut place: usize) {
+        let at = self.by_deadline[place];
+        let key = self.key(at);
         while place > 0 {
             let above = (place - 1) / 2;
-            if self.key(self.by_deadline[above]) <= self.key(self.by_deadline[place]) {
+            let other = self.by_deadline[above];
+            if self.key(other) <= key {
                 break;
             }
-            self.by_deadline.swap(above, place);
-            self.place(place);
+            self.put(place, other);
             place = above;
         }
-        self.place(place);
+        self.put(place, at);
     }
 
     fn sink(&mut self, mut place: usize) {
+        let at = self.by_deadline[place];
+        let key = self.key(at);
         loop {
             let below = (2 * place + 1..2 * place + 3).filter(|p| *p < self.by_deadline.len());
-            let Some(first) = below.min_by_key(|p| self.key(self.by_deadline[*p])) else {
+            let keyed = below.map(|place| (self.key(self.by_deadline[place]), place));
+            let Some((first, from)) = keyed.min().filter(|(first, _)| *first < key) else {
                 break;
             };
-            if self.key(self.by_deadline[place]) <= self.key(self.by_deadline[first]) {
-                break;
-            }
-            self.by_deadline.swap(place, first);
-            self.place(place);
-            place = first;
+            let _: (Millis, u64) = first;
+            self.put(place, self.by_deadline[from]);
+            place = from;
         }
-        self.place(place);
+        self.put(place, at);
     }
 
     /// Panics where the ways to find a lease disagree. For the tests.
     pub fn check(&self) {
         assert_eq!(self.by_number.len(), self.len());
-        let mut on = vec![0; self.by_slot.len()];
+        let mut grouped = vec![Vec::new(); self.groups.records.len()];
         let mut owned = 0;
         for (place, at) in self.by_deadline.iter().enumerate() {
-            let entry = &self.entries[*at as usize];
+            let entry = self.entry(*at);
             assert_eq!(entry.place as usize, place);
             assert!(place == 0 || self.key(self.by_deadline[(place - 1) / 2]) < self.key(*at));
             assert_eq!(self.find(self.id(entry.number)), Some(*at));
             assert!(entry.number < self.next);
-            on[entry.slot as usize] += 1;
+            grouped[entry.group as usize].push(entry.number);
             owned += u32::from(entry.owner != NONE);
         }
-        for (slot, list) in self.by_slot.iter().enumerate() {
-            assert_eq!(list.len, on[slot]);
-            let mut number = None;
-            let mut at = self.first_on(slot);
-            while let Some(here) = at {
-                assert!(number < Some(self.entries[here as usize].number));
-                number = Some(self.entries[here as usize].number);
-                on[slot] -= 1;
-                at = self.next_on_slot(here);
+        let mut marks = 0;
+        for (at, group) in self.groups.records.iter().enumerate() {
+            grouped[at].sort_unstable();
+            let mut linked = Vec::new();
+            let mut here = Some(group.list.first).filter(|_| group.list.len > 0);
+            while let Some(at) = here {
+                linked.push(self.entry(at).number);
+                here = self.next_on_slot(at);
             }
-            assert_eq!(on[slot], 0);
+            assert_eq!(linked, grouped[at]);
+            assert_eq!(linked.len(), group.list.len as usize);
+            let over = linked.iter().filter(|n| group.list.is_over(**n)).count() as u32;
+            assert_eq!(over, group.list.len - group.list.unmarked());
+            marks += usize::from(group.list.mark.is_some());
+            assert!(
+                group.slot == NONE || self.present_group(group.slot as Slot) == Some(at as u32)
+            );
         }
+        for (turn, marked) in &self.marked {
+            let mark = self
+                .list(*marked)
+                .mark
+                .as_ref()
+                .expect("a list in turn is marked");
+            assert!(mark.turn == *turn && mark.over > 0);
+            marks -= usize::from(matches!(marked, Marked::Group(_)));
+        }
+        assert_eq!(marks, 0);
         let open: u32 = self.epochs.iter().map(|e| e.open).sum();
         assert_eq!(open as usize, self.len());
         assert_eq!(self.epochs.len(), self.epochs().count() + self.over);
@@ -389,57 +676,50 @@ impl Leases {
 }
 
 impl Kept for Leases {
-    fn grown(&mut self, slots: usize) {
-        self.by_slot.resize(slots, List::default());
+    /// The leases of a backend that is gone are over.
+    fn forget(&mut self, slot: Slot) {
+        let Some(group) = self.of_slots.take(slot).checked_sub(1) else {
+            return;
+        };
+        self.mark(Marked::Group(group));
+        let of_group = &mut self.groups.records[group as usize];
+        of_group.slot = NONE;
+        if of_group.is_vacant() {
+            self.groups.vacated(group);
+        }
     }
 
-    /// O(leases).
     fn renumber(&mut self, gaps: &Gaps) {
-        for at in &self.by_deadline {
-            let entry = &mut self.entries[*at as usize];
-            entry.slot = gaps.before_slot(entry.slot as Slot) as u32;
+        self.of_slots.renumber(gaps);
+        for (slot, group) in self.of_slots.iter() {
+            if let Some(group) = group.checked_sub(1) {
+                self.groups.records[group as usize].slot = slot as u32;
+            }
         }
-        gaps.close(&mut self.by_slot);
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
-        by.vec(&mut self.entries);
+        self.entries.relocate(by);
         self.by_number.relocate(by);
-        by.vec(&mut self.by_deadline);
-        by.vec(&mut self.by_slot);
+        self.by_deadline.relocate(by);
+        self.of_slots.relocate(by);
+        self.groups.relocate(by);
+        self.owners.relocate(by);
         by.vec(&mut self.epochs);
     }
 
     fn heap_bytes(&self) -> usize {
-        buffer(&self.entries)
+        // A leaf of a B-tree has room for eleven and holds about eight.
+        let marks = self.marked.len();
+        self.entries.heap_bytes()
             + self.by_number.heap_bytes()
-            + buffer(&self.by_deadline)
-            + buffer(&self.by_slot)
+            + self.by_deadline.heap_bytes()
+            + self.of_slots.heap_bytes()
+            + self.groups.heap_bytes()
             + buffer(&self.epochs)
             + self.owners.heap_bytes()
-    }
-}
-
-impl Timed for Leases {
-    fn due(&self) -> Option<Millis> {
-        self.first_due().map(|(deadline, _)| deadline)
-    }
-
-    fn end_first(&mut self, clock: Millis) -> Option<Whose> {
-        let (_, at) = self.first_due().filter(|(due, _)| *due <= clock)?;
-        Some(Whose::of(self.end(at)))
-    }
-}
-
-/// The value of [`Leases::vacant`] where no entry is vacant.
-const VACANT_NONE: At = 0;
-/// Room for this number of leases stays when the last one has ended.
-const KEPT: usize = 64;
-
-/// Grows by a sixteenth, where a vector would double: with a million leases unused room costs more than moving them.
-fn grow<T>(vec: &mut Vec<T>) {
-    if vec.len() == vec.capacity() {
-        vec.reserve_exact((vec.len() / 16).max(4));
+            + marks * 32
+            + marks.div_ceil(8) * 224
     }
 }
 
@@ -460,22 +740,31 @@ mod tests {
             (0..100_000).filter(|n: &u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) < 1 << 61);
         for mut numbers in [following, multiples, staying.collect()] {
             let mut leases = Leases::default();
-            leases.grown(1);
             leases.open_epoch(0);
             numbers.sort_unstable();
+            let group = leases.group_of(0);
             for number in &numbers {
-                leases.insert(*number, 0, None, 0, 1);
+                leases.insert(*number, group, None, 0, 1);
             }
-            let distance = |n: &u64| leases.by_number.distance(*n, &leases.entries);
-            let sum: usize = numbers.iter().map(distance).sum();
-            assert!(sum < 10 * numbers.len(), "{sum} for {}", numbers.len());
+            let sum: usize = numbers
+                .iter()
+                .map(|number| {
+                    let looks = std::cell::Cell::new(0);
+                    let entries = &leases.entries.records;
+                    leases.by_number.find(lease_hash(*number), entries, |at| {
+                        looks.set(looks.get() + 1);
+                        entries[at as usize].number == *number
+                    });
+                    looks.get()
+                })
+                .sum();
+            assert!(sum < 4 * numbers.len(), "{sum} for {}", numbers.len());
         }
     }
 
     #[test]
     fn epochs_that_are_over_cost_nothing_each() {
         let mut leases = Leases::default();
-        leases.grown(1);
         for epoch in 0..1000 {
             leases.open_epoch(epoch);
             leases.grant(0, None, 0, epoch + 1);
@@ -494,10 +783,9 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_takes_48_bytes_and_a_lease_64_at_most() {
-        assert_eq!(size_of::<Entry>(), 48);
+    fn an_entry_takes_56_bytes_and_a_lease_64_at_most() {
+        assert_eq!(size_of::<Entry>(), 56);
         let mut leases = Leases::default();
-        leases.grown(1);
         for i in 0..1_000_000 {
             leases.grant(0, Some(b"gateway"), i, i + 60_000);
         }

@@ -1,12 +1,12 @@
-//! The leases of a pool as bytes: the head, and later the epochs, the owners in the order of their oldest leases, and the open
-//! leases by number.
+//! The leases of a pool as bytes: the head, and later the epochs, the owners in the order of their oldest leases, and the
+//! leases by number. The marks have a section of their own, for pools that have some.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::lease::{Lease, Leases};
-use crate::lb::ground::bounds::{COUNTER_MAX, NAME_MAX};
+use super::lease::{Lease, Leases, Marked};
+use crate::lb::ground::bounds::{COUNTER_MAX, NAME_MAX, Slot};
 use crate::lb::ground::clock::{self, Millis, SPAN_MAX};
 use crate::lb::ground::kept::Gaps;
 use crate::lb::ground::saved::{Bytes, Malformed, Reader, Writer, checked};
@@ -31,7 +31,8 @@ struct SavedEpoch {
 #[derive(Serialize, Deserialize)]
 struct SavedLease {
     number: u64,
-    /// How many backends stand before its own.
+    /// How many backends stand before its own. If that is gone: the number of all backends, and of the marks before that of its
+    /// backend the number of those that are of gone backends too.
     member: u32,
     /// The place of its owner among the owners.
     owner: Option<u32>,
@@ -42,9 +43,14 @@ struct SavedLease {
 /// Leases that are about to be written.
 pub struct LeasesSaved<'a> {
     of: &'a Leases,
-    leases: Vec<Lease<'a>>,
+    leases: Vec<(u32, Lease<'a>)>,
     owners: Vec<&'a [u8]>,
 }
+
+/// The kind of a marked list, and which one it is: a backend by its place, a backend that is gone, an owner by its place.
+const OF_BACKEND: u8 = 0;
+const OF_GONE: u8 = 1;
+const OF_OWNER: u8 = 2;
 
 impl<'a> LeasesSaved<'a> {
     /// These leases.
@@ -52,7 +58,7 @@ impl<'a> LeasesSaved<'a> {
         let leases = of.by_age();
         let mut owners = Vec::new();
         let mut seen = HashSet::new();
-        for owner in leases.iter().filter_map(|lease| lease.owner) {
+        for owner in leases.iter().filter_map(|(_, lease)| lease.owner) {
             if seen.insert(owner) {
                 owners.push(owner);
             }
@@ -70,8 +76,8 @@ impl<'a> LeasesSaved<'a> {
         });
     }
 
-    /// Writes the rest. The gaps say which backend a slot is.
-    pub fn save(&self, gaps: &Gaps, to: &mut Writer) {
+    /// Writes the rest, of a pool with this number of backends. The gaps say which backend a slot is.
+    pub fn save(&self, gaps: &Gaps, members: usize, to: &mut Writer) {
         for epoch in self.of.epochs() {
             let (first, epoch) = (epoch.first, epoch.epoch);
             to.put(&SavedEpoch { first, epoch });
@@ -81,16 +87,61 @@ impl<'a> LeasesSaved<'a> {
             places.insert(*owner, place as u32);
             to.put(&Bytes(owner));
         }
-        for lease in &self.leases {
+        let mut gone = HashMap::new();
+        for (marked, _) in self.of.marks() {
+            if let Marked::Group(group) = marked
+                && self.of.slot_of(group).is_none()
+            {
+                gone.insert(group, members + gone.len());
+            }
+        }
+        for (group, lease) in &self.leases {
+            let member = match lease.slot {
+                Some(slot) => gaps.before_slot(slot),
+                None => gone[group],
+            };
             to.put(&SavedLease {
                 number: lease.id.number,
-                member: gaps.before_slot(lease.slot) as u32,
+                member: member as u32,
                 owner: lease.owner.map(|owner| places[owner]),
                 granted: lease.granted,
                 deadline: lease.deadline,
             });
         }
     }
+}
+
+/// Writes the marks, where there are any.
+pub fn save_marks(leases: &Leases, gaps: &Gaps, to: &mut Writer) {
+    for (marked, over) in leases.marks() {
+        match marked {
+            Marked::Group(group) => match leases.slot_of(group) {
+                Some(slot) => to.put(&(OF_BACKEND, gaps.before_slot(slot) as u32, over)),
+                None => to.put(&(OF_GONE, over)),
+            },
+            Marked::Owner(owner) => to.put(&(OF_OWNER, Bytes(leases.owner_name(owner)), over)),
+        }
+    }
+}
+
+/// Reads the marks. The leases were read before, and these groups were made for leases of gone backends.
+pub fn load_marks(leases: &mut Leases, gone: &[u32], from: &mut Reader) -> Result<(), Malformed> {
+    let mut gone = gone.iter();
+    while !from.is_at_end() {
+        let marked = match from.get::<u8>()? {
+            OF_BACKEND => (leases.present_group(from.get::<u32>()? as Slot)).map(Marked::Group),
+            OF_GONE => gone.next().copied().map(Marked::Group),
+            OF_OWNER => {
+                let name = from.bytes("owner's name", 1..=NAME_MAX)?;
+                leases.owner(name).map(Marked::Owner)
+            }
+            _ => None,
+        };
+        let over = from.get()?;
+        let is_made = marked.is_some_and(|marked| leases.load_mark(marked, over));
+        checked("marks", (), is_made)?;
+    }
+    checked("marks", (), gone.next().is_none())
 }
 
 impl LeasesHead {
@@ -101,13 +152,16 @@ impl LeasesHead {
         checked("lease number", head, is_in_range)
     }
 
-    /// Reads the rest, at this clock.
+    /// Reads the rest, at this clock, of a pool with this number of backends. Answers the groups that it made for leases of
+    /// backends that are gone: they must be marked.
     pub fn load_leases(
         &self,
         leases: &mut Leases,
         clock: Millis,
+        members: usize,
         from: &mut Reader,
-    ) -> Result<(), Malformed> {
+    ) -> Result<Vec<u32>, Malformed> {
+        let mut gone = BTreeMap::new();
         let (mut first, mut last) = (None, None);
         for _ in 0..self.epochs {
             let epoch: SavedEpoch = from.get()?;
@@ -129,8 +183,11 @@ impl LeasesHead {
             let has_epoch = first.is_some_and(|first| first <= lease.number);
             let number = checked("lease number", lease.number, follows && has_epoch)?;
             before = Some(number);
-            let slot = lease.member as usize;
-            let slot = checked("lease's backend", slot, slot < leases.slots())?;
+            let member = lease.member as usize;
+            let group = match member < members {
+                true => leases.group_of(member),
+                false => *(gone.entry(member)).or_insert_with(|| leases.group_of_gone()),
+            };
             let owner = match lease.owner.map(|owner| owner as usize) {
                 Some(owner) => {
                     let is_known = owner <= seen && owner < owners.len();
@@ -141,14 +198,19 @@ impl LeasesHead {
             };
             let granted = checked("lease", lease.granted, lease.granted <= clock)?;
             let deadline = lease.deadline;
-            let is_open = clock < deadline && deadline <= clock::deadline(clock, SPAN_MAX);
-            let deadline = checked("deadline", deadline, is_open)?;
-            leases.insert(number, slot, owner, granted, deadline);
+            let is_in_range = granted < deadline && deadline <= clock::deadline(clock, SPAN_MAX);
+            let deadline = checked("deadline", deadline, is_in_range)?;
+            leases.insert(number, group, owner, granted, deadline);
         }
         checked("owners", (), seen == owners.len())?;
         let are_open = leases.epochs().count() == self.epochs as usize;
         checked("epochs", (), are_open)?;
         leases.next = self.next;
-        Ok(())
+        let are_following = gone.keys().copied().eq(members..members + gone.len());
+        checked(
+            "lease's backend",
+            gone.into_values().collect(),
+            are_following,
+        )
     }
 }

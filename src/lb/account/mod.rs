@@ -10,8 +10,8 @@ mod lease;
 mod lease_id;
 mod leases_saved;
 mod limit;
-mod numbers;
 mod owners;
+mod places;
 mod quotas;
 mod tally;
 mod timed;
@@ -20,7 +20,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 pub use lease::Lease;
-use lease::Leases;
+use lease::{At, Leases};
 pub use lease_id::LeaseId;
 pub use leases_saved::{LeasesHead, LeasesSaved};
 use limit::Limit;
@@ -35,7 +35,7 @@ use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
 use crate::lb::ground::clock::{self, CLOCK_MAX, Millis};
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::Mover;
-use crate::lb::ground::saved::{Malformed, Reader, Writer};
+use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
 
 /// The clock, the leases, the limits and the tallies of a pool.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +45,18 @@ pub struct Account {
     quotas: Quotas,
     tallies: Tallies,
 }
+
+/// Where limits keep all willing backends out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeptOut {
+    /// A limit of the pool as a whole does, and some backend's own does not.
+    ByThePool,
+    /// Each backend's own limit does.
+    Each,
+}
+
+/// How many leases, and how many buckets, [`Account::first_back`] looks at.
+pub const LOOKED_AT: usize = 1000;
 
 /// The terms of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,13 +68,6 @@ pub struct LeaseTerms<'a> {
 }
 
 impl Account {
-    /// The account of a pool with this number of slots which had none.
-    pub fn of(slots: usize) -> Account {
-        let mut account = Account::default();
-        account.grown(slots);
-        account
-    }
-
     /// Whether it is as good as none.
     pub fn is_default(&self) -> bool {
         self.clock == 0
@@ -98,6 +103,11 @@ impl Account {
 
     // Leases
 
+    /// Whether there are leases, or were any.
+    pub fn had_leases(&self) -> bool {
+        self.leases.next > 0
+    }
+
     /// From now on leases are of that epoch.
     pub fn open_epoch(&mut self, epoch: u64) {
         self.leases.open_epoch(epoch);
@@ -108,19 +118,24 @@ impl Account {
         self.leases.next + leases as u64 <= COUNTER_MAX
     }
 
-    /// How many leases are open.
+    /// How many leases are open, or not cleared yet.
     pub fn leases(&self) -> usize {
         self.leases.len()
     }
 
-    /// How many leases are open on a backend.
+    /// How many leases are open on a backend, or not cleared yet.
     pub fn leases_on(&self, slot: Slot) -> u32 {
         self.leases.on(slot)
     }
 
     /// The lease of that id, if it is open.
     pub fn lease(&self, id: LeaseId) -> Option<Lease<'_>> {
-        Some(self.leases.lease(self.leases.find(id)?))
+        Some(self.leases.lease(self.open(id)?))
+    }
+
+    fn open(&self, id: LeaseId) -> Option<At> {
+        let found = self.leases.find(id);
+        found.filter(|at| !self.leases.is_over(*at, self.clock))
     }
 
     /// Grants a lease.
@@ -131,29 +146,42 @@ impl Account {
 
     /// Ends a lease, and counts how it went. Answers the backend's slot, if the lease was open.
     pub fn done(&mut self, id: LeaseId, report: &Report) -> Option<Slot> {
-        let slot = self.leases.end(self.leases.find(id)?);
+        let slot = self.leases.end(self.open(id)?)?;
         self.tallies.done(slot, report);
         Some(slot)
     }
 
     /// Lets a lease end that long from now; false where it is not open.
     pub fn renew(&mut self, id: LeaseId, span: Millis) -> bool {
-        let found = self.leases.find(id);
+        let found = self.open(id);
         if let Some(at) = found {
             self.leases.renew(at, clock::deadline(self.clock, span));
         }
         found.is_some()
     }
 
-    /// Ends the oldest lease of an owner. Answers the backend's slot.
-    pub fn end_first_of(&mut self, owner: &[u8]) -> Option<Slot> {
-        Some(self.leases.end(self.leases.first_of(owner)?))
+    /// From now on the leases of an owner are over; answers how many were not.
+    pub fn release(&mut self, owner: &[u8]) -> usize {
+        self.leases.release(owner)
     }
 
-    /// Ends the oldest lease on a backend, if there is one.
-    pub fn end_first_on(&mut self, slot: Slot) -> bool {
-        let first = self.leases.first_on(slot);
-        first.map(|at| self.leases.end(at)).is_some()
+    /// From now on the leases on a backend are over.
+    pub fn end_on(&mut self, slot: Slot) {
+        self.leases.end_on(slot);
+    }
+
+    /// How many leases on a backend are not over by a mark of the backend.
+    pub fn unmarked_on(&self, slot: Slot) -> u32 {
+        self.leases.unmarked_on(slot)
+    }
+
+    /// Whether anything is over and not cleared yet.
+    pub fn is_any_over(&self) -> bool {
+        let due = [
+            self.leases.first_due().map(|(due, _)| due),
+            self.quotas.due(),
+        ];
+        self.leases.is_any_marked() || due.into_iter().flatten().any(|due| due <= self.clock)
     }
 
     /// The oldest leases, `most` of them, of that backend and that owner where they are given.
@@ -170,16 +198,24 @@ impl Account {
                 let mut next = leases.first_of(owner);
                 while let Some(at) = next.filter(|_| listed.len() < most) {
                     let lease = leases.lease(at);
-                    listed.extend(Some(lease).filter(|l| slot.is_none_or(|s| l.slot == s)));
+                    let is_there = match slot {
+                        Some(_) => lease.slot == slot,
+                        None => lease.slot.is_some(),
+                    };
+                    listed.extend(is_there.then_some(lease));
                     next = leases.next_of_owner(at);
                 }
             }
-            (slot, None) => {
+            (Some(slot), None) => {
+                let first = leases.first_on(slot);
+                let all = std::iter::successors(first, |at| leases.next_on_slot(*at));
+                listed.extend(all.take(most).map(|at| leases.lease(at)));
+            }
+            (None, None) => {
                 // Merges the lists of the backends. Each list is in order of age.
-                let slots = slot.map_or(0..leases.slots(), |slot| slot..slot + 1);
-                let firsts = slots.filter_map(|slot| leases.first_on(slot));
                 let entry = |at| Reverse((leases.lease(at).id.number, at));
-                let mut front: BinaryHeap<_> = firsts.map(entry).collect();
+                let firsts: Vec<_> = leases.firsts().map(entry).collect();
+                let mut front = BinaryHeap::from(firsts);
                 while listed.len() < most
                     && let Some(Reverse((_, at))) = front.pop()
                 {
@@ -249,38 +285,48 @@ impl Account {
         self.quotas.put_back(slot, before);
     }
 
-    /// The time at which a limit lets the first of these backends in again, if nothing else happens. Nothing else keeps them out.
-    pub fn first_back(&self, candidates: impl Iterator<Item = Slot>) -> Option<Millis> {
+    /// The time at which a limit lets the first willing backend in again, if nothing else happens. Some backend is willing, nothing is
+    /// over, and limits keep all out: each backend, or only the pool as a whole.
+    ///
+    /// It looks at [`LOOKED_AT`] leases and as many buckets at most. If more of them matter, it answers a time before which nobody
+    /// comes back.
+    pub fn first_back(
+        &self,
+        is_willing: impl Fn(Slot) -> bool,
+        kept_out: KeptOut,
+    ) -> Option<Millis> {
         // How many leases must end before one more is allowed.
         let excess = |limit: &Limit, leases: u32| match limit.max {
             0 => 0,
             max => (leases + 1).saturating_sub(max),
         };
-        let mut waiting = HashMap::new();
-        let mut first: Option<Millis> = None;
-        for slot in candidates {
-            let limit = self.quotas.of(Whose::of(slot));
-            match excess(limit, self.leases.on(slot)) {
-                0 => first = first.into_iter().chain([limit.next(self.clock)]).min(),
-                excess => _ = waiting.insert(slot, excess),
-            }
-        }
+        let mut first = match kept_out {
+            KeptOut::ByThePool => Some(self.clock),
+            KeptOut::Each => self.quotas.first_refill(LOOKED_AT, |slot| {
+                let limit = self.quotas.of(Whose::of(slot));
+                is_willing(slot) && excess(limit, self.leases.on(slot)) == 0
+            }),
+        };
         let pool = self.quotas.of(Whose::POOL);
         let mut pool_excess = excess(pool, self.leases.len() as u32);
         let mut pool_back = pool.next(self.clock);
-        for lease in self.leases.by_deadline() {
+        let mut ended = HashMap::new();
+        for (looked_at, lease) in self.leases.by_deadline().enumerate() {
             if pool_excess == 0 && first.is_some_and(|first| first <= lease.deadline) {
                 break;
+            }
+            if looked_at == LOOKED_AT {
+                return Some(lease.deadline);
             }
             if pool_excess > 0 {
                 pool_excess -= 1;
                 pool_back = pool_back.max(lease.deadline);
             }
-            if let Some(excess) = waiting.get_mut(&lease.slot) {
-                *excess -= 1;
-                if *excess == 0 {
-                    waiting.remove(&lease.slot);
-                    let limit = self.quotas.of(Whose::of(lease.slot));
+            if let Some(slot) = lease.slot.filter(|slot| is_willing(*slot)) {
+                let ended = ended.entry(slot).or_insert(0);
+                *ended += 1;
+                let limit = self.quotas.of(Whose::of(slot));
+                if *ended == excess(limit, self.leases.on(slot)) {
                     let back = lease.deadline.max(limit.next(lease.deadline));
                     first = first.into_iter().chain([back]).min();
                 }
@@ -328,9 +374,47 @@ impl Account {
         LeasesSaved::of(&self.leases)
     }
 
-    /// Reads the leases. Their head was read before.
-    pub fn load_leases(&mut self, head: &LeasesHead, from: &mut Reader) -> Result<(), Malformed> {
-        head.load_leases(&mut self.leases, self.clock, from)
+    /// Reads the leases, of a pool with this number of backends. Their head was read before. Answers the groups of leases whose
+    /// backends are gone: see [`Account::load_over`].
+    pub fn load_leases(
+        &mut self,
+        head: &LeasesHead,
+        members: usize,
+        from: &mut Reader,
+    ) -> Result<Vec<u32>, Malformed> {
+        head.load_leases(&mut self.leases, self.clock, members, from)
+    }
+
+    /// Writes the marks and the overdue buckets, if there are any. Which leases are due, their deadlines say.
+    pub fn save_over(&self, gaps: &Gaps, to: &mut Writer) {
+        let overdue: Vec<u32> = (self.quotas.overdue(self.clock))
+            .map(|whose| {
+                whose
+                    .slot()
+                    .map_or(0, |slot| gaps.before_slot(slot) as u32 + 1)
+            })
+            .collect();
+        if !overdue.is_empty() || self.leases.is_any_marked() {
+            to.put(&overdue);
+            leases_saved::save_marks(&self.leases, gaps, to);
+        }
+    }
+
+    /// Reads what [`Account::save_over`] writes. All limits were looked at before.
+    pub fn load_over(&mut self, gone: &[u32], from: &mut Reader) -> Result<(), Malformed> {
+        for _ in 0..from.get::<u32>()? {
+            let whose = match from.get::<u32>()? {
+                0 => Whose::POOL,
+                place => Whose::of(place as Slot - 1),
+            };
+            checked("buckets", (), self.quotas.load_overdue(whose, self.clock))?;
+        }
+        leases_saved::load_marks(&mut self.leases, gone, from)
+    }
+
+    /// Whether every lease of a backend that is gone is over by a mark.
+    pub fn are_gone_marked(&self) -> bool {
+        self.leases.are_gone_marked()
     }
 
     /// Panics where the ways to find something disagree. For the tests.
@@ -340,14 +424,9 @@ impl Account {
 }
 
 impl Kept for Account {
-    fn grown(&mut self, slots: usize) {
-        self.leases.grown(slots);
-        self.quotas.grown(slots);
-        self.tallies.grown(slots);
-    }
-
-    /// The backend's leases have ended.
+    /// The backend's leases are over.
     fn forget(&mut self, slot: Slot) {
+        self.leases.forget(slot);
         self.quotas.forget(slot);
         self.tallies.forget(slot);
     }
@@ -372,17 +451,28 @@ impl Kept for Account {
 impl Timed for Account {
     /// A time that no clock can show does not come.
     fn due(&self) -> Option<Millis> {
-        let parts = [self.leases.due(), self.quotas.due()];
-        let due = parts.into_iter().flatten().min();
-        due.filter(|due| *due <= CLOCK_MAX)
+        let leases = self.leases.first_due().map(|(deadline, _)| deadline);
+        let due = leases.into_iter().chain(self.quotas.due()).min();
+        let due = due.filter(|due| *due <= CLOCK_MAX);
+        match self.leases.is_any_marked() {
+            true => Some(self.clock),
+            false => due,
+        }
     }
 
+    /// The leases that are due in the order (deadline, number), then the buckets by their times, then the leases that are over by
+    /// marks in the order in which the marks were made.
     fn end_first(&mut self, clock: Millis) -> Option<Whose> {
-        if let Some(whose) = self.leases.end_first(clock) {
-            let slot = whose.slot();
-            slot.into_iter().for_each(|slot| self.tallies.expired(slot));
-            return Some(whose);
+        if let Some((_, at)) = self.leases.first_due().filter(|(due, _)| *due <= clock) {
+            let is_marked = self.leases.lease(at).is_marked;
+            let slot = self.leases.end(at);
+            // It had ended before its deadline came, whatever was cleared first.
+            if let Some(slot) = slot.filter(|_| !is_marked) {
+                self.tallies.expired(slot);
+            }
+            return Some(slot.map_or(Whose::POOL, Whose::of));
         }
-        self.quotas.end_first(clock)
+        let refilled = self.quotas.end_first(clock);
+        refilled.or_else(|| self.leases.end_first_marked())
     }
 }

@@ -1,97 +1,126 @@
 //! The owners of leases.
 
-use hashbrown::HashTable;
-
-use super::entry::List;
-use crate::lb::ground::memory::{allocated, buffer};
+use super::entry::{Links, List};
+use super::places::{Places, Record};
+use crate::lb::ground::chains::{At, Chains, NONE, Records};
+use crate::lb::ground::memory::Mover;
 use crate::lb::ground::name::{Name, hash};
+use crate::lb::ground::pages::Pages;
 
-/// All owners of open leases, each name once.
+/// All owners of leases, each name once.
 #[derive(Clone, Debug, Default)]
 pub struct Owners {
-    owners: Vec<Owner>,
-    vacant: Vec<u32>,
-    by_name: HashTable<u32>,
+    owners: Places<Owner>,
+    by_name: Chains,
     name_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
 struct Owner {
     name: Name,
+    /// Without leases it is vacant.
     list: List,
+    chain: At,
+    links: Links,
 }
+
+impl Record for Owner {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
+
+    fn is_vacant(&self) -> bool {
+        self.list.len == 0
+    }
+}
+
+impl Records for Pages<Owner> {
+    fn hash(&self, at: At) -> u64 {
+        hash(self[at as usize].name.as_bytes())
+    }
+
+    fn link(&self, at: At) -> At {
+        self[at as usize].chain
+    }
+
+    fn link_mut(&mut self, at: At) -> &mut At {
+        &mut self[at as usize].chain
+    }
+}
+
+/// An owner with more leases than this stays at its place.
+const MOVED_WITH: u32 = 8;
 
 impl Owners {
     /// The name of an owner.
     pub fn name(&self, owner: u32) -> &[u8] {
-        self.owners[owner as usize].name.as_bytes()
+        self.owners.records[owner as usize].name.as_bytes()
     }
 
     /// The leases of an owner.
     pub fn list(&self, owner: u32) -> &List {
-        &self.owners[owner as usize].list
+        &self.owners.records[owner as usize].list
     }
 
     /// The leases of an owner, to change them.
     pub fn list_mut(&mut self, owner: u32) -> &mut List {
-        &mut self.owners[owner as usize].list
+        &mut self.owners.records[owner as usize].list
     }
 
     /// How many leases have an owner.
     pub fn leases(&self) -> u32 {
-        self.owners.iter().map(|owner| owner.list.len).sum()
+        self.owners.records.iter().map(|owner| owner.list.len).sum()
     }
 
     /// The owner of that name.
     pub fn find(&self, name: &[u8]) -> Option<u32> {
-        let same = |owner: &u32| self.owners[*owner as usize].name.as_bytes() == name;
-        self.by_name.find(hash(name), same).copied()
+        let owners = &self.owners.records;
+        let is_it = |at: At| owners[at as usize].name.as_bytes() == name;
+        self.by_name.find(hash(name), owners, is_it)
     }
 
-    /// The owner of that name. Adds it if there is none yet.
+    /// The owner of that name. Adds it if there is none yet; then a lease must follow.
     pub fn find_or_add(&mut self, name: &[u8]) -> u32 {
         if let Some(owner) = self.find(name) {
             return owner;
         }
-        let new = Owner {
-            name: Name::new(name),
+        let name = Name::new(name);
+        self.name_bytes += name.heap_bytes();
+        let owner = self.owners.add(Owner {
+            name,
             list: List::default(),
-        };
-        self.name_bytes += new.name.heap_bytes();
-        let owner = match self.vacant.pop() {
-            Some(vacant) => {
-                self.owners[vacant as usize] = new;
-                vacant
-            }
-            None => {
-                self.owners.push(new);
-                self.owners.len() as u32 - 1
-            }
-        };
-        let rehash = |o: &u32| hash(self.owners[*o as usize].name.as_bytes());
-        self.by_name.insert_unique(hash(name), owner, rehash);
+            chain: NONE,
+            links: Links::NONE,
+        });
+        self.by_name.insert(owner, &mut self.owners.records);
         owner
     }
 
     /// Removes an owner without leases.
     pub fn remove(&mut self, owner: u32) {
-        let hash = hash(self.owners[owner as usize].name.as_bytes());
-        if let Ok(found) = self.by_name.find_entry(hash, |o| *o == owner) {
-            found.remove();
-        }
-        self.name_bytes -= self.owners[owner as usize].name.heap_bytes();
-        self.owners[owner as usize].name = Name::new(b"");
-        self.vacant.push(owner);
-        if self.by_name.is_empty() {
-            *self = Owners::default();
-        }
+        self.by_name.remove(owner, &mut self.owners.records);
+        let name = &mut self.owners.records[owner as usize].name;
+        self.name_bytes -= name.heap_bytes();
+        *name = Name::new(b"");
+        self.owners.vacated(owner);
+    }
+
+    /// Gives memory back that is not needed. Answers the place to which an owner has moved: its leases must be told.
+    pub fn shrink(&mut self) -> Option<u32> {
+        let may_move = |owner: &Owner| owner.list.len <= MOVED_WITH;
+        let (from, to) = self.owners.shrink(may_move)?;
+        self.by_name.moved(from, to, &mut self.owners.records);
+        Some(to)
+    }
+
+    /// Lets the mover move the tables.
+    pub fn relocate(&mut self, by: &mut impl Mover) {
+        self.owners.relocate(by);
+        self.by_name.relocate(by);
     }
 
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        buffer(&self.owners)
-            + buffer(&self.vacant)
-            + allocated(self.by_name.allocation_size())
-            + self.name_bytes
+        self.owners.heap_bytes() + self.by_name.heap_bytes() + self.name_bytes
     }
 }

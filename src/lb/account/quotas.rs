@@ -7,19 +7,28 @@ use super::timed::{Timed, Whose};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::kept::{Gaps, Kept};
-use crate::lb::ground::memory::{Mover, allocated, buffer};
+use crate::lb::ground::memory::{Mover, allocated};
+use crate::lb::ground::sparse::Sparse;
 
 /// All limits of a pool.
 #[derive(Clone, Debug, Default)]
 pub struct Quotas {
     of_pool: Limit,
-    /// One for each slot.
-    of_backends: Vec<Limit>,
-    /// Empty buckets, by when they have a token again. Made of the buckets, not saved.
+    of_backends: Sparse<Limit>,
+    /// Empty buckets, by when they have a token again. Made of the buckets, not saved. Only those are saved that the clock has
+    /// passed and no tick has reached yet.
     refills: BTreeSet<(Millis, Whose)>,
     /// How many backends have a bucket.
     buckets: usize,
 }
+
+/// The limit of a backend that has none.
+static NO_LIMIT: Limit = Limit {
+    max: 0,
+    bucket: None,
+    refill: None,
+    is_reached: false,
+};
 
 /// The buckets before a token was taken out of them.
 #[derive(Clone, Copy, Debug)]
@@ -32,21 +41,22 @@ impl Quotas {
     /// The limit of a backend or of the pool.
     pub fn of(&self, whose: Whose) -> &Limit {
         match whose.slot() {
-            Some(slot) => &self.of_backends[slot],
+            Some(slot) => self.of_backends.get(slot).unwrap_or(&NO_LIMIT),
             None => &self.of_pool,
         }
     }
 
-    fn of_mut(&mut self, whose: Whose) -> &mut Limit {
+    /// The limit of a backend or of the pool, to be changed. A backend that never had one has nothing there.
+    fn find_mut(&mut self, whose: Whose) -> Option<&mut Limit> {
         match whose.slot() {
-            Some(slot) => &mut self.of_backends[slot],
-            None => &mut self.of_pool,
+            Some(slot) => self.of_backends.get_mut(slot),
+            None => Some(&mut self.of_pool),
         }
     }
 
     /// Whether nothing is limited.
     pub fn is_default(&self) -> bool {
-        !self.of_pool.is_set() && self.of_backends.iter().all(|limit| !limit.is_set())
+        !self.of_pool.is_set() && self.of_backends.iter().all(|(_, l)| !l.is_set())
     }
 
     /// Whether there are buckets.
@@ -57,9 +67,13 @@ impl Quotas {
     /// Looks at a limit again, where this number of leases is open. Answers whether it is reached now and was not before, or the other
     /// way round.
     pub fn recheck(&mut self, whose: Whose, leases: u32, clock: Millis) -> bool {
-        let limit = self.of_mut(whose);
-        let next = limit.next(clock);
-        let refill = (next > clock).then_some(next);
+        let Some(limit) = self.find_mut(whose) else {
+            return false;
+        };
+        let next = limit.next(0);
+        // Only a tick clears a refill that the clock has passed.
+        let is_to_come = next > clock || limit.refill == Some(next);
+        let refill = (limit.bucket.is_some() && is_to_come).then_some(next);
         let is_reached = refill.is_some() || limit.is_reached_by(leases);
         let was_reached = std::mem::replace(&mut limit.is_reached, is_reached);
         let before = std::mem::replace(&mut limit.refill, refill);
@@ -79,11 +93,16 @@ impl Quotas {
 
     /// Sets a limit that was read, where none is set.
     pub fn load(&mut self, whose: Whose, limit: Limit) {
-        self.change(whose, |old| *old = limit);
+        if limit.is_set() {
+            self.change(whose, |old| *old = limit);
+        }
     }
 
     fn change<T>(&mut self, whose: Whose, change: impl FnOnce(&mut Limit) -> T) -> T {
-        let limit = self.of_mut(whose);
+        let limit = match whose.slot() {
+            Some(slot) => self.of_backends.at(slot),
+            None => &mut self.of_pool,
+        };
         let before = usize::from(limit.bucket.is_some());
         let changed = change(limit);
         let after = usize::from(limit.bucket.is_some());
@@ -96,12 +115,10 @@ impl Quotas {
     /// A pick of this backend takes a token out of its bucket and out of the pool's, where they have one.
     pub fn take_tokens(&mut self, slot: Slot, clock: Millis) -> TokensBefore {
         let mut take = |whose| {
-            let bucket = &mut self.of_mut(whose).bucket;
-            let before = bucket.as_deref().copied();
-            if let Some(bucket) = bucket {
-                bucket.take(clock);
-            }
-            before
+            let bucket = self.find_mut(whose)?.bucket.as_deref_mut()?;
+            let before = *bucket;
+            bucket.take(clock);
+            Some(before)
         };
         TokensBefore {
             backend: take(Whose::of(slot)),
@@ -111,18 +128,55 @@ impl Quotas {
 
     /// Puts the tokens back.
     pub fn put_back(&mut self, slot: Slot, before: TokensBefore) {
-        self.of_mut(Whose::of(slot)).bucket = before.backend.map(Box::new);
-        self.of_mut(Whose::POOL).bucket = before.pool.map(Box::new);
+        for (whose, before) in [
+            (Whose::of(slot), before.backend),
+            (Whose::POOL, before.pool),
+        ] {
+            if let Some((limit, before)) = self.find_mut(whose).zip(before) {
+                limit.bucket = Some(Box::new(before));
+            }
+        }
+    }
+
+    /// When the first bucket of these backends has a token again. It looks at `most` buckets; if more matter, it answers a time
+    /// before which none has one.
+    pub fn first_refill(&self, most: usize, is_one: impl Fn(Slot) -> bool) -> Option<Millis> {
+        let mut refills = self.refills.iter().enumerate();
+        let first =
+            refills.find(|(at, (_, whose))| *at == most || whose.slot().is_some_and(&is_one));
+        first.map(|(_, (refill, _))| *refill)
+    }
+
+    /// The buckets that the clock has refilled, and that no tick has reached yet.
+    pub fn overdue(&self, clock: Millis) -> impl Iterator<Item = Whose> {
+        let overdue = self
+            .refills
+            .iter()
+            .take_while(move |(refill, _)| *refill <= clock);
+        overdue.map(|(_, whose)| *whose)
+    }
+
+    /// Notes that no tick has reached this bucket yet, as a saved pool says; false if that cannot be. All limits were looked at
+    /// before.
+    pub fn load_overdue(&mut self, whose: Whose, clock: Millis) -> bool {
+        let Some(limit) = self.find_mut(whose) else {
+            return false;
+        };
+        // The time of the refill, not later than it.
+        let refill = limit.next(0);
+        let is_sound =
+            limit.bucket.is_some() && 0 < refill && refill <= clock && limit.refill.is_none();
+        if is_sound {
+            (limit.refill, limit.is_reached) = (Some(refill), true);
+            self.refills.insert((refill, whose));
+        }
+        is_sound
     }
 }
 
 impl Kept for Quotas {
-    fn grown(&mut self, slots: usize) {
-        self.of_backends.resize_with(slots, Limit::default);
-    }
-
     fn forget(&mut self, slot: Slot) {
-        let limit = std::mem::take(&mut self.of_backends[slot]);
+        let limit = self.of_backends.take(slot);
         self.buckets -= usize::from(limit.bucket.is_some());
         if let Some(refill) = limit.refill {
             self.refills.remove(&(refill, Whose::of(slot)));
@@ -130,7 +184,7 @@ impl Kept for Quotas {
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
-        gaps.close(&mut self.of_backends);
+        self.of_backends.renumber(gaps);
         let refills = std::mem::take(&mut self.refills);
         let renumbered = |(refill, whose): (Millis, Whose)| match whose.slot() {
             Some(slot) => (refill, Whose::of(gaps.before_slot(slot))),
@@ -140,7 +194,7 @@ impl Kept for Quotas {
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
-        by.vec(&mut self.of_backends);
+        self.of_backends.relocate(by);
     }
 
     fn heap_bytes(&self) -> usize {
@@ -149,7 +203,7 @@ impl Kept for Quotas {
         let leaf = allocated(11 * size_of::<(Millis, Whose)>() + 16);
         let refills = leaves * leaf + leaves / 8 * (leaf + 96);
         let buckets = self.buckets + usize::from(self.of_pool.bucket.is_some());
-        buffer(&self.of_backends) + buckets * allocated(size_of::<Bucket>()) + refills
+        self.of_backends.heap_bytes() + buckets * allocated(size_of::<Bucket>()) + refills
     }
 }
 
@@ -162,7 +216,9 @@ impl Timed for Quotas {
         let (_, whose) = (self.refills.first()).filter(|(refill, _)| *refill <= clock)?;
         let whose = *whose;
         self.refills.pop_first();
-        self.of_mut(whose).refill = None;
+        if let Some(limit) = self.find_mut(whose) {
+            limit.refill = None;
+        }
         Some(whose)
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::kept::{Gaps, Kept};
-use crate::lb::ground::memory::{Mover, buffer};
+use crate::lb::ground::memory::Mover;
 use crate::lb::ground::saved::{Malformed, Reader, Writer};
+use crate::lb::ground::sparse::Sparse;
 
 /// How the leases of a backend ended.
 #[derive(Clone, Debug, Default)]
@@ -42,17 +43,26 @@ impl Tally {
 
 /// The tallies of all backends.
 #[derive(Clone, Debug, Default)]
-pub struct Tallies(Vec<Tally>);
+pub struct Tallies(Sparse<Tally>);
+
+/// The tally of a backend that had no lease yet.
+static NO_TALLY: Tally = Tally {
+    done: 0,
+    failed: 0,
+    expired: 0,
+    latency: 0,
+    latencies: 0,
+};
 
 impl Tallies {
     /// The tally of a backend.
     pub fn of(&self, slot: Slot) -> &Tally {
-        &self.0[slot]
+        self.0.get(slot).unwrap_or(&NO_TALLY)
     }
 
     /// A lease ended by LB.DONE.
     pub fn done(&mut self, slot: Slot, report: &Report) {
-        let tally = &mut self.0[slot];
+        let tally = self.0.at(slot);
         tally.done = counted(tally.done);
         if report.failed {
             tally.failed = counted(tally.failed);
@@ -65,17 +75,18 @@ impl Tallies {
 
     /// A lease ended by its deadline.
     pub fn expired(&mut self, slot: Slot) {
-        self.0[slot].expired = counted(self.0[slot].expired);
+        let tally = self.0.at(slot);
+        tally.expired = counted(tally.expired);
     }
 
     /// Whether nothing was counted.
     pub fn is_default(&self) -> bool {
-        self.0.iter().all(Tally::is_default)
+        self.0.iter().all(|(_, tally)| tally.is_default())
     }
 
     /// Writes the tally of a backend.
     pub fn save(&self, slot: Slot, to: &mut Writer) {
-        let tally = &self.0[slot];
+        let tally = self.of(slot);
         for number in [
             tally.done,
             tally.failed,
@@ -90,35 +101,34 @@ impl Tallies {
     /// Reads the tally of a backend.
     pub fn load(&mut self, slot: Slot, from: &mut Reader) -> Result<(), Malformed> {
         let done = from.number("leases", COUNTER_MAX)?;
-        self.0[slot] = Tally {
+        let tally = Tally {
             done,
             failed: from.number("failures", done)?,
             expired: from.number("leases", COUNTER_MAX)?,
             latency: from.number("latency", COUNTER_MAX)?,
             latencies: from.number("latency", done)?,
         };
+        if !tally.is_default() {
+            *self.0.at(slot) = tally;
+        }
         Ok(())
     }
 }
 
 impl Kept for Tallies {
-    fn grown(&mut self, slots: usize) {
-        self.0.resize_with(slots, Tally::default);
-    }
-
     fn forget(&mut self, slot: Slot) {
-        self.0[slot] = Tally::default();
+        self.0.take(slot);
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
-        gaps.close(&mut self.0);
+        self.0.renumber(gaps);
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
-        by.vec(&mut self.0);
+        self.0.relocate(by);
     }
 
     fn heap_bytes(&self) -> usize {
-        buffer(&self.0)
+        self.0.heap_bytes()
     }
 }

@@ -1,7 +1,7 @@
 //! Time, leases and limits.
 
 use super::parts::Pool;
-use crate::lb::account::{Lease, LeaseId, Limits, Report, Tally, Timed, Whose};
+use crate::lb::account::{KeptOut, Lease, LeaseId, Limits, Report, Tally, Timed, Whose};
 use crate::lb::field::State;
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
 use crate::lb::ground::clock::{self, Millis};
@@ -12,7 +12,9 @@ use crate::lb::pick::Own;
 pub enum Availability {
     /// Now.
     Available,
-    /// Limits keep all backends out that could be picked. After this time, if not before, a pick finds the first one back.
+    /// Limits keep all backends out that could be picked. After this time, if not before, a pick finds the first one back. Where
+    /// that cannot be told at once, it is worth while to ask again then, and not before: something is over and not cleared yet, or
+    /// more than 1,000 leases must end first.
     Limited(Millis),
     /// None comes back by itself: some are drained.
     Drained,
@@ -24,8 +26,11 @@ pub enum Availability {
     Empty,
 }
 
-/// How many things one step ends. Rules that let a tick end some and leave the others to the next tick will need no other step.
+/// How many things that are over one tick clears.
 const BUDGET: usize = 1000;
+
+/// The version of the rules from which on no command but a tick clears, and a tick clears some.
+const BOUNDED: u8 = 2;
 
 impl Pool {
     // Time
@@ -48,35 +53,78 @@ impl Pool {
         self.account.as_ref()?.due()
     }
 
-    /// The clock at which the things end that are due by that time, if there are any. An earlier one, if otherwise more than `most`
-    /// leases would end that do not end together.
+    /// The value of a tick that ends things that are due by that time, if there are any. By the rules of version 1, which end all in
+    /// one tick, an earlier time, if otherwise more than `most` leases would end that do not end together.
     pub fn due_by(&self, time: Millis, most: usize) -> Option<Millis> {
         self.due().filter(|due| *due <= time)?;
-        Some(self.account.as_ref()?.due_by(time, most))
-    }
-
-    /// Moves the pool's clock forward, and ends all things that are due; answers whether the clock moved.
-    pub fn tick(&mut self, clock: Millis) -> bool {
-        if clock <= self.clock() {
-            return false;
+        match self.rules < BOUNDED {
+            true => Some(self.account.as_ref()?.due_by(time, most)),
+            false => Some(time.max(self.clock())),
         }
-        self.account().move_clock(clock);
-        // By the rules of version 1 a tick ends all that is due.
-        while self.end_due(BUDGET) {}
-        true
     }
 
-    /// Ends the first things that are due, `budget` of them at most; answers whether more may be.
-    fn end_due(&mut self, budget: usize) -> bool {
+    /// Moves the pool's clock forward, or leaves it where it is, and clears the first 1,000 things that are over; answers whether
+    /// that changed anything. A time before the clock changes nothing.
+    pub fn tick(&mut self, clock: Millis) -> bool {
+        self.tick_within(clock, BUDGET)
+    }
+
+    /// The same with another number of things. For the tests.
+    #[doc(hidden)]
+    pub fn tick_within(&mut self, clock: Millis, budget: usize) -> bool {
+        let moves = clock > self.clock();
+        if moves {
+            self.account().move_clock(clock);
+        }
+        let clears = clock == self.clock() && self.is_any_over();
+        if clears {
+            self.clear(budget);
+            self.clear_all_if_old();
+        }
+        moves || clears
+    }
+
+    /// Whether anything is over and not cleared yet. The next tick clears some of it.
+    #[inline]
+    pub fn is_any_over(&self) -> bool {
+        self.account.as_ref().is_some_and(|a| a.is_any_over())
+    }
+
+    /// Clears the first things that are over, `budget` of them at most.
+    fn clear(&mut self, budget: usize) {
         let clock = self.clock();
         for _ in 0..budget {
-            match self.account().end_first(clock).map(Whose::slot) {
+            let Some(account) = self.account.as_mut() else {
+                return;
+            };
+            match account.end_first(clock).map(Whose::slot) {
                 Some(Some(slot)) => self.flow_changed(slot),
                 Some(None) => _ = self.recheck(Whose::POOL),
-                None => return false,
+                None => return,
             }
         }
-        true
+    }
+
+    /// By the rules of version 1 all that is over is cleared at once.
+    pub(super) fn clear_all_if_old(&mut self) {
+        while self.rules < BOUNDED && self.is_any_over() {
+            self.clear(BUDGET);
+        }
+    }
+
+    /// Gives the pool the rules of this version; answers whether that changed anything. Rules are never taken back.
+    pub fn raise_rules(&mut self, rules: u8) -> bool {
+        let raises = self.rules < rules && rules <= Pool::RULES;
+        if raises {
+            self.rules = rules;
+        }
+        raises
+    }
+
+    /// Whether a primary gives this pool the newest rules before its first lease, or its first limit. A pool that had leases goes
+    /// on by its own.
+    pub fn is_due_for_new_rules(&self) -> bool {
+        self.rules < Pool::RULES && self.account.as_ref().is_none_or(|a| !a.had_leases())
     }
 
     // Leases
@@ -94,12 +142,12 @@ impl Pool {
         }
     }
 
-    /// How many leases are open.
+    /// How many leases are open, or not cleared yet.
     pub fn leases(&self) -> usize {
         self.account.as_ref().map_or(0, |account| account.leases())
     }
 
-    /// How many are open on a backend of this pool.
+    /// How many are open on a backend of this pool, or not cleared yet.
     pub fn leases_on(&self, slot: Slot) -> u32 {
         (self.account.as_ref()).map_or(0, |account| account.leases_on(slot))
     }
@@ -124,21 +172,11 @@ impl Pool {
         (self.account.as_mut()).is_some_and(|account| account.renew(id, span))
     }
 
-    /// Ends all leases of that owner; answers how many.
+    /// Ends all leases of that owner; answers how many. They are over at once, and cleared by the next ticks.
     pub fn release(&mut self, owner: &[u8]) -> usize {
-        let mut ended = 0;
-        while let Some(slot) = (self.account.as_mut()).and_then(|a| a.end_first_of(owner)) {
-            self.flow_changed(slot);
-            ended += 1;
-        }
+        let ended = self.account.as_mut().map_or(0, |a| a.release(owner));
+        self.clear_all_if_old();
         ended
-    }
-
-    /// Ends all leases on a backend.
-    pub(super) fn end_leases_on(&mut self, slot: Slot) {
-        while (self.account.as_mut()).is_some_and(|account| account.end_first_on(slot)) {
-            self.flow_changed(slot);
-        }
     }
 
     /// The oldest leases, `most` of them at most, of that backend and that owner where they are given.
@@ -210,9 +248,20 @@ impl Pool {
         }
         let seats = self.field.seats();
         // Vacant slots have weight 0.
-        let willing = (0..seats.len())
-            .filter(|slot| seats[*slot].state == State::Up && seats[*slot].weight > 0);
-        match self.account.as_ref().and_then(|a| a.first_back(willing)) {
+        let is_willing = |slot: Slot| seats[slot].state == State::Up && seats[slot].weight > 0;
+        let account = self.account.as_ref();
+        let limiting = account.filter(|_| (0..seats.len()).any(is_willing));
+        let back = limiting.and_then(|account| {
+            if account.is_any_over() {
+                return Some(self.clock() + 1);
+            }
+            let kept_out = match self.field.eligible_in_all() {
+                0 => KeptOut::Each,
+                _ => KeptOut::ByThePool,
+            };
+            account.first_back(is_willing, kept_out)
+        });
+        match back {
             Some(time) => Availability::Limited(clock::shown(time) - self.clock()),
             None if self.is_empty() => Availability::Empty,
             None if self.backends().any(|b| b.state() == State::Drain) => Availability::Drained,

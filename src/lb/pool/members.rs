@@ -98,6 +98,7 @@ impl Pool {
         let leaving: Vec<Slot> = self.roster.members().filter(|slot| !stays[*slot]).collect();
         replaced.removed = leaving.len();
         leaving.into_iter().for_each(|slot| self.vacate(slot));
+        self.clear_all_if_old();
         self.close_gaps();
         for &(name, weight) in members {
             match self.add(name, Some(weight)) {
@@ -115,6 +116,7 @@ impl Pool {
             return false;
         };
         self.vacate(slot);
+        self.clear_all_if_old();
         self.close_gaps();
         true
     }
@@ -138,8 +140,11 @@ impl Pool {
         let changed = self.field.seats()[slot].state != state;
         self.field.set_state(slot, state);
         self.refresh(slot);
-        if state == State::Down {
-            self.end_leases_on(slot);
+        if state == State::Down
+            && let Some(account) = &mut self.account
+        {
+            account.end_on(slot);
+            self.clear_all_if_old();
         }
         Some(changed)
     }

@@ -33,8 +33,9 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// The rules by which new pools run. A pool that was created under older ones keeps them.
-    pub const RULES: u8 = 1;
+    /// The newest rules. Every pool begins with those of version 1, and keeps them until it is told: so a stream of any release
+    /// gives the state that it gave there.
+    pub const RULES: u8 = 2;
 
     /// A pool without backends and settings.
     pub fn new() -> Pool {
@@ -46,11 +47,11 @@ impl Pool {
             chance: Chance::default(),
             policy: Algorithm::WRR,
             picks: 0,
-            rules: Pool::RULES,
+            rules: 1,
         }
     }
 
-    /// The version of the rules that the pool was created under.
+    /// The version of the rules that the pool runs by.
     pub fn rules(&self) -> u8 {
         self.rules
     }
@@ -88,21 +89,18 @@ impl Pool {
 
     /// The account, made where there was none.
     pub(super) fn account(&mut self) -> &mut Account {
-        let slots = self.roster.slots();
-        (self.account).get_or_insert_with(|| Box::new(Account::of(slots)))
+        self.account.get_or_insert_default()
     }
 
     /// Gives a newcomer its seat. The roster has just taken in its name.
     pub(super) fn seat(&mut self, slot: Slot, seat: Seat) {
         self.field.add(seat);
         self.owns.grown(slot + 1);
-        self.account.grown(slot + 1);
         self.refresh(slot);
     }
 
     /// Removes the backend of a slot.
     pub(super) fn vacate(&mut self, slot: Slot) {
-        self.end_leases_on(slot);
         self.suspend(slot);
         self.account.forget(slot);
         self.owns.forget(slot);
@@ -110,10 +108,9 @@ impl Pool {
         self.roster.forget(slot);
     }
 
-    /// Closes the gaps when more than half of the slots are vacant, so that they cost O(1) a removal. The leases are
-    /// moved along, so there must be fewer of them than gaps.
+    /// Closes the gaps when more than half of the slots are vacant, so that they cost O(1) a removal.
     pub(super) fn close_gaps(&mut self) {
-        if self.roster.slots() <= 2 * self.len() + self.leases() {
+        if self.roster.slots() <= 2 * self.len() {
             return;
         }
         let gaps = self.roster.gaps();
@@ -212,7 +209,7 @@ impl Pool {
         self.field.check();
         self.owns.check(self.see());
         let slots = self.roster.slots();
-        assert!(slots <= 2 * self.len() + self.leases() || self.account.is_some());
+        assert!(slots <= 2 * self.len());
         assert_eq!(self.field.seats().len(), slots);
         for slot in 0..slots {
             let running = self.field.seats()[slot].running_weight();

@@ -17,9 +17,12 @@ pub enum Format {
     Plain = 1,
     /// And of one that does.
     Accounted = 2,
-    /// The same, and then sections of algorithms that came later.
+    /// The same, and then sections: of algorithms and parts that came later.
     Sectioned = 3,
 }
+
+/// The code of the section of all that is over and not cleared. Algorithms have lower codes.
+const OVER: u8 = 128;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -36,7 +39,15 @@ impl Pool {
 
     fn save_sections(&self) -> Vec<(u8, Vec<u8>)> {
         let slots: Vec<Slot> = self.roster.members().collect();
-        self.owns.save_sections(&slots)
+        let mut sections = self.owns.save_sections(&slots);
+        if let Some(account) = &self.account {
+            let mut over = Writer::default();
+            account.save_over(&self.roster.gaps(), &mut over);
+            if !over.is_empty() {
+                sections.push((OVER, over.into_bytes()));
+            }
+        }
+        sections
     }
 
     fn turns(&self) -> Option<&Turns> {
@@ -66,7 +77,7 @@ impl Pool {
         let account = match self.account.as_deref() {
             Some(account) => account,
             None => {
-                no_account = Account::of(slots);
+                no_account = Account::default();
                 &no_account
             }
         };
@@ -88,7 +99,7 @@ impl Pool {
             turns.save_last(slot, to);
             account.save_tally(slot, to);
         }
-        leases.save(&gaps, to);
+        leases.save(&gaps, self.len(), to);
         if format == Format::Sectioned {
             for (code, section) in self.save_sections() {
                 to.put(&code);
@@ -114,10 +125,11 @@ impl Pool {
         }
         checked("cursor", (), pool.owns.rr.is_sound(members as usize))?;
         if format != Format::Plain {
-            pool.load_account(from)?;
-        }
-        if format == Format::Sectioned {
-            pool.load_sections(from)?;
+            let gone = pool.load_account(from)?;
+            if format == Format::Sectioned {
+                pool.load_sections(&gone, from)?;
+            }
+            pool.are_leases_sound()?;
         }
         let is_void = pool.is_void();
         checked("size", pool, !is_void)
@@ -133,9 +145,10 @@ impl Pool {
         Ok(())
     }
 
-    fn load_account(&mut self, from: &mut Reader) -> Result<(), Malformed> {
+    /// Answers the groups of leases whose backends are gone.
+    fn load_account(&mut self, from: &mut Reader) -> Result<Vec<u32>, Malformed> {
         let slots = self.roster.slots();
-        let mut account = Box::new(Account::of(slots));
+        let mut account = Box::new(Account::default());
         account.load_clock(from)?;
         let mut turns = Turns::load(slots, from)?;
         account.load_limit(Whose::POOL, from)?;
@@ -150,31 +163,44 @@ impl Pool {
             turns.load_last(slot, from)?;
             account.load_tally(slot, from)?;
         }
-        account.load_leases(&head, from)?;
-        let is_idle = |slot: Slot| account.leases_on(slot) == 0;
-        let mut seats = self.field.seats().iter().enumerate();
-        let is_sound = seats.all(|(slot, seat)| seat.state != State::Down || is_idle(slot));
-        checked("lease's backend", (), is_sound)?;
+        let gone = account.load_leases(&head, slots, from)?;
         self.account = Some(account);
         self.owns.lc = (turns.made() > 0).then(|| Box::new(turns));
         let backends = (0..slots).map(Whose::of);
         for whose in backends.chain([Whose::POOL]) {
             self.recheck(whose);
         }
-        Ok(())
+        Ok(gone)
+    }
+
+    /// The leases of a backend that is gone or down are over. By the rules of version 1 nothing is over.
+    fn are_leases_sound(&self) -> Result<(), Malformed> {
+        let Some(account) = self.account.as_deref() else {
+            return Ok(());
+        };
+        let is_idle = |slot: Slot| account.unmarked_on(slot) == 0;
+        let mut seats = self.field.seats().iter().enumerate();
+        let is_sound = seats.all(|(slot, seat)| seat.state != State::Down || is_idle(slot));
+        checked("lease's backend", (), is_sound && account.are_gone_marked())?;
+        checked("deadline", (), self.rules > 1 || !account.is_any_over())
     }
 
     /// They are written in one order, none of them is empty, and there is one at least: equal pools have equal bytes.
-    fn load_sections(&mut self, from: &mut Reader) -> Result<(), Malformed> {
+    fn load_sections(&mut self, gone: &[u32], from: &mut Reader) -> Result<(), Malformed> {
         let mut sections = Vec::new();
         while !from.is_at_end() {
             let code = from.get()?;
             let section = from.bytes("sections", 1..=usize::MAX)?;
             let mut rest = Reader::of(section);
-            (self.owns).load_section(code, self.roster.slots(), &mut rest)?;
+            match (code, &mut self.account) {
+                (OVER, Some(account)) => account.load_over(gone, &mut rest)?,
+                _ => (self.owns).load_section(code, self.roster.slots(), &mut rest)?,
+            }
             checked("sections", (), rest.is_at_end())?;
             sections.push((code, section.to_vec()));
         }
+        // A bucket that no tick has reached keeps its backend out.
+        (0..self.roster.slots()).for_each(|slot| _ = self.refresh(slot));
         let are_all = !sections.is_empty() && sections == self.save_sections();
         checked("sections", (), are_all)
     }

@@ -9,10 +9,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "server"))
 
+from golden import told  # noqa: E402
+from pools import KEYS, MAKE, Pools  # noqa: E402
 from server import Server, eventually  # noqa: E402
 from servers import fetch  # noqa: E402
-from test_golden import told  # noqa: E402
-from test_persistence import KEYS, MAKE, Pools  # noqa: E402
 
 SETTINGS = {"appendonly": "yes", "aof_use_rdb_preamble": "no", "module_args": ["clock", "manual"]}
 

@@ -1,0 +1,81 @@
+//! Something for some of many slots.
+
+use super::bounds::Slot;
+use super::kept::Gaps;
+use super::memory::{Mover, buffer};
+
+/// The number of slots in a page.
+const PAGE: usize = 64;
+
+/// Something for each slot, where most slots may have only the default. It takes memory, and time, only for pages of 64 slots
+/// in which some slot has another value.
+#[derive(Clone, Debug, Default)]
+pub struct Sparse<T> {
+    pages: Vec<Vec<T>>,
+}
+
+impl<T: Default> Sparse<T> {
+    /// The value of a slot, where it may be other than the default.
+    #[inline(always)]
+    pub fn get(&self, slot: Slot) -> Option<&T> {
+        self.pages.get(slot / PAGE)?.get(slot % PAGE)
+    }
+
+    /// The same, to be changed.
+    #[inline(always)]
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut T> {
+        self.pages.get_mut(slot / PAGE)?.get_mut(slot % PAGE)
+    }
+
+    /// The value of a slot, to be changed.
+    pub fn at(&mut self, slot: Slot) -> &mut T {
+        let (page, place) = (slot / PAGE, slot % PAGE);
+        if self.pages.len() <= page {
+            self.pages.resize_with(page + 1, Vec::new);
+        }
+        let page = &mut self.pages[page];
+        if page.len() <= place {
+            page.resize_with(place + 1, T::default);
+        }
+        &mut page[place]
+    }
+
+    /// Takes the value of a slot, and leaves the default.
+    pub fn take(&mut self, slot: Slot) -> T {
+        self.get_mut(slot).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The slots that may have another value than the default, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
+        let pages = self.pages.iter().enumerate();
+        pages.flat_map(|(page, values)| {
+            let places = values.iter().enumerate();
+            places.map(move |(place, value)| (page * PAGE + place, value))
+        })
+    }
+
+    /// Drops the values of vacant slots, and closes the gaps.
+    pub fn renumber(&mut self, gaps: &Gaps) {
+        let pages = std::mem::take(&mut self.pages).into_iter().enumerate();
+        for (page, values) in pages {
+            for (place, value) in values.into_iter().enumerate() {
+                let slot = page * PAGE + place;
+                let new = gaps.before_slot(slot);
+                if new < gaps.before_slot(slot + 1) {
+                    *self.at(new) = value;
+                }
+            }
+        }
+    }
+
+    /// Lets the mover move the pages.
+    pub fn relocate(&mut self, by: &mut impl Mover) {
+        by.vec(&mut self.pages);
+        self.pages.iter_mut().for_each(|page| by.vec(page));
+    }
+
+    /// How many bytes it takes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        buffer(&self.pages) + self.pages.iter().map(buffer).sum::<usize>()
+    }
+}
