@@ -52,6 +52,21 @@ impl Command for Pick {
     }
 
     #[inline(always)]
+    fn check(order: &Order, key: &mut Key) -> Result<(), Error> {
+        let (algorithm, is_leasing) = match order {
+            Order::One(algorithm) => (*algorithm, false),
+            Order::Many(words) => (words.request.algorithm, words.request.terms.is_some()),
+        };
+        let algorithm = algorithm.or_else(|| key.pool().map(|pool| pool.policy()));
+        match algorithm {
+            Some(algorithm) if algorithm.goes_by_latency() && !is_leasing => {
+                Err(Error::latency_without_lease())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[inline(always)]
     fn needed<'o>(order: &'o Order<'_>) -> Option<Needed<'o>> {
         Some(match order {
             Order::One(algorithm) => Needed {

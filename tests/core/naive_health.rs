@@ -77,6 +77,8 @@ pub struct Outage {
     left: Millis,
     /// The lease of the last probe, where that had one.
     prober: Option<Option<u64>>,
+    /// When it had cooled last while it was probed.
+    cooled: Option<Millis>,
     pub stage: Stage,
 }
 
@@ -243,6 +245,7 @@ impl Health {
         let until = deadline(self.clock, self.settings.eject);
         let outage = self.backends[at].outage.as_mut().expect("a probe is due");
         outage.prober = Some(lease);
+        outage.cooled = None;
         outage.stage = Stage::Probing(until);
     }
 
@@ -348,12 +351,12 @@ impl Health {
         let clock = self.clock;
         let backend = &mut self.backends[at];
         if let Some(outage) = &mut backend.outage
-            && matches!(outage.stage, Stage::Probing(_))
+            && let Stage::Probing(until) = outage.stage
             && outage.prober == Some(Some(number))
         {
-            outage.stage = match backend.cool > clock {
-                true => Stage::Out(backend.cool),
-                false => Stage::Due(clock),
+            outage.stage = match backend.cool {
+                cool if cool > clock => Stage::Out(cool),
+                _ => Stage::Due(outage.cooled.unwrap_or(until)),
             };
         }
     }
@@ -361,10 +364,11 @@ impl Health {
     pub fn restore(&mut self, at: usize, next_lease: u64) -> bool {
         let clock = self.clock;
         let backend = &mut self.backends[at];
-        let was_out = backend.outage.take().is_some();
-        let was_in = !was_out && backend.is_in();
+        let was_ejected = backend.outage.take().is_some();
+        let was_out = was_ejected || backend.cool > 0;
+        let was_in = !was_ejected && backend.is_in();
         backend.cool = 0;
-        if was_out {
+        if was_ejected {
             backend.log.clear();
             (backend.back, backend.from, backend.strikes) = (clock, next_lease, 0);
         }
@@ -479,6 +483,7 @@ impl Backend {
         self.outage = Some(Outage {
             left,
             prober: None,
+            cooled: None,
             stage: Stage::Out(deadline(clock, self.span)),
         });
     }
@@ -487,6 +492,9 @@ impl Backend {
         let wakes = self.wakes() == Some(now);
         if self.cool == now {
             self.cool = 0;
+            if let Some(outage) = &mut self.outage {
+                outage.cooled = Some(now);
+            }
         }
         match &mut self.outage {
             Some(outage) if wakes => outage.stage = Stage::Due(now),

@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::agenda::Agenda;
-use super::health::Outcome;
+use super::report::Outcome;
 use super::timed::{Timed, Whose};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::Millis;
@@ -112,6 +112,16 @@ impl Latencies {
         self.well.mean().unwrap_or(LEVEL_MIN)
     }
 
+    /// Whether a backend is up, has a weight, and is neither ejected nor cooling.
+    pub fn is_in(&self, slot: Slot) -> bool {
+        self.of[slot].is_in
+    }
+
+    /// When a level may have to be halved first.
+    pub fn first(&self) -> Option<Millis> {
+        self.halvings.first().map(|(time, _)| time)
+    }
+
     /// The latency of a backend in microseconds, as it is thought to be.
     pub fn micros(&self, slot: Slot) -> u64 {
         self.level(slot).unwrap_or(self.mean()) / MICRO
@@ -193,6 +203,17 @@ impl Latencies {
             latency.is_armed = true;
             self.halvings.add(latency.since + HALVING, slot);
         }
+    }
+
+    /// Writes that there are latencies: a section is not empty, also where there are no backends.
+    pub fn save_head(&self, to: &mut Writer) {
+        to.put(&0u8);
+    }
+
+    /// Reads that.
+    pub fn load_head(slots: usize, from: &mut Reader) -> Result<Latencies, Malformed> {
+        from.number("latency", 0u8)?;
+        Ok(Latencies::of(slots))
     }
 
     /// Writes what is known of a backend.

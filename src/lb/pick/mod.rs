@@ -1,11 +1,13 @@
 //! The algorithms: one file each, one line each in the table.
 
 mod by_tier;
+mod ewma;
 mod lc;
 mod own;
 mod p2c;
 mod random;
 mod rr;
+mod tournament;
 mod view;
 mod wrandom;
 mod wrr;
@@ -148,6 +150,7 @@ algorithms! {
     wrandom: wrandom::WeightedRandom,
     lc: lc::LeastConnections,
     p2c: p2c::PowerOfTwoChoices,
+    ewma: ewma::LeastLatency,
 }
 
 /// The algorithms that can be foreseen, in the same order.
@@ -215,6 +218,11 @@ impl Algorithm {
     /// Its code in a saved pool.
     pub(super) fn code(self) -> u8 {
         self.0.code
+    }
+
+    /// Whether it goes by latencies, and by the leases that are granted in between.
+    pub fn goes_by_latency(self) -> bool {
+        self == lines::ewma
     }
 
     /// Whether chance decides, so that its picks cannot be foreseen.

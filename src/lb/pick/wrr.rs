@@ -117,6 +117,12 @@ impl Credits {
         self.starts[slot] = credit;
     }
 
+    /// Multiplies the credit of a backend that takes no part, because all running weights are multiplied.
+    pub fn scale(&mut self, slot: Slot, by: i64) {
+        let credit = self.starts[slot].saturating_mul(by);
+        self.starts[slot] = credit.clamp(-CREDIT_MAX, CREDIT_MAX);
+    }
+
     /// Writes the credit of a backend.
     pub fn save(&self, field: &Field, slot: Slot, to: &mut Writer) {
         to.put(&self.of(field, slot));

@@ -23,6 +23,10 @@ pub enum Format {
 
 /// The code of the section of all that is over and not cleared. Algorithms have lower codes.
 const OVER: u8 = 128;
+/// That of the health of the backends.
+const HEALTH: u8 = 129;
+/// That of their latencies.
+const LATENCIES: u8 = 130;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -41,11 +45,16 @@ impl Pool {
         let slots: Vec<Slot> = self.roster.members().collect();
         let mut sections = self.owns.save_sections(&slots);
         if let Some(account) = &self.account {
-            let mut over = Writer::default();
-            account.save_over(&self.roster.gaps(), &mut over);
-            if !over.is_empty() {
-                sections.push((OVER, over.into_bytes()));
-            }
+            let mut add = |code, save: &dyn Fn(&mut Writer)| {
+                let mut section = Writer::default();
+                save(&mut section);
+                if !section.is_empty() {
+                    sections.push((code, section.into_bytes()));
+                }
+            };
+            add(OVER, &|to| account.save_over(&self.roster.gaps(), to));
+            add(HEALTH, &|to| account.save_health(&slots, to));
+            add(LATENCIES, &|to| account.save_latencies(&slots, to));
         }
         sections
     }
@@ -187,6 +196,7 @@ impl Pool {
 
     /// They are written in one order, none of them is empty, and there is one at least: equal pools have equal bytes.
     fn load_sections(&mut self, gone: &[u32], from: &mut Reader) -> Result<(), Malformed> {
+        let slots = self.roster.slots();
         let mut sections = Vec::new();
         while !from.is_at_end() {
             let code = from.get()?;
@@ -194,13 +204,21 @@ impl Pool {
             let mut rest = Reader::of(section);
             match (code, &mut self.account) {
                 (OVER, Some(account)) => account.load_over(gone, &mut rest)?,
-                _ => (self.owns).load_section(code, self.roster.slots(), &mut rest)?,
+                (HEALTH, Some(account)) => account.load_health(slots, &mut rest)?,
+                (LATENCIES, Some(account)) => account.load_latencies(slots, &mut rest)?,
+                _ => (self.owns).load_section(code, slots, &mut rest)?,
             }
             checked("sections", (), rest.is_at_end())?;
             sections.push((code, section.to_vec()));
         }
-        // A bucket that no tick has reached keeps its backend out.
-        (0..self.roster.slots()).for_each(|slot| _ = self.refresh(slot));
+        for slot in 0..slots {
+            let weight = self.weight_if_up(slot);
+            if let Some(account) = &mut self.account {
+                account.loaded(slot, weight);
+            }
+            // A bucket that no tick has reached keeps its backend out.
+            self.refresh(slot);
+        }
         let are_all = !sections.is_empty() && sections == self.save_sections();
         checked("sections", (), are_all)
     }

@@ -8,8 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::Outcome;
 use crate::lb::account::agenda::Agenda;
+use crate::lb::account::report::Outcome;
 use crate::lb::account::timed::Whose;
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::Millis;

@@ -3,16 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::settings::HealthSettings;
+use crate::lb::account::report::Outcome;
 use crate::lb::ground::clock::Millis;
-
-/// How a request went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It was answered.
-    Ok,
-    /// It failed.
-    Fail,
-}
 
 /// The failures in a row, and the reports of the present window and of the one before.
 ///

@@ -9,14 +9,14 @@ mod settings;
 mod start;
 
 pub use adaptation::{LOAD_MAX, LOAD_ONE};
-pub use evidence::Outcome;
-pub use outage::{Prober, Source, Standing};
+pub use outage::{Prober, Reason, Standing};
 pub use settings::{FAILS_MAX, HealthSettings};
 
 use adaptation::{Adaptations, FACTOR_ONE};
 use outage::{Outages, Turn};
 use start::{STEPS, Starts};
 
+use super::report::{Outcome, Report, Source};
 use super::timed::{Timed, Whose};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::Millis;
@@ -47,16 +47,6 @@ pub struct Moment {
     pub next_lease: u64,
 }
 
-/// What a report tells of health.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    pub outcome: Option<Outcome>,
-    /// In millionths.
-    pub load: Option<u32>,
-    /// It wants no requests for this time.
-    pub cool: Option<Millis>,
-}
-
 /// What followed from a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
@@ -73,10 +63,15 @@ pub struct Effects {
 /// The word for how a backend stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthWord {
+    /// It is well, and has its whole weight.
     Ok,
+    /// It is out, because it failed.
     Ejected,
+    /// A probe is due, or on its way.
     Probing,
+    /// It is back, or new, and does not have its whole weight yet.
     Starting,
+    /// It is out, because it asked for that.
     Cooling,
 }
 
@@ -117,6 +112,14 @@ impl Health {
 
     fn is_idle(&self) -> bool {
         self.outages.ejected() == 0 && self.outages.cooling() == 0
+    }
+
+    /// When something happens first, also what lets nobody be served.
+    pub fn first(&self) -> Option<Millis> {
+        let starts = self.starts.as_ref().and_then(|s| s.due());
+        let adaptations = self.adaptations.as_ref().and_then(|a| a.due());
+        let all = [self.outages.due(), starts, adaptations];
+        all.into_iter().flatten().min()
     }
 
     // Settings
@@ -180,11 +183,6 @@ impl Health {
         self.outages.is_in(slot)
     }
 
-    /// Whether a report of a backend is evidence of how it stands.
-    pub fn counts(&self, slot: Slot, source: Source) -> bool {
-        self.outages.counts(slot, source)
-    }
-
     /// The word for how a backend stands, and when it comes back by itself.
     pub fn word(&self, slot: Slot) -> (HealthWord, Option<Millis>) {
         let starts = || {
@@ -221,10 +219,10 @@ impl Health {
         }
     }
 
-    /// A backend was added to a pool that has picked before. It starts slowly, unless it would hold half of the weight, where
-    /// the others have this weight.
-    pub fn added(&mut self, slot: Slot, weight: u16, others: u64, clock: Millis) {
-        if u64::from(weight) < others {
+    /// A backend of this weight was added to a pool that has picked before. It starts slowly, unless it would hold half of the weight.
+    /// Its weight is set later.
+    pub fn added(&mut self, slot: Slot, weight: u16, clock: Millis) {
+        if u64::from(weight) < self.outages.weight() {
             self.start(slot, self.settings.slow_start, clock);
         }
     }
@@ -238,15 +236,21 @@ impl Health {
     }
 
     /// A backend reports, or a caller of it. The running weight of that backend may be another one then.
-    pub fn report(&mut self, slot: Slot, source: Source, told: &Told, moment: Moment) -> Effects {
+    pub fn report(
+        &mut self,
+        slot: Slot,
+        source: Source,
+        report: &Report,
+        moment: Moment,
+    ) -> Effects {
         let Moment { clock, next_lease } = moment;
         let counted = self.outages.counts(slot, source);
-        let outcome = told.outcome.filter(|_| counted);
+        let outcome = report.outcome.filter(|_| counted);
         let mut effects = Effects {
             counted,
             ..Effects::default()
         };
-        self.adapt(slot, outcome, told.load, clock);
+        self.adapt(slot, outcome, report.load, clock);
         if let Some(outcome) = outcome.filter(|_| self.settings.ejects()) {
             let turn = (self.outages).judge(slot, outcome, &self.settings, clock, next_lease);
             effects.ejected = turn == Turn::Ejected;
@@ -258,7 +262,7 @@ impl Health {
         if let Source::Lease(number) = source {
             self.outages.lease_ended(slot, number, clock);
         }
-        effects.cools = (told.cool).is_some_and(|span| self.outages.cool(slot, span, clock));
+        effects.cools = (report.cool).is_some_and(|span| self.outages.cool(slot, span, clock));
         effects
     }
 
@@ -275,9 +279,9 @@ impl Health {
         }
     }
 
-    /// A lease ended at that time, and nobody told how it went.
-    pub fn lease_ended(&mut self, slot: Slot, number: u64, at: Millis) -> bool {
-        self.outages.lease_ended(slot, number, at)
+    /// A lease ended, and nobody told how it went.
+    pub fn lease_ended(&mut self, slot: Slot, number: u64, clock: Millis) -> bool {
+        self.outages.lease_ended(slot, number, clock)
     }
 
     /// A pick takes the probe of a backend, which is due.
@@ -285,7 +289,7 @@ impl Health {
         self.outages.take_probe(slot, by, &self.settings, clock);
     }
 
-    /// The operator says that a backend is well. It is whole at once. Answers whether it was ejected.
+    /// The operator says that a backend is well. It is whole at once. Answers whether it was out.
     pub fn restore(&mut self, slot: Slot, moment: Moment) -> bool {
         let Moment { clock, next_lease } = moment;
         self.outages.restore(slot, clock, next_lease)

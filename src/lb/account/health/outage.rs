@@ -2,24 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{Evidence, Outcome};
+use super::evidence::Evidence;
 use super::settings::HealthSettings;
 use crate::lb::account::agenda::Agenda;
+use crate::lb::account::report::{Outcome, Source};
 use crate::lb::account::timed::{Timed, Whose};
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::clock::{self, CLOCK_MAX, Millis};
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::{Mover, buffer};
 use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
-
-/// The source of a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The lease of this number, which it ends.
-    Lease(u64),
-    /// A caller without a lease, or in the middle of one.
-    Caller,
-}
 
 /// The one that was given a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +35,7 @@ pub enum Standing {
     },
     /// A probe is due.
     Due {
-        /// Since then.
+        /// Those with an earlier time come first. It is when the time of the ejection or of the last probe is over.
         since: Millis,
     },
     /// A probe was given. Without an outcome the next one is due.
@@ -51,6 +43,17 @@ pub enum Standing {
         /// Then.
         until: Millis,
     },
+}
+
+/// The reason why a backend is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Of its limits.
+    Limited,
+    /// It cools.
+    Cooling,
+    /// It is ejected, or its probe is on its way.
+    Ejected,
 }
 
 /// The effect of a report on a backend's standing.
@@ -106,29 +109,33 @@ pub struct Outage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     /// They are ejected.
-    ejected: usize,
+    ejected: u64,
     /// They are not ejected, and cool.
-    cooling: usize,
+    cooling: u64,
     /// They are up with a weight,
-    serving: usize,
+    serving: u64,
+    /// of this sum,
+    weight: u64,
     /// and ejected,
-    serving_ejected: usize,
+    serving_ejected: u64,
     /// and neither ejected nor cooling.
-    serving_fit: usize,
+    serving_fit: u64,
 }
 
 impl Counts {
-    fn apply(&mut self, outage: &Outage, change: fn(usize, usize) -> usize) {
+    fn apply(&mut self, outage: &Outage, change: fn(u64, u64) -> u64) {
         let is_fit = outage.standing == Standing::Fit;
         let cools = outage.cool > 0;
-        for (count, holds) in [
-            (&mut self.ejected, !is_fit),
-            (&mut self.cooling, is_fit && cools),
-            (&mut self.serving, outage.serves()),
-            (&mut self.serving_ejected, outage.serves() && !is_fit),
-            (&mut self.serving_fit, outage.serves() && is_fit && !cools),
+        let serves = outage.serves();
+        for (count, counts) in [
+            (&mut self.ejected, (!is_fit).into()),
+            (&mut self.cooling, (is_fit && cools).into()),
+            (&mut self.serving, serves.into()),
+            (&mut self.weight, outage.weight.into()),
+            (&mut self.serving_ejected, (serves && !is_fit).into()),
+            (&mut self.serving_fit, (serves && is_fit && !cools).into()),
         ] {
-            *count = change(*count, usize::from(holds));
+            *count = change(*count, counts);
         }
     }
 }
@@ -176,13 +183,16 @@ impl Outage {
         self.from = next_lease;
     }
 
-    /// The next probe is due at that time, or after it has cooled.
-    fn lose_probe(&mut self, at: Millis) {
-        self.forget_past_cooling(at);
-        self.standing = match self.cool > 0 {
-            true => Standing::Out { until: self.cool },
-            false => Standing::Due { since: at },
-        };
+    /// The next probe is due now, or after it has cooled. Its turn does not depend on when that was noticed.
+    fn lose_probe(&mut self, clock: Millis) {
+        if let Standing::Probing { until } = self.standing {
+            let since = if self.cool > 0 { self.cool } else { until };
+            self.forget_past_cooling(clock);
+            self.standing = match self.cool > 0 {
+                true => Standing::Out { until: self.cool },
+                false => Standing::Due { since },
+            };
+        }
     }
 
     /// While a backend is out for longer than it cools, nothing happens when it has cooled.
@@ -199,7 +209,7 @@ impl Outage {
         let stands = match self.standing {
             Standing::Fit => true,
             Standing::Out { until } | Standing::Probing { until } => is_deadline(until),
-            Standing::Due { since } => is_past(since) && self.cool == 0,
+            Standing::Due { since } => is_deadline(since) && self.cool == 0,
         };
         let is_fit = self.standing == Standing::Fit;
         let has_prober = self.prober.is_some() && !is_fit;
@@ -261,12 +271,17 @@ impl Outages {
 
     /// How many are ejected.
     pub fn ejected(&self) -> usize {
-        self.counts.ejected
+        self.counts.ejected as usize
     }
 
     /// How many are not ejected, and cool.
     pub fn cooling(&self) -> usize {
-        self.counts.cooling
+        self.counts.cooling as usize
+    }
+
+    /// The sum of the weights of all that are up.
+    pub fn weight(&self) -> u64 {
+        self.counts.weight
     }
 
     /// How often the budget held an ejection back.
@@ -274,9 +289,42 @@ impl Outages {
         self.held
     }
 
+    /// Until when a backend is ejected or cools, and why, if it is out.
+    pub fn out_for(&self, slot: Slot) -> Option<(Millis, Reason)> {
+        let outage = &self.of[slot];
+        let reason = match outage.standing {
+            Standing::Fit => Reason::Cooling,
+            _ => Reason::Ejected,
+        };
+        Some((outage.wakes()?, reason))
+    }
+
+    /// Those that are ejected or cool, each with the time until when, in order of these times.
+    pub fn out(&self) -> impl Iterator<Item = (Millis, Slot)> {
+        self.wakes.iter()
+    }
+
+    /// The lease that probes a backend.
+    pub fn probing_lease(&self, slot: Slot) -> Option<u64> {
+        match (self.of[slot].standing, self.of[slot].prober) {
+            (Standing::Probing { .. }, Some(Prober::Lease(number))) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// Until when a backend cools, 0 = it does not.
+    pub fn cools_until(&self, slot: Slot) -> Millis {
+        self.of[slot].cool
+    }
+
     /// The backends of which a probe is due, in the order in which picks take them.
     pub fn probes(&self) -> impl Iterator<Item = Slot> {
         self.probes.iter().map(|(_, slot)| slot)
+    }
+
+    /// Whether a probe of a backend is due.
+    pub fn is_due(&self, slot: Slot) -> bool {
+        matches!(self.of[slot].standing, Standing::Due { .. })
     }
 
     /// Whether nothing is kept.
@@ -379,8 +427,8 @@ impl Outages {
     ) -> Turn {
         let counts = &self.counts;
         // At most 2^24 backends.
-        let most = (counts.serving * usize::from(settings.max_eject) / 100).max(1);
-        let others_fit = counts.serving_fit - usize::from(self.of[slot].cool == 0);
+        let most = (counts.serving * u64::from(settings.max_eject) / 100).max(1);
+        let others_fit = counts.serving_fit - u64::from(self.of[slot].cool == 0);
         if counts.serving_ejected >= most || others_fit == 0 {
             self.held = counted(self.held);
             return Turn::Nothing;
@@ -418,19 +466,20 @@ impl Outages {
         });
     }
 
-    /// A lease ended at that time without an outcome; answers whether that was the probe of this backend.
-    pub fn lease_ended(&mut self, slot: Slot, number: u64, at: Millis) -> bool {
+    /// A lease ended without an outcome; answers whether that was the probe of this backend.
+    pub fn lease_ended(&mut self, slot: Slot, number: u64, clock: Millis) -> bool {
         let outage = &self.of[slot];
         let probes = matches!(outage.standing, Standing::Probing { .. });
         let was_probe = probes && outage.prober == Some(Prober::Lease(number));
         if was_probe {
-            self.change(slot, |outage| outage.lose_probe(at));
+            self.change(slot, |outage| outage.lose_probe(clock));
         }
         was_probe
     }
 
-    /// The operator says that a backend is well; answers whether it was ejected.
+    /// The operator says that a backend is well; answers whether it was out.
     pub fn restore(&mut self, slot: Slot, clock: Millis, next_lease: u64) -> bool {
+        let was_out = !self.is_in(slot);
         let was_ejected = self.of[slot].standing != Standing::Fit;
         self.change(slot, |outage| {
             outage.cool = 0;
@@ -439,7 +488,7 @@ impl Outages {
                 outage.strikes = 0;
             }
         });
-        was_ejected
+        was_out
     }
 
     /// Failures eject no more: all that was held against the backends is forgotten, and nobody is ejected. O(n).
@@ -613,7 +662,7 @@ mod tests {
         outages.take_probe(0, Prober::Lease(7), &SETTINGS, 11_010);
         assert!(!outages.lease_ended(0, 6, 11_100));
         assert!(outages.lease_ended(0, 7, 11_100));
-        assert_eq!(outages.standing(0), Standing::Due { since: 11_100 });
+        assert_eq!(outages.standing(0), Standing::Due { since: 12_020 });
         outages.take_probe(0, Prober::Lease(8), &SETTINGS, 11_100);
         assert!(outages.cool(0, 500, 11_200));
         assert!(outages.lease_ended(0, 8, 11_200));
@@ -624,7 +673,7 @@ mod tests {
         outages.take_probe(0, Prober::Lease(9), &SETTINGS, 12_000);
         outages.cool(0, 100, 12_000);
         assert!(outages.lease_ended(0, 9, 12_900));
-        assert_eq!(outages.standing(0), Standing::Due { since: 12_900 });
+        assert_eq!(outages.standing(0), Standing::Due { since: 12_110 });
         outages.check();
     }
 

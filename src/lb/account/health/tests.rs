@@ -5,6 +5,7 @@ use proptest::sample::select;
 
 use super::*;
 use crate::lb::account::latency::Latencies;
+use crate::lb::account::report::Outcome;
 
 #[path = "../../../../tests/core/naive_health.rs"]
 mod naive;
@@ -19,7 +20,7 @@ enum Step {
     /// A lease on a backend.
     Grant(usize),
     /// A report of a caller, or of the open lease at that place, the newest first.
-    Report(Option<usize>, usize, Told, Option<u64>),
+    Report(Option<usize>, usize, Report),
     /// An open lease ends by itself.
     Expire(usize),
     /// The first probe that is due is taken, with a lease or without.
@@ -68,14 +69,15 @@ fn step() -> impl Strategy<Value = Step> {
     ]);
     let load = prop::option::of(prop_oneof![4 => 0u32..1_500_000, 1 => Just(LOAD_MAX)]);
     let cool = prop::option::weighted(0.1, 1u64..2000);
-    let told = (outcome, load, cool).prop_map(|(outcome, load, cool)| Told {
+    let latency = prop::option::of(prop_oneof![4 => 0u64..100_000, 1 => Just(1 << 50)]);
+    let report = (outcome, latency, load, cool).prop_map(|(outcome, latency, load, cool)| Report {
         outcome,
+        latency,
         load,
         cool,
     });
-    let micros = prop::option::of(prop_oneof![4 => 0u64..100_000, 1 => Just(1 << 50)]);
     let newest = prop_oneof![3 => Just(0usize), 1 => 0usize..6];
-    let report = (prop::option::weighted(0.7, newest), at(), told, micros);
+    let report = (prop::option::weighted(0.7, newest), at(), report);
     let millis = prop_oneof![4 => 1u64..50, 8 => 50u64..2000, 1 => 2000u64..25_000];
     let cuts = prop::collection::vec(1u64..1000, 0..4);
     prop_oneof![
@@ -85,7 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (at(), weight()).prop_map(|(at, w)| Step::Weight(at, w)),
         1 => settings().prop_map(Step::Settings),
         6 => at().prop_map(Step::Grant),
-        24 => report.prop_map(|(lease, at, told, micros)| Step::Report(lease, at, told, micros)),
+        24 => report.prop_map(|(lease, at, report)| Step::Report(lease, at, report)),
         1 => (0usize..6).prop_map(Step::Expire),
         12 => any::<bool>().prop_map(Step::Probe),
         1 => at().prop_map(Step::Restore),
@@ -272,12 +274,11 @@ proptest! {
                 Step::Add(weight) => {
                     naive.add(*weight);
                     for real in [&mut real, &mut cut] {
-                        let others = real.weights.iter().flatten().map(|w| u64::from(*w)).sum();
                         real.weights.push(Some(*weight));
                         real.health.grown(real.weights.len());
                         real.latencies.grown(real.weights.len());
                         let slot = real.weights.len() - 1;
-                        real.health.added(slot, *weight, others, real.clock);
+                        real.health.added(slot, *weight, real.clock);
                         real.refresh(slot, real.clock);
                     }
                 }
@@ -316,7 +317,7 @@ proptest! {
                     leases.push((slot, next_lease));
                     next_lease += 1;
                 },
-                Step::Report(lease, n, told, micros) => {
+                Step::Report(lease, n, report) => {
                     let (slot, lease) = match lease {
                         Some(n) if *n < leases.len() => {
                             let (slot, number) = leases.remove(leases.len() - 1 - n);
@@ -327,16 +328,16 @@ proptest! {
                     };
                     if let Some(slot) = slot {
                         let (at, source) = (at(slot), lease.map_or(Source::Caller, Source::Lease));
-                        let failed = told.outcome.map(|outcome| outcome == Outcome::Fail);
+                        let failed = report.outcome.map(|outcome| outcome == Outcome::Fail);
                         if let Some(failed) = failed.filter(|_| naive.backends[at].counts(lease)) {
-                            naive.latency(at, failed, *micros, leases.len() as u64);
+                            naive.latency(at, failed, report.latency, leases.len() as u64);
                         }
-                        let expected = naive.report(at, lease, failed, told.load.map(u64::from), told.cool, next_lease);
+                        let expected = naive.report(at, lease, failed, report.load.map(u64::from), report.cool, next_lease);
                         for real in [&mut real, &mut cut] {
-                            let Effects { counted, ejected, back, cools } = real.health.report(slot, source, told, moment);
+                            let Effects { counted, ejected, back, cools } = real.health.report(slot, source, report, moment);
                             prop_assert_eq!([counted, ejected, back, cools], expected);
-                            if let Some(outcome) = told.outcome.filter(|_| counted) {
-                                real.latencies.report(slot, outcome, *micros, leases.len(), real.clock);
+                            if let Some(outcome) = report.outcome.filter(|_| counted) {
+                                real.latencies.report(slot, outcome, report.latency, leases.len(), real.clock);
                             }
                             real.refresh(slot, real.clock);
                         }
