@@ -68,7 +68,7 @@ impl Command for Leases {
         for lease in leases {
             reply.map(5);
             reply.bulk(b"lease");
-            reply.bulk(lease.id.to_string().as_bytes());
+            reply.bulk(lease.id.text().as_bytes());
             reply.bulk(b"backend");
             match lease.slot {
                 Some(slot) => reply.bulk(pool.name(slot)),

@@ -1,7 +1,7 @@
 //! LB.PICK: picks backends, the module's main job.
 
-use super::arguments::{PickWords, pick_words};
-use crate::lb::Algorithm;
+use super::arguments::{PickWords, lease_alone, pick_words};
+use crate::lb::{Algorithm, LeaseTerms};
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Needed, Spec};
 
 /// LB.PICK
@@ -46,6 +46,7 @@ impl Command for Pick {
     fn access(order: &Order) -> Access {
         match order {
             // A lease begins to run now.
+            Order::Lease(..) => Access::FromNow,
             Order::Many(words) if words.request.terms.is_some() => Access::FromNow,
             Order::One(_) | Order::Many(_) => Access::Now,
         }
@@ -53,16 +54,15 @@ impl Command for Pick {
 
     #[inline(always)]
     fn check(order: &Order, key: &mut Key) -> Result<(), Error> {
-        let (algorithm, is_leasing) = match order {
-            Order::One(algorithm) => (*algorithm, false),
-            Order::Many(words) => (words.request.algorithm, words.request.terms.is_some()),
+        let algorithm = match order {
+            Order::One(algorithm) => *algorithm,
+            Order::Many(words) if words.request.terms.is_none() => words.request.algorithm,
+            Order::Lease(..) | Order::Many(_) => return Ok(()),
         };
         let algorithm = algorithm.or_else(|| key.pool().map(|pool| pool.policy()));
-        match algorithm {
-            Some(algorithm) if algorithm.goes_by_latency() && !is_leasing => {
-                Err(Error::latency_without_lease())
-            }
-            _ => Ok(()),
+        match algorithm.is_some_and(Algorithm::goes_by_latency) {
+            true => Err(Error::latency_without_lease()),
+            false => Ok(()),
         }
     }
 
@@ -73,6 +73,11 @@ impl Command for Pick {
                 algorithm: *algorithm,
                 exclude: &[],
                 is_leasing: false,
+            },
+            Order::Lease(algorithm, _) => Needed {
+                algorithm: *algorithm,
+                exclude: &[],
+                is_leasing: true,
             },
             Order::Many(words) => Needed::by(&words.request),
         })
@@ -91,6 +96,19 @@ impl Command for Pick {
                     Effect::None
                 }
             },
+            Order::Lease(algorithm, terms) => {
+                let granted = (key.pool_mut()).and_then(|pool| pool.grant(algorithm, &terms));
+                match granted {
+                    Some((backend, lease)) => {
+                        call.reply().granted(backend.name(), lease);
+                        Effect::Picked(1)
+                    }
+                    None => {
+                        call.reply().nil();
+                        Effect::None
+                    }
+                }
+            }
             Order::Many(words) => pick_many(&words, key, call),
         }
     }
@@ -100,23 +118,28 @@ impl Command for Pick {
 pub enum Order<'a> {
     /// One backend, by this algorithm or by the policy.
     One(Option<Algorithm>),
+    /// One backend with a lease.
+    Lease(Option<Algorithm>, LeaseTerms<'a>),
     /// Any other pick.
     Many(PickWords<'a>),
 }
 
 #[inline(never)]
 fn read_words(call: &Call) -> Result<Order<'_>, Error> {
+    if let Some((algorithm, terms)) = lease_alone(call.args(2)) {
+        return match call.is_out_of_memory() {
+            true => Err(Error::out_of_memory()),
+            false => Ok(Order::Lease(algorithm, terms)),
+        };
+    }
     let words = pick_words(call.args(2))?;
     let request = &words.request;
-    if words.block.is_none()
-        && !words.is_array
-        && request.exclude.is_empty()
-        && request.terms.is_none()
-    {
-        return Ok(Order::One(request.algorithm));
+    if request.terms.is_some() && call.is_out_of_memory() {
+        return Err(Error::out_of_memory());
     }
-    match request.terms.is_some() && call.is_out_of_memory() {
-        true => Err(Error::out_of_memory()),
+    let is_of_one = words.block.is_none() && !words.is_array && request.exclude.is_empty();
+    match is_of_one && request.terms.is_none() {
+        true => Ok(Order::One(request.algorithm)),
         false => Ok(Order::Many(words)),
     }
 }

@@ -31,6 +31,7 @@ pub use ground::bounds::{
     BACKENDS_MAX, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, Slot, TIERS_MAX, WEIGHT_MAX,
 };
 pub use ground::clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP};
+pub use ground::digits;
 pub use ground::memory::Mover;
 pub use ground::name::Name;
 pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE};

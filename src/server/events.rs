@@ -14,7 +14,7 @@ use super::key_ref::{KeyRef, databases, has_flag};
 use super::listening::tells_databases;
 use super::queue::At;
 use super::refusal::is_refusing;
-use super::{listening, timer, waiting, waits};
+use super::{listening, sources, timer, waiting, waits};
 use crate::lb::Millis;
 
 /// The longest time that one run of the timer works. A run does at least one tick, even if that takes longer.
@@ -170,6 +170,7 @@ unsafe extern "C" fn role_changed(
     role: u64,
     _: *mut c_void,
 ) {
+    sources::forget();
     match role {
         raw::REDISMODULE_EVENT_REPLROLECHANGED_NOW_MASTER => {
             clock::begin_term();

@@ -204,7 +204,6 @@ impl Key<'_> {
     }
 
     /// Makes sure that a hint exists for the next time at which something is due in the pool.
-    #[cold]
     fn hint(&mut self) {
         let Some((pool, local)) = self.parts() else {
             return;
@@ -212,22 +211,35 @@ impl Key<'_> {
         let Some(due) = pool.due() else {
             return;
         };
-        let (clock, is_any_over) = (pool.clock(), pool.is_any_over());
         let (ahead, hint) = local.as_ref().map_or((0, None), |l| (l.ahead, l.hint));
         let at = due.saturating_sub(ahead);
-        if waits::is_any_at(self.key_ref) {
-            // A clock moves in steps. Only for things that are over already it need not move.
-            let next_tick = match is_any_over {
-                true => at,
-                false => at.max((clock + 1).next_multiple_of(STEP).saturating_sub(ahead)),
-            };
-            timer::wake(self.key_ref.ctx, next_tick);
+        if waits::is_any() {
+            self.wake(at, ahead);
         }
         if hint.is_none_or(|hint| at < hint) || is_deaf() {
             self.hint_at(at.min(horizon(clock::now())));
         }
     }
 
+    /// Makes the timer fire at that time of the server, when something is due, if a client waits at this key.
+    #[cold]
+    fn wake(&mut self, at: Millis, ahead: Millis) {
+        let Some(pool) = self.pool().filter(|_| waits::is_any_at(self.key_ref)) else {
+            return;
+        };
+        // A clock moves in steps. Only for things that are over already it need not move.
+        let next_tick = match pool.is_any_over() {
+            true => at,
+            false => at.max(
+                (pool.clock() + 1)
+                    .next_multiple_of(STEP)
+                    .saturating_sub(ahead),
+            ),
+        };
+        timer::wake(self.key_ref.ctx, next_tick);
+    }
+
+    #[cold]
     fn hint_at(&mut self, time: Millis) {
         let key_ref = self.key_ref;
         if let Some((_, local)) = self.parts() {
@@ -305,11 +317,21 @@ impl Key<'_> {
         true
     }
 
+    #[inline(always)]
     fn open_epoch_if_needed(&mut self, exclude: &[&[u8]]) {
+        let is_of_this_term = |local: &ProcessNotes| local.term == clock::term();
+        let notes = self.parts().and_then(|(_, local)| local.as_deref());
+        if !notes.is_some_and(is_of_this_term) {
+            self.open_own_epoch(exclude);
+        }
+    }
+
+    #[cold]
+    fn open_own_epoch(&mut self, exclude: &[&[u8]]) {
         let key_ref = self.key_ref;
         if let Some((pool, local)) = self.parts().filter(|(pool, _)| pool.has_eligible(exclude)) {
             let local = local.get_or_insert_default();
-            if local.term != clock::term() && !key_ref.must_obey() {
+            if !key_ref.must_obey() {
                 let epoch = entropy();
                 pool.open_epoch(epoch);
                 local.term = clock::term();

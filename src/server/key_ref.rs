@@ -6,6 +6,10 @@ use std::os::raw::c_int;
 use redis_module::raw;
 
 use super::hints::ANY;
+use super::sources;
+
+/// The id of the client that replays an AOF.
+const AOF_CLIENT: u64 = u64::MAX;
 
 /// A key of the database that the context has selected. It is valid while the context and the name are: during one callback
 /// of the server.
@@ -136,16 +140,21 @@ impl KeyRef {
     /// Whether the running command comes from the stream: from a primary, or from an AOF. Then it must do exactly as the stream
     /// says, and must add nothing to it.
     pub(super) fn must_obey(self) -> bool {
-        let is_from_aof = api!(RedisModule_GetClientId(self.ctx)) == u64::MAX;
-        is_from_aof || self.has_flag(raw::REDISMODULE_CTX_FLAGS_REPLICATED)
+        let id = api!(RedisModule_GetClientId(self.ctx));
+        let is_replicated = || self.has_flag(raw::REDISMODULE_CTX_FLAGS_REPLICATED);
+        id == AOF_CLIENT || sources::is_replicated(id, is_replicated)
     }
 
     /// Whether a command that takes memory would be refused.
     pub(super) fn is_out_of_memory(self) -> bool {
-        self.has_flag(raw::REDISMODULE_CTX_FLAGS_OOM)
+        // The server compares whole numbers of bytes, and this is their quotient, rounded. So it decides unless it is 1, and it is
+        // 0 if memory is not limited.
+        let ratio = api!(RedisModule_GetUsedMemoryRatio());
+        ratio > 1.0 || ratio == 1.0 && self.has_flag(raw::REDISMODULE_CTX_FLAGS_OOM)
     }
 
-    /// Whether the context has any of these flags.
+    /// Whether the context has any of these flags. That can cost 2,000 instructions: to set them all, Redis 8 prints the address of
+    /// the client. So no path of a pick, a lease or a report asks for them.
     pub(super) fn has_flag(self, flags: u32) -> bool {
         has_flag(self.ctx, flags)
     }

@@ -59,6 +59,7 @@ mod refusal;
 mod register;
 mod reply;
 mod section;
+mod sources;
 mod spec;
 mod timer;
 mod value;

@@ -43,10 +43,59 @@ pub enum Leasing {
 struct Queue<W> {
     waiters: BTreeMap<u64, (Kind, W)>,
     kinds: HashMap<Kind, BTreeSet<u64>>,
-    /// The first waiter of each kind.
-    heads: BTreeSet<u64>,
-    /// For each excluded backend, the number of kinds that exclude it.
-    shunned: HashMap<Box<[u8]>, usize>,
+    /// The first waiter of each kind, with the number of the kind. No other kind at this key has it.
+    heads: BTreeMap<u64, u32>,
+    /// The kinds that exclude a backend, for each backend that any kind excludes.
+    excluding: HashMap<Box<[u8]>, KindSet>,
+    /// The numbers of all kinds.
+    known: KindSet,
+}
+
+/// A set of numbers of kinds, 64 to a word. Only words with any bit are kept.
+#[derive(Clone, Debug, Default)]
+struct KindSet(BTreeMap<u32, u64>);
+
+impl KindSet {
+    fn contains(&self, number: u32) -> bool {
+        let word = self.0.get(&(number / 64));
+        word.is_some_and(|bits| bits >> (number % 64) & 1 == 1)
+    }
+
+    fn insert(&mut self, number: u32) {
+        *self.0.entry(number / 64).or_default() |= 1 << (number % 64);
+    }
+
+    fn remove(&mut self, number: u32) {
+        if let Some(bits) = self.0.get_mut(&(number / 64)) {
+            *bits &= !(1 << (number % 64));
+            if *bits == 0 {
+                self.0.remove(&(number / 64));
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Keeps the numbers that are in the other set too.
+    fn keep_common(&mut self, other: &KindSet) {
+        self.0.retain(|word, bits| {
+            *bits &= other.0.get(word).copied().unwrap_or(0);
+            *bits != 0
+        });
+    }
+
+    /// The lowest number that is not in the set.
+    fn first_missing(&self) -> u32 {
+        let full = self
+            .0
+            .iter()
+            .zip(0..)
+            .take_while(|((word, bits), at)| **word == *at && **bits == u64::MAX);
+        let word = full.count() as u32;
+        word * 64 + self.0.get(&word).map_or(0, |bits| bits.trailing_ones())
+    }
 }
 
 /// The queues of all keys. `C` identifies a client, and `W` is the data of its wait.
@@ -98,8 +147,9 @@ impl<W> Default for Queue<W> {
         Queue {
             waiters: BTreeMap::new(),
             kinds: HashMap::new(),
-            heads: BTreeSet::new(),
-            shunned: HashMap::new(),
+            heads: BTreeMap::new(),
+            excluding: HashMap::new(),
+            known: KindSet::default(),
         }
     }
 }
@@ -109,11 +159,16 @@ impl<W> Queue<W> {
         match self.kinds.get_mut(&kind) {
             Some(others) => _ = others.insert(arrival),
             None => {
+                let number = self.known.first_missing();
+                self.known.insert(number);
                 for name in &kind.excluded {
-                    *self.shunned.entry(name.clone()).or_default() += 1;
+                    self.excluding
+                        .entry(name.clone())
+                        .or_default()
+                        .insert(number);
                 }
                 self.kinds.insert(kind.clone(), BTreeSet::from([arrival]));
-                self.heads.insert(arrival);
+                self.heads.insert(arrival, number);
             }
         }
         self.waiters.insert(arrival, (kind, waiter));
@@ -123,15 +178,19 @@ impl<W> Queue<W> {
         let (kind, waiter) = self.waiters.remove(&arrival)?;
         let others = self.kinds.get_mut(&kind)?;
         others.remove(&arrival);
-        if self.heads.remove(&arrival) {
+        if let Some(number) = self.heads.remove(&arrival) {
             match others.first() {
-                Some(next) => _ = self.heads.insert(*next),
+                Some(next) => _ = self.heads.insert(*next, number),
                 None => {
                     self.kinds.remove(&kind);
+                    self.known.remove(number);
                     for name in &kind.excluded {
-                        match self.shunned.get_mut(name) {
-                            Some(kinds) if *kinds > 1 => *kinds -= 1,
-                            _ => _ = self.shunned.remove(name),
+                        let kinds = self.excluding.get_mut(name);
+                        if kinds.is_some_and(|kinds| {
+                            kinds.remove(number);
+                            kinds.is_empty()
+                        }) {
+                            self.excluding.remove(name);
                         }
                     }
                 }
@@ -141,28 +200,37 @@ impl<W> Queue<W> {
     }
 
     /// The first waiter that can be served from this pool.
+    ///
+    /// A kind cannot be served if it excludes every available backend. All kinds are tried together, 64 at a time: for each
+    /// available backend only the kinds that exclude it too are left. The longest list of exclusions bounds the number of backends that
+    /// are looked at.
     fn first(&self, pool: &Pool, leasing: impl FnOnce() -> Leasing) -> Option<&W> {
-        let available = pool.available();
-        if available == 0 {
+        if pool.available() == 0 {
             return None;
         }
-        // If all waiters are of different kinds, a look at each kind would cost too much at each command. So this check comes
-        // first: does every kind exclude every available backend? It costs no more than the longest list of exclusions.
-        let is_shunned = |name: &[u8]| self.shunned.get(name) == Some(&self.kinds.len());
-        if available <= self.shunned.len() && pool.eligible().all(is_shunned) {
-            return None;
+        let mut unable = self.known.clone();
+        for name in pool.eligible() {
+            match self.excluding.get(name) {
+                Some(kinds) => unable.keep_common(kinds),
+                None => unable = KindSet::default(),
+            }
+            if unable.is_empty() {
+                break;
+            }
         }
-        let leasing = leasing();
-        let waiters = self.heads.iter().map(|head| &self.waiters[head]);
-        let mut able = waiters.filter(|(kind, _)| {
-            let is_excluded = |name: &[u8]| {
-                let found = kind.excluded.binary_search_by(|n| (**n).cmp(name));
-                found.is_ok()
-            };
-            (leasing == Leasing::Granted || !kind.is_leasing)
-                && (available > kind.excluded.len() || !pool.eligible().all(is_excluded))
-        });
-        able.next().map(|(_, waiter)| waiter)
+        let mut heads = self.heads.iter();
+        let mut able = heads
+            .by_ref()
+            .filter(|(_, number)| !unable.contains(**number));
+        let (head, _) = able.next()?;
+        let first = &self.waiters[head];
+        if !first.0.is_leasing || leasing() == Leasing::Granted {
+            return Some(&first.1);
+        }
+        let able = able.map(|(head, _)| &self.waiters[head]);
+        able.filter(|(kind, _)| !kind.is_leasing)
+            .map(|(_, waiter)| waiter)
+            .next()
     }
 }
 
@@ -290,6 +358,33 @@ mod tests {
         queues.remove(3);
         assert!(!queues.is_any_at(&at("web")));
         assert_eq!(queues.len(), 0);
+    }
+
+    /// More kinds than a word has bits, each with a list of its own. Numbers of kinds that are gone are used again.
+    #[test]
+    fn of_many_kinds_the_one_that_can_use_a_backend_is_found() {
+        let names: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+        let names: Vec<&'static str> = names.into_iter().map(|name| &*name.leak()).collect();
+        let but = |left_out: usize| -> Vec<&'static str> {
+            let all = names.iter().enumerate();
+            all.filter(|(n, _)| *n != left_out)
+                .map(|(_, name)| *name)
+                .collect()
+        };
+        let waiters: Vec<Asked> = (0..200).map(|n| asked(&but(n), None)).collect();
+        let mut queues = queue(&waiters);
+        for round in 0..3 {
+            for n in [0, 63, 64, 65, 130, 199] {
+                assert_eq!(first(&queues, &pool(&[names[n]])), Some(round * 1000 + n));
+                assert_eq!(queues.remove(round * 1000 + n), Some(round * 1000 + n));
+                assert_eq!(first(&queues, &pool(&[names[n]])), None);
+                let client = (round + 1) * 1000 + n;
+                queues.add(at("web"), client, asked(&but(n), None).kind(), client);
+            }
+            assert_eq!(queues.queues[&at("web")].known.first_missing(), 200);
+        }
+        assert_eq!(first(&queues, &pool(&[])), None);
+        assert_eq!(first(&queues, &pool(&names)), Some(1));
     }
 
     #[test]

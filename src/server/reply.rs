@@ -58,10 +58,16 @@ impl Reply {
         for (place, name) in names.enumerate() {
             let number = first.number + place as u64;
             let id = LeaseId { number, ..first };
-            self.array(2);
-            self.bulk(name);
-            self.bulk(id.to_string().as_bytes());
+            self.granted(name, id);
         }
+    }
+
+    /// A backend and the lease on it.
+    #[inline(always)]
+    pub fn granted(self, name: &[u8], lease: LeaseId) {
+        self.array(2);
+        self.bulk(name);
+        self.bulk(lease.text().as_bytes());
     }
 
     /// One field of a map: its name and a number.

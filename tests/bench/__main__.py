@@ -17,10 +17,8 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -33,6 +31,7 @@ from wire import Wire
 
 from . import hot, queues
 from .cases import Case, plain, with_aof
+from .floor import floor
 from .load import Rate, apart, latencies, throughput
 from .picture import picture
 from .report import report, summary
@@ -176,16 +175,6 @@ def measure(binary: Binary, module: Path, options: argparse.Namespace, is_first:
             data.setdefault("scale", {})[title] = scale(binary, module, floor(), keys, members, quick)
     data["targets"] = reached(binary.name, data)
     return data
-
-
-@cache
-def floor() -> str:
-    """The module of floor.c."""
-    source, library = Path(__file__).with_name("floor.c"), TARGET / "floor.so"
-    subprocess.run(
-        ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, source], check=True
-    )
-    return f'"{library}"'
 
 
 def processor() -> str:

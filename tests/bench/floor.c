@@ -2,7 +2,9 @@
  *
  *   FLOOR.REPLY key         answers 22 bytes, as long as the names of the backends
  *   FLOOR.WRITE key [any]   the same, as a write: opens the key, looks at its type and value, goes into the stream
- *   FLOOR.HUNDRED key       the same with a hundred of those answers
+ *   FLOOR.HUNDRED key any…  the same with a hundred of those answers
+ *   FLOOR.LEASE key any…    the same with a pair of answers: 22 bytes, and 27 as of a lease's id
+ *   FLOOR.DONE key any…     the same with the answer 1
  */
 #include <stddef.h>
 
@@ -13,6 +15,7 @@ typedef int Command(Context *, String **, int);
 
 static int (*create_command)(Context *, const char *, Command *, const char *, int, int, int);
 static int (*reply_with_array)(Context *, long);
+static int (*reply_with_integer)(Context *, long long);
 static int (*reply_with_string)(Context *, const char *, size_t);
 static Key *(*open_key)(Context *, String *, int);
 static void (*close_key)(Key *);
@@ -46,6 +49,17 @@ static int replies(Context *context, String **arguments, int count) {
     return 0;
 }
 
+static int pair(Context *context, String **arguments, int count) {
+    reply_with_array(context, 2);
+    reply(context, arguments, count);
+    return reply_with_string(context, "10223372036854775807-123456", 27);
+}
+
+static int yes(Context *context, String **arguments, int count) {
+    (void)arguments, (void)count;
+    return reply_with_integer(context, 1);
+}
+
 static int one(Context *context, String **arguments, int count) {
     (void)count;
     return write_and(reply, context, arguments);
@@ -56,17 +70,30 @@ static int hundred(Context *context, String **arguments, int count) {
     return write_and(replies, context, arguments);
 }
 
+static int lease(Context *context, String **arguments, int count) {
+    (void)count;
+    return write_and(pair, context, arguments);
+}
+
+static int done(Context *context, String **arguments, int count) {
+    (void)count;
+    return write_and(yes, context, arguments);
+}
+
 int RedisModule_OnLoad(Context *context) {
     int (*get)(const char *, void *) = *(void **)context;
     int (*set_attributes)(Context *, const char *, int, int);
 #define GET(name, into) get("RedisModule_" name, &into)
     GET("SetModuleAttribs", set_attributes), GET("CreateCommand", create_command);
     GET("ReplyWithArray", reply_with_array), GET("ReplyWithStringBuffer", reply_with_string);
+    GET("ReplyWithLongLong", reply_with_integer);
     GET("OpenKey", open_key), GET("CloseKey", close_key);
     GET("ModuleTypeGetType", type_of), GET("ModuleTypeGetValue", value_of);
     GET("ReplicateVerbatim", replicate_verbatim), GET("SignalModifiedKey", signal_modified_key);
     set_attributes(context, "floor", 1, 1);
     return create_command(context, "floor.reply", reply, "readonly fast", 1, 1, 1) |
            create_command(context, "floor.write", one, "write fast", 1, 1, 1) |
-           create_command(context, "floor.hundred", hundred, "write fast", 1, 1, 1);
+           create_command(context, "floor.hundred", hundred, "write fast", 1, 1, 1) |
+           create_command(context, "floor.lease", lease, "write fast", 1, 1, 1) |
+           create_command(context, "floor.done", done, "write fast", 1, 1, 1);
 }

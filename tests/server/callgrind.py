@@ -3,8 +3,9 @@
 All is counted in one server. callgrind writes out its counters whenever the server runs ECHO; a cost is what
 2 n commands took less what n took, so that what happens once is not in it. Three things would make it depend
 on the clock after all, and are kept out:
-- serverCron and the timers of modules run by the clock, so a slow valgrind sees more of them. What they took,
-  with all that they called, is taken off by the call graph. (A low `hz` alone leaves 1 % of noise, this 0.1.)
+- serverCron and the timers of modules run by the clock, so a slow valgrind sees more of them, and of the
+  LB.TICKs that go into the stream before a command. What they took, with all that they called, is taken off
+  by the call graph. (A low `hz` alone leaves 1 % of noise, this 0.1.)
 - Commands that come in pieces cost further rounds of the event loop. A batch goes out in one piece, and the
   next one when all replies are here.
 - jemalloc's background thread, and the rehashing of tables in spare time.
@@ -77,6 +78,13 @@ class Callgrind(Server):
             once, twice = (self._instructions(wire, lambda k=k: run(k)) for k in (rounds, 2 * rounds))
         return (twice - once) / (rounds * len(batch))
 
+    def each(self, run: Callable[[int], None], n: int) -> float:
+        """The instructions of one of what `run` does as often as it is told, asked for n of them."""
+        with Wire(self.port) as wire:
+            run(n)
+            once, twice = (self._instructions(wire, lambda k=k: run(k)) for k in (n, 2 * n))
+        return (twice - once) / n
+
     def calls(self, function: str, wire: Wire, command: str, n: int) -> int:
         """How often functions whose names match are called, by anybody, while such a command runs n times."""
 
@@ -101,6 +109,6 @@ class Callgrind(Server):
 def without_timers(profile: str) -> int:
     """The instructions of a profile, less those of what runs by the clock and all that it called."""
     total = int(re.search(r"^totals: (\d+)", profile, re.M)[1])
-    timers = "serverCron|moduleTimerHandler"
+    timers = "serverCron|moduleTimerHandler|[RV]M_Replicate"
     timed = re.findall(rf"^cfn=(?:{timers})\n(?:c\w+=.*\n)*\S+ (\d+)", profile, re.M)
     return total - sum(map(int, timed))

@@ -46,5 +46,6 @@ COMMANDS = {
     "LB.TICK": Command("LB.TICK web 1", 3, {"write", "fast"}, {"RW", "update"}, "0.2.0"),
     "LB.SEED": Command("LB.SEED web 1", 3, {"write", "fast"}, {"RW", "update"}),
     "LB.EPOCH": Command("LB.EPOCH web 1", 3, {"write", "fast"}, {"RW", "update"}, "0.2.0"),
+    "LB.RULES": Command("LB.RULES web 1", 3, {"write", "fast"}, {"RW", "update"}, "0.3.0"),
     "LB.LOAD": Command("LB.LOAD web x", -3, {"write", "denyoom"}, {"OW", "update"}, is_dangerous=True),
 }

@@ -197,6 +197,10 @@ for command, most in [("LB.TICK", 2**47), ("LB.EPOCH", 2**64 - 1)]:
 for name, command in COMMANDS.items():
     MISTAKES[f"ERR wrong number of arguments for '{name.lower()}'"] = [*miscounted(command)]
 
+MISTAKES["ERR a version of the rules is an integer from 1 to 2"] = [
+    f"LB.RULES {key} {bad}" for bad in ["x", "-1", "01", "''", 0, 3, 256, HUGE] for key in ("web", "none")
+]
+
 EACH = [(command, says) for says, commands in MISTAKES.items() for command in commands]
 
 # What a client may send that C, or the protocol, takes for something else.

@@ -65,7 +65,7 @@ def test_a_tick_stands_before_what_depends_on_it_and_a_step_apart(new_server):
             done = f"LB.DONE web {lease(wire.ask('LB.PICK web LEASE 60000'))}"
             assert wire.ask(done) == 1
     commands = stream(server)
-    assert [command[0] for command in commands[:3]] == [b"LB.ADD", b"LB.TICK", b"LB.EPOCH"]
+    assert [command[0] for command in commands[:4]] == [b"LB.ADD", b"LB.RULES", b"LB.TICK", b"LB.EPOCH"]
     steps = [tick // 10 for tick in ticks(server)]
     assert len(set(steps)) == len(steps) and steps == sorted(steps)
     assert len(steps) < 300

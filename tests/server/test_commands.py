@@ -86,6 +86,7 @@ LEASED_REPLIES = [
     ("LB.TICK web 1100", "OK"),
     ("LB.TICK web 1", "OK"),
     ("LB.EPOCH web 18446744073709551615", "OK"),
+    ("LB.RULES web 2", "OK"),
     ("LB.STATS web a", A | LIMITED | {b"picks": 2, b"leases": 1, b"done": 1}),
     ("LB.INFO web", INFO | {b"picks": 3, b"leases": 2, b"max": 9, b"clock": 1000}),
 ]
@@ -123,6 +124,7 @@ MISSING = [
     ("LB.WHEN none", [b"empty", -1]),
     ("LB.TICK none 1", "OK"),
     ("LB.EPOCH none 1", "OK"),
+    ("LB.RULES none 2", "OK"),
 ]
 
 # The commands that make a pool.

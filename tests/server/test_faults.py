@@ -50,6 +50,7 @@ COMMANDS = {
     "LB.TICK": [[9]],
     "LB.SEED": [[7]],
     "LB.EPOCH": [[7]],
+    "LB.RULES": [[2]],
     "LB.LOAD": [[PAYLOAD]],
     "LB.FAULT": [[]],
 }

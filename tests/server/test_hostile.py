@@ -168,6 +168,7 @@ HURT = [
         [b"LB.LIMIT"],
         [b"LB.TICK"],
         [b"LB.EPOCH"],
+        [b"LB.RULES"],
     ),
     *([b"LB.PICK"], [b"LB.PEEK"], [b"LB.PICK", b"LEASE"], [b"LB.PICK", b"COUNT", b"9", b"LEASE"]),
     *([b"LB.DONE", b"7-0", b"LATENCY"], [b"LB.RENEW", b"7-0"], [b"LB.LEASES", b"COUNT"]),

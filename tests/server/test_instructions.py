@@ -1,5 +1,8 @@
 """No command becomes dearer unnoticed: its instructions beside those of INCR, held to a baseline.
 
+What a request costs is held to its floor: commands of floor.c with the same arguments and replies of the same
+shape, which do only what the server asks of every module.
+
 The baseline is tests/data/instructions.json. After a change that is worth its cost, this writes it anew:
 
     REDIS_LB_UPDATE=1 REDIS_LB_SERVERS=redis-7.0.15,redis-8.2.3 scripts/test -k dearer
@@ -7,14 +10,21 @@ The baseline is tests/data/instructions.json. After a change that is worth its c
 
 import json
 import os
+import sys
 import warnings
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 import callgrind
 from conftest import module
-from wire import Refused, Wire
+from wire import Refused, Wire, pack, words
+
+sys.path.append(str(Path(__file__).parents[1]))
+from bench.floor import floor  # noqa: E402
+from bench.members import mixed, name  # noqa: E402
 
 BASELINE = Path(__file__).parents[1] / "data" / "instructions.json"
 SERVERS = 3  # See callgrind.py.
@@ -44,18 +54,55 @@ CASES = {
 }
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a client sends for a request."""
+
+    setup: list[str]
+    pick: str
+    most: float  # A multiple of what it is compared to.
+    done: str = ""  # Ends the oldest lease.
+    than: str = ""  # The title of another one, which it is compared to; else it is its own floor.
+    servers: int = SERVERS
+
+
+def pool(members: int) -> list[str]:
+    """The commands that make a pool. Names are as long as the answers of the floor."""
+    pairs = [f"{name(i).decode()} {mixed(i)}" for i in range(members)]
+    return ["LB.ADD pool " + " ".join(pairs[i : i + 10_000]) for i in range(0, members, 10_000)]
+
+
+FLOOR = {"LB.PICK pool COUNT": "FLOOR.HUNDRED pool COUNT", "LB.PICK": "FLOOR.LEASE", "LB.DONE": "FLOOR.DONE"}
+SPAN = "LEASE 600000"
+TEN = f"LB.PICK pool COUNT 10 {SPAN}"
+MILLION = [f"LB.PICK pool COUNT 10000 {SPAN}"] * 100
+PICK, DONE = f"LB.PICK pool {SPAN}", "LB.DONE pool {id}"
+LEAST = f"LB.PICK pool lc {SPAN}"
+REQUESTS = {
+    "a request": Request([*pool(3), TEN], PICK, 1.20, DONE),
+    "a request, OWNER": Request([*pool(3), f"{TEN} OWNER gateway-1"], f"{PICK} OWNER gateway-1", 1.25, DONE),
+    "a request, OK, LATENCY": Request([*pool(3), TEN], PICK, 1.25, f"{DONE} OK LATENCY 12345"),
+    "a request, lc": Request([*pool(3), TEN], LEAST, 1.25, DONE),
+    "a request, lc, 100 backends": Request([*pool(100), TEN], LEAST, 1.40, DONE),
+    "a request, lc, 100,000 backends": Request([*pool(100_000), TEN], LEAST, 1.70, DONE, servers=1),
+    "a request, a million open": Request([*pool(3), *MILLION], PICK, 1.3, DONE, than="a request", servers=1),
+    "a hundred picks": Request(pool(3), "LB.PICK pool COUNT 100", 1.3),
+}
+
+
 @pytest.mark.skipif(callgrind.missing() is not None, reason=callgrind.missing() or "")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_no_command_is_dearer_than_it_was(binary):
     baselines = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     update = os.environ.get("REDIS_LB_UPDATE") == "1"
     if binary.name not in baselines and not update:
         pytest.skip(f"{BASELINE.name} says nothing of {binary.name}")
     now = ratios(binary)
+    too_dear = {title: now[title] for title, request in REQUESTS.items() if now[title] > request.most}
     if update:
         baselines[binary.name] = now
         BASELINE.write_text(json.dumps(baselines, indent=2, sort_keys=True) + "\n")
-        return
+    assert not too_dear, "as multiples of the floor"
     before = baselines[binary.name]
     assert before.keys() == now.keys(), "REDIS_LB_UPDATE=1 writes the baseline anew"
     changed = {title: f"{before[title]} -> {now[title]}" for title in now}
@@ -63,18 +110,65 @@ def test_no_command_is_dearer_than_it_was(binary):
     cheaper = {title: changed[title] for title in now if now[title] < before[title] / TOLERATED}
     if cheaper:
         warnings.warn(f"cheaper than the baseline, which can be lowered: {cheaper}", stacklevel=1)
-    assert not dearer, "dearer, as multiples of INCR"
+    assert not dearer, "dearer, as multiples of INCR, or a request's of its floor"
 
 
 def ratios(binary):
-    """What the commands cost, as multiples of INCR."""
-    costs = {title: [] for title in CASES}
-    for _ in range(SERVERS):
-        with callgrind.Callgrind(binary, module()) as server:
+    """What the commands cost, as multiples of INCR, and requests, as multiples of their floors."""
+    costs = {title: [] for title in [*CASES, *REQUESTS]}
+    floors = {title: [] for title in REQUESTS}
+    for start in range(SERVERS):
+        with callgrind.Callgrind(binary, module(), loadmodule=floor()) as server:
             for title, (setup, commands) in CASES.items():
                 with Wire(server.port) as wire:
-                    for command in ["FLUSHALL", *setup]:
-                        assert not isinstance(wire.ask(command), Refused), command
+                    prepare(wire, setup)
                 costs[title].append(server.cost(commands, COUNTED))
+            for title, request in REQUESTS.items():
+                if start < request.servers:
+                    with Wire(server.port) as wire:
+                        oldest = prepare(wire, request.setup)
+                        for costs_of, replaced in (floors, FLOOR), (costs, {}):
+                            run = sender(wire, request, oldest, replaced)
+                            costs_of[title].append(server.each(run, COUNTED // 2))
     base = min(costs["INCR"])
-    return {title: round(min(all) / base, 3) for title, all in costs.items()}
+    multiples = {title: round(min(costs[title]) / base, 3) for title in CASES}
+    for title, request in REQUESTS.items():
+        least = min(costs[request.than] if request.than else floors[title])
+        multiples[title] = round(min(costs[title]) / least, 3)
+    return multiples
+
+
+def prepare(wire, setup):
+    """Makes the key. Answers the id of its oldest lease, if it has one."""
+    wire.ask("FLUSHALL")
+    oldest = None
+    for command in setup:
+        reply = wire.ask(command)
+        assert not isinstance(reply, Refused), command
+        if SPAN in command and oldest is None:
+            oldest = reply[0][1].decode()
+    return oldest
+
+
+def sender(wire, request, oldest, replaced):
+    """Sends requests, as often as it is told, in pipelines."""
+
+    def packed(command):
+        for word, instead in replaced.items():
+            command = command.replace(word, instead)
+        return pack(words(command))
+
+    epoch, first = (oldest or "0-0").split("-")
+    ids = (f"{epoch}-{number}" for number in count(int(first)))
+
+    def run(times):
+        while times > 0:
+            some = min(times, callgrind.PIPELINE // 2)
+            times -= some
+            commands = [request.pick, *([request.done] if request.done else [])] * some
+            wire.send(b"".join(packed(c.format(id=next(ids)) if "{id}" in c else c) for c in commands))
+            replies = [wire.read() for _ in commands]
+            assert all(replies), replies  # No nil, and no lease that was over.
+            assert not any(isinstance(reply, Refused) for reply in replies), replies
+
+    return run

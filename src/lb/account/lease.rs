@@ -117,6 +117,9 @@ impl Record for Group {
     }
 }
 
+/// Room for this number of leases stays when the last one has ended.
+const KEPT: usize = 8;
+
 impl Leases {
     /// How many there are.
     pub fn len(&self) -> usize {
@@ -317,6 +320,13 @@ impl Leases {
 
     /// Gives back some of the memory that is not needed, more than one lease takes.
     fn shrink(&mut self) {
+        if self.is_empty() && self.entries.records.len() > KEPT {
+            self.entries = Places::default();
+            self.by_number = Chains::default();
+            self.by_deadline = Pages::default();
+            self.owners = Owners::default();
+            return;
+        }
         for _ in 0..2 {
             if let Some((from, to)) = self.entries.shrink(|_| true) {
                 self.moved(from, to);

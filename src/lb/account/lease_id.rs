@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::lb::ground::digits::{self, DIGITS_MAX};
+
 /// The name of a lease for clients: `<epoch>-<number>`.
 ///
 /// The number is unique in the life of one pool. A pool can live twice: as a copy, as a restored dump, on a replica that takes
@@ -15,19 +17,46 @@ pub struct LeaseId {
 }
 
 impl LeaseId {
-    /// Reads an id as `Display` writes it.
+    /// Reads an id as it is written. No number has zeros before it: one lease has one id.
     pub fn parse(bytes: &[u8]) -> Option<LeaseId> {
-        let (epoch, number) = std::str::from_utf8(bytes).ok()?.split_once('-')?;
-        let plain = |digits: &str| {
-            // As they are written, without zeros before them: one lease has one id.
-            let is_plain = digits.bytes().all(|b| b.is_ascii_digit())
-                && (digits == "0" || !digits.starts_with('0'));
-            is_plain.then(|| digits.parse().ok()).flatten()
+        let (epoch, rest) = digits::leading(bytes)?;
+        let (number, rest) = digits::leading(rest.strip_prefix(b"-")?)?;
+        rest.is_empty().then_some(LeaseId { epoch, number })
+    }
+
+    /// The id as text.
+    pub fn text(self) -> IdText {
+        let mut text = IdText {
+            bytes: [0; ID_MAX],
+            len: 0,
         };
-        Some(LeaseId {
-            epoch: plain(epoch)?,
-            number: plain(number)?,
-        })
+        let mut digits = itoa::Buffer::new();
+        text.append(digits.format(self.epoch));
+        text.append("-");
+        text.append(digits.format(self.number));
+        text
+    }
+}
+
+/// The longest id.
+const ID_MAX: usize = 2 * DIGITS_MAX + 1;
+
+/// The text of an id. It is not a string: every lease that is granted writes one, and an allocation would cost as much as the grant.
+pub struct IdText {
+    bytes: [u8; ID_MAX],
+    len: usize,
+}
+
+impl IdText {
+    fn append(&mut self, part: &str) {
+        let end = self.len + part.len();
+        self.bytes[self.len..end].copy_from_slice(part.as_bytes());
+        self.len = end;
+    }
+
+    /// The bytes of the text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
 
@@ -48,6 +77,14 @@ mod tests {
             number: 7,
         };
         assert_eq!(LeaseId::parse(id.to_string().as_bytes()), Some(id));
+        assert_eq!(id.text().as_bytes(), id.to_string().as_bytes());
+        let longest = LeaseId {
+            epoch: u64::MAX,
+            number: u64::MAX,
+        };
+        let text = "18446744073709551615-18446744073709551615";
+        assert_eq!(longest.text().as_bytes(), text.as_bytes());
+        assert_eq!(LeaseId::parse(text.as_bytes()), Some(longest));
         for bad in [
             "",
             "-",

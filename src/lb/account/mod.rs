@@ -22,7 +22,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 pub use health::{Effects, FAILS_MAX, HealthSettings, HealthWord, LOAD_MAX, LOAD_ONE, Reason};
 use health::{Health, Moment, Prober};
-use latency::Latencies;
+pub use latency::Latencies;
 pub use lease::Lease;
 use lease::{At, Leases};
 pub use lease_id::LeaseId;
@@ -469,7 +469,11 @@ impl Account {
     }
 
     /// Looks at a limit again. Answers whether it is reached now and was not before, or the other way round.
+    #[inline(always)]
     pub fn recheck(&mut self, whose: Whose) -> bool {
+        if self.quotas.is_idle(whose) {
+            return false;
+        }
         let leases = match whose.slot() {
             Some(slot) => self.leases.on(slot),
             None => self.leases.len() as u32,
@@ -478,6 +482,7 @@ impl Account {
     }
 
     /// Takes a token out of each bucket that a pick of this backend needs one of.
+    #[inline]
     pub fn take_tokens(&mut self, slot: Slot) -> TokensBefore {
         self.quotas.take_tokens(slot, self.clock)
     }

@@ -23,8 +23,8 @@ pub struct Places<T> {
     used: usize,
 }
 
-/// So many vacant places always stay.
-const SPARE: usize = 64;
+/// This number of places stays, also where they are vacant: so a pool with few leases does not allocate and free in turn.
+const SPARE: usize = 16;
 
 impl<T> Default for Places<T> {
     fn default() -> Places<T> {

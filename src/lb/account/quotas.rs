@@ -31,7 +31,7 @@ static NO_LIMIT: Limit = Limit {
 };
 
 /// The buckets before a token was taken out of them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct TokensBefore {
     backend: Option<Bucket>,
     pool: Option<Bucket>,
@@ -39,6 +39,7 @@ pub struct TokensBefore {
 
 impl Quotas {
     /// The limit of a backend or of the pool.
+    #[inline(always)]
     pub fn of(&self, whose: Whose) -> &Limit {
         match whose.slot() {
             Some(slot) => self.of_backends.get(slot).unwrap_or(&NO_LIMIT),
@@ -54,6 +55,13 @@ impl Quotas {
         }
     }
 
+    /// Whether a limit cannot be reached, and shows nowhere that it could be before.
+    #[inline(always)]
+    pub fn is_idle(&self, whose: Whose) -> bool {
+        let limit = self.of(whose);
+        !limit.is_set() && limit.refill.is_none() && !limit.is_reached
+    }
+
     /// Whether nothing is limited.
     pub fn is_default(&self) -> bool {
         !self.of_pool.is_set() && self.of_backends.iter().all(|(_, l)| !l.is_set())
@@ -66,6 +74,7 @@ impl Quotas {
 
     /// Looks at a limit again, where this number of leases is open. Answers whether it is reached now and was not before, or the other
     /// way round.
+    #[inline(never)]
     pub fn recheck(&mut self, whose: Whose, leases: u32, clock: Millis) -> bool {
         let Some(limit) = self.find_mut(whose) else {
             return false;
@@ -113,7 +122,11 @@ impl Quotas {
     }
 
     /// A pick of this backend takes a token out of its bucket and out of the pool's, where they have one.
+    #[inline]
     pub fn take_tokens(&mut self, slot: Slot, clock: Millis) -> TokensBefore {
+        if !self.is_timed() {
+            return TokensBefore::default();
+        }
         let mut take = |whose| {
             let bucket = self.find_mut(whose)?.bucket.as_deref_mut()?;
             let before = *bucket;

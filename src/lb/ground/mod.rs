@@ -4,6 +4,7 @@ pub mod bounds;
 pub mod chains;
 pub mod chance;
 pub mod clock;
+pub mod digits;
 pub mod kept;
 pub mod memory;
 pub mod name;

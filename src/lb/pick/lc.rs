@@ -5,12 +5,14 @@
 //! earliest added), so that it goes round where all are idle. It wins over weighted round robin where requests differ
 //! much in length.
 //!
-//! Exact, in O(log n): a tournament of eights, in which a change of one backend replays its own path. A heap would do
-//! as well for picking, but not with backends that are passed over for one command.
+//! Exact, in O(log n): a tournament of eights, in which a change of one backend replays its own path, up to where it changes
+//! nothing any more. A heap would do as well for picking, but not with backends that are passed over for one command.
+
+use std::cmp::Ordering;
 
 use super::by_tier::ByTier;
 use super::own::{Before, Own, Pick};
-use super::view::View;
+use super::view::{Load, View};
 use crate::lb::field::{FAN, Field};
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::chance::Chance;
@@ -99,7 +101,7 @@ impl Turns {
         let (last, tier) = (&self.last, see.tier());
         let make = || LoadTournament::of(see, last, tier);
         let tournament = self.tournaments.serving(tier, see.seats(), make);
-        tournament.leader(see, last, tier)
+        tournament.leader(last)
     }
 
     fn picked(&mut self, see: View<'_>, slot: Slot, turns: u64, last: u64) {
@@ -117,7 +119,7 @@ impl Own for Turns {
     fn load_changed(&mut self, see: View<'_>, slot: Slot) {
         let tier = see.seats()[slot].tier();
         if let Some(tournament) = self.tournaments.get_mut(tier) {
-            tournament.replay(see, &self.last, tier, slot);
+            tournament.replay(see.load(tier, slot), &self.last, slot);
         }
     }
 
@@ -128,7 +130,7 @@ impl Own for Turns {
     fn check(&self, see: View<'_>) {
         for (tier, tournament) in self.tournaments.all() {
             let again = LoadTournament::of(see, &self.last, *tier);
-            assert_eq!(tournament.levels, again.levels);
+            assert_eq!(*tournament, again);
         }
     }
 }
@@ -159,8 +161,10 @@ impl Kept for Turns {
 }
 
 /// The tournament of the eligible backends of a tier. Up to eight backends have no levels: they are simply compared.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct LoadTournament {
+    /// The load of each slot, again: so eight neighbours lie in one cache line.
+    loads: Vec<Load>,
     /// The leader of each eight of slots, of each eight of those, and so on until at most eight are left.
     levels: Vec<Vec<u32>>,
 }
@@ -171,12 +175,16 @@ const NOBODY: u32 = u32::MAX;
 impl LoadTournament {
     /// The tournament of that tier.
     fn of(see: View<'_>, last: &[u64], tier: u8) -> LoadTournament {
-        let mut tournament = LoadTournament::default();
-        let mut entries = see.seats().len();
+        let slots = 0..see.seats().len();
+        let mut tournament = LoadTournament {
+            loads: slots.map(|slot| see.load(tier, slot)).collect(),
+            levels: Vec::new(),
+        };
+        let mut entries = tournament.loads.len();
         while entries > FAN {
             entries = entries.div_ceil(FAN);
             let level = tournament.levels.len();
-            let nodes = (0..entries).map(|at| tournament.winner(see, last, tier, level, at));
+            let nodes = (0..entries).map(|at| tournament.winner(last, level, at));
             let nodes = nodes.collect();
             tournament.levels.push(nodes);
         }
@@ -186,6 +194,7 @@ impl LoadTournament {
     /// Makes room for the slot that was added last, which is not eligible yet; false where another level is needed, and
     /// all must be played.
     fn grown(&mut self, slots: usize) -> bool {
+        self.loads.resize(slots, Load::INFINITE);
         let mut entries = slots;
         for level in &mut self.levels {
             entries = entries.div_ceil(FAN);
@@ -197,45 +206,94 @@ impl LoadTournament {
     }
 
     /// The measure of the backend of that slot has changed.
-    fn replay(&mut self, see: View<'_>, last: &[u64], tier: u8, slot: Slot) {
-        let mut at = slot;
+    ///
+    /// All eight of a group are compared only if its leader came from below. Else that leader is still ahead of all the others,
+    /// and meets the new one from below. Above a group that another backend leads, as before, nothing changes.
+    fn replay(&mut self, load: Load, last: &[u64], slot: Slot) {
+        self.loads[slot] = load;
+        let (slot, mut at) = (slot as u32, slot);
+        let mut was_from_below = slot;
+        let mut from_below = if load.is_finite() { slot } else { NOBODY };
         for level in 0..self.levels.len() {
             at /= FAN;
-            self.levels[level][at] = self.winner(see, last, tier, level, at);
+            let before = self.levels[level][at];
+            let leader = if before == was_from_below {
+                self.winner(last, level, at)
+            } else if self.is_ahead(last, from_below, before) {
+                from_below
+            } else {
+                before
+            };
+            if leader == before && before != slot {
+                return;
+            }
+            self.levels[level][at] = leader;
+            (was_from_below, from_below) = (before, leader);
         }
     }
 
-    fn leader(&self, see: View<'_>, last: &[u64], tier: u8) -> Slot {
-        self.winner(see, last, tier, self.levels.len(), 0) as Slot
+    fn leader(&self, last: &[u64]) -> Slot {
+        self.winner(last, self.levels.len(), 0) as Slot
     }
 
     /// The leader of the group `at` of those on the level below this one.
-    fn winner(&self, see: View<'_>, last: &[u64], tier: u8, level: usize, at: usize) -> u32 {
-        let seats = see.seats();
+    fn winner(&self, last: &[u64], level: usize, at: usize) -> u32 {
         let from = at * FAN;
-        let entries = match level.checked_sub(1) {
-            Some(below) => self.levels[below].len(),
-            None => seats.len(),
-        };
-        let group = (from..entries.min(from + FAN)).map(|entry| match level.checked_sub(1) {
-            Some(below) => self.levels[below][entry],
-            None if seats[entry].running_in(tier).is_some() => entry as u32,
-            None => NOBODY,
-        });
-        let eligible = group.filter(|slot| *slot != NOBODY);
-        let first = eligible.min_by(|a, b| {
-            let [a, b] = [*a as Slot, *b as Slot];
-            see.by_load(a, b).then_with(|| last[a].cmp(&last[b]))
-        });
-        first.unwrap_or(NOBODY)
+        let group = |entries: usize| from..entries.min(from + FAN);
+        match level.checked_sub(1) {
+            Some(below) => {
+                let leaders = &self.levels[below][group(self.levels[below].len())];
+                let leaders = leaders.iter().filter(|leader| **leader != NOBODY);
+                first(leaders.map(|slot| (*slot, self.loads[*slot as Slot])), last)
+            }
+            None => {
+                let loads = &self.loads[group(self.loads.len())];
+                first((from as u32..).zip(loads.iter().copied()), last)
+            }
+        }
+    }
+
+    /// Whether one backend, or nobody, is ahead of another, or of nobody.
+    fn is_ahead(&self, last: &[u64], one: u32, other: u32) -> bool {
+        match (one, other) {
+            (NOBODY, _) => false,
+            (_, NOBODY) => true,
+            _ => {
+                let loads = [one, other].map(|slot| self.loads[slot as Slot]);
+                let turns = [one, other].map(|slot| (last[slot as Slot], slot));
+                let by_load = loads[0].compare(loads[1]);
+                by_load.then_with(|| turns[0].cmp(&turns[1])).is_lt()
+            }
+        }
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
+        by.vec(&mut self.loads);
         by.vec(&mut self.levels);
         self.levels.iter_mut().for_each(|level| by.vec(level));
     }
 
     fn heap_bytes(&self) -> usize {
-        buffer(&self.levels) + self.levels.iter().map(buffer).sum::<usize>()
+        let levels = self.levels.iter().map(buffer).sum::<usize>();
+        buffer(&self.loads) + buffer(&self.levels) + levels
     }
+}
+
+/// The one with the lowest load, of those the one whose last turn is longest ago, of those the first.
+#[inline(always)]
+fn first(mut backends: impl Iterator<Item = (u32, Load)>, last: &[u64]) -> u32 {
+    let Some((mut first, mut lowest)) = backends.next() else {
+        return NOBODY;
+    };
+    for (slot, load) in backends {
+        let is_ahead = match load.compare(lowest) {
+            Ordering::Less => true,
+            Ordering::Equal => last[slot as Slot] < last[first as Slot],
+            Ordering::Greater => false,
+        };
+        if is_ahead {
+            (first, lowest) = (slot, load);
+        }
+    }
+    if lowest.is_finite() { first } else { NOBODY }
 }

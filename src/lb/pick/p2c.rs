@@ -28,7 +28,8 @@ impl Pick for PowerOfTwoChoices {
         let other = chance.below(u64::from(eligible) - 1) as u32;
         let other = other + u32::from(other >= first);
         let (first, other) = (see.by_count(first), see.by_count(other));
-        match see.by_load(other, first) {
+        let load = |slot| see.load(see.tier(), slot);
+        match load(other).compare(load(first)) {
             Ordering::Less => other,
             Ordering::Equal | Ordering::Greater => first,
         }

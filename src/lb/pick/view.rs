@@ -89,10 +89,40 @@ impl<'a> View<'a> {
         measure(a, b).cmp(&measure(b, a))
     }
 
-    /// Which of two eligible backends has the lower (leases + 1) / weight.
-    pub fn by_load(self, a: Slot, b: Slot) -> Ordering {
-        let busy = |slot: Slot| 1 + self.account.map_or(0, |c| u64::from(c.leases_on(slot)));
-        let weight = |slot: Slot| u64::from(self.seats()[slot].running_weight());
-        (busy(a) * weight(b)).cmp(&(busy(b) * weight(a)))
+    /// The load of a backend in a tier.
+    #[inline(always)]
+    pub fn load(self, tier: u8, slot: Slot) -> Load {
+        match self.seats()[slot].running_in(tier) {
+            Some(weight) => Load {
+                busy: self.account.map_or(0, |account| account.leases_on(slot)) + 1,
+                weight,
+            },
+            None => Load::INFINITE,
+        }
+    }
+}
+
+/// (leases + 1) / weight. That of a backend that is not eligible is infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    busy: u32,
+    weight: u32,
+}
+
+impl Load {
+    /// That of a backend that is not eligible.
+    pub const INFINITE: Load = Load { busy: 1, weight: 0 };
+
+    /// Whether the backend is eligible.
+    #[inline(always)]
+    pub fn is_finite(self) -> bool {
+        self.weight > 0
+    }
+
+    /// Which of two loads is lower. All infinite ones are equal.
+    #[inline(always)]
+    pub fn compare(self, other: Load) -> Ordering {
+        let product = |busy: u32, weight: u32| u64::from(busy) * u64::from(weight);
+        product(self.busy, other.weight).cmp(&product(other.busy, self.weight))
     }
 }

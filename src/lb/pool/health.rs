@@ -1,7 +1,9 @@
 //! Reports, and the health that follows from them.
 
 use super::parts::Pool;
-use crate::lb::account::{Effects, HealthSettings, HealthWord, LeaseId, LeaseTerms, Report};
+use crate::lb::account::{
+    Effects, HealthSettings, HealthWord, Latencies, LeaseId, LeaseTerms, Report,
+};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::Millis;
 use crate::lb::pick::{Algorithm, Own, View};
@@ -107,15 +109,21 @@ impl Pool {
     }
 
     /// From now on reports move latencies, if this algorithm goes by them.
+    #[inline(always)]
     pub(super) fn heed_latencies_for(&mut self, algorithm: Algorithm) {
-        let heeds = self
-            .account
-            .as_ref()
-            .is_some_and(|a| a.latencies().is_some());
-        if algorithm.goes_by_latency() && !heeds {
-            let weights = self.weights_if_up();
-            self.account().heed_latencies(weights.into_iter());
+        if algorithm.goes_by_latency() && self.latencies().is_none() {
+            self.heed_latencies();
         }
+    }
+
+    #[cold]
+    fn heed_latencies(&mut self) {
+        let weights = self.weights_if_up();
+        self.account().heed_latencies(weights.into_iter());
+    }
+
+    fn latencies(&self) -> Option<&Latencies> {
+        self.account.as_ref()?.latencies()
     }
 
     fn weights_if_up(&self) -> Vec<u16> {
@@ -197,7 +205,7 @@ impl Pool {
 
     /// The latency that a backend is thought to have, in microseconds, where picks go by it.
     pub fn latency(&self, slot: Slot) -> Option<u64> {
-        Some(self.account.as_ref()?.latencies()?.micros(slot))
+        Some(self.latencies()?.micros(slot))
     }
 
     /// The weight that a backend runs with, in parts of the unit that comes with it.

@@ -204,6 +204,7 @@ impl Pool {
     }
 
     /// Looks at a limit again; answers whether that changed the running weight of its backend.
+    #[inline(always)]
     pub(super) fn recheck(&mut self, whose: Whose) -> bool {
         let changed = (self.account.as_mut()).is_some_and(|account| account.recheck(whose));
         changed && whose.slot().is_some_and(|slot| self.refresh(slot))

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::backend::Backend;
 use super::parts::Pool;
 use crate::lb::account::{LeaseId, LeaseTerms, TokensBefore, Whose};
-use crate::lb::ground::bounds::{Slot, counted};
+use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::chance::Chance;
 use crate::lb::pick::{Algorithm, Before, View};
 
@@ -52,6 +52,23 @@ impl Pool {
         Some(Backend::of(&self.roster, &self.field, slot))
     }
 
+    /// Picks a backend, and grants a lease on it.
+    #[inline(always)]
+    pub fn grant(
+        &mut self,
+        algorithm: Option<Algorithm>,
+        terms: &LeaseTerms,
+    ) -> Option<(Backend<'_>, LeaseId)> {
+        if !self.has_numbers_for(1) {
+            return None;
+        }
+        self.heed_latencies_for(algorithm.unwrap_or(self.policy));
+        let slot = self.choose(algorithm, &[])?;
+        self.roster.count(slot);
+        let lease = self.spend(slot, Some(terms))?;
+        Some((Backend::of(&self.roster, &self.field, slot), lease))
+    }
+
     #[inline(always)]
     fn choose(&mut self, algorithm: Option<Algorithm>, passed_over: &[Slot]) -> Option<Slot> {
         if self.is_probe_due() && !self.is_closed() {
@@ -84,6 +101,13 @@ impl Pool {
 
     /// Picks as often as the request says, or until none is eligible.
     pub fn picks(&mut self, request: &Request) -> Picked {
+        if self.account.is_none()
+            && request.terms.is_none()
+            && request.exclude.is_empty()
+            && !request.distinct
+        {
+            return self.picks_alone(request.algorithm, request.count);
+        }
         if request.terms.is_some() && !self.has_numbers_for(request.count) {
             return Picked::default();
         }
@@ -117,6 +141,22 @@ impl Pool {
             self.refresh(slot);
         }
         picked
+    }
+
+    /// Picks that often, where a pick changes nothing that decides who is eligible.
+    fn picks_alone(&mut self, algorithm: Option<Algorithm>, count: usize) -> Picked {
+        let mut slots = Vec::new();
+        if self.has_eligible_now() {
+            let algorithm = algorithm.unwrap_or(self.policy);
+            let see = View::of(&self.field, None);
+            slots.extend((0..count).map(|_| {
+                let slot = algorithm.pick(&mut self.owns, see, &mut self.chance);
+                self.roster.count(slot);
+                slot
+            }));
+            self.picks = (self.picks + count as u64).min(COUNTER_MAX);
+        }
+        Picked { slots, lease: None }
     }
 
     /// A backend was picked, in a pool with an account: tokens go, and a lease begins.
