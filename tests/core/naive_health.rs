@@ -4,7 +4,7 @@
 pub type Millis = u64;
 
 /// The settings of LB.HEALTH.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub fails: u32,
     pub failrate: u8,
@@ -205,10 +205,11 @@ impl Health {
         }
     }
 
-    pub fn add(&mut self, weight: u16) {
+    /// Adds a backend, to a pool that has picked before or has not.
+    pub fn add(&mut self, weight: u16, has_picked: bool) {
         let others: u64 = self.backends.iter().map(|b| u64::from(b.weight)).sum();
         let span = self.settings.slow_start;
-        let starts = u64::from(weight) < others && span > 0;
+        let starts = u64::from(weight) < others && span > 0 && has_picked;
         self.backends.push(Backend {
             weight,
             start: starts.then_some((self.clock, span)),
@@ -463,14 +464,25 @@ impl Health {
         backend.since = clock;
     }
 
-    pub fn tick(&mut self, clock: Millis) {
-        while self.clock < clock {
-            self.clock += 1;
-            let now = self.clock;
-            for backend in &mut self.backends {
-                backend.pass(now, self.settings.adapt);
-            }
+    /// A millisecond passes.
+    pub fn pass(&mut self) {
+        self.clock += 1;
+        for backend in &mut self.backends {
+            backend.pass(self.clock, self.settings.adapt);
         }
+    }
+
+    /// From now on reports move latencies.
+    pub fn heed_latencies(&mut self) {
+        for backend in &mut self.backends {
+            (backend.level, backend.is_well) = (None, false);
+        }
+    }
+
+    /// Whether a backend was silent for too long, and no tick has come since then.
+    pub fn is_any_over(&self) -> bool {
+        let mut periods = self.backends.iter().filter_map(|b| b.period.as_ref());
+        periods.any(|period| self.clock >= period.heard + 10 * self.settings.adapt)
     }
 }
 

@@ -272,7 +272,7 @@ proptest! {
             let moment = real.moment(next_lease);
             match step {
                 Step::Add(weight) => {
-                    naive.add(*weight);
+                    naive.add(*weight, true);
                     for real in [&mut real, &mut cut] {
                         real.weights.push(Some(*weight));
                         real.health.grown(real.weights.len());
@@ -379,7 +379,9 @@ proptest! {
                     }
                     cut.tick(to);
                     real.tick(to);
-                    naive.tick(to);
+                    while naive.clock < to {
+                        naive.pass();
+                    }
                 }
                 Step::SaveAndLoad => {
                     let bytes = real.save();
