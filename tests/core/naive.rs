@@ -270,8 +270,8 @@ impl Naive {
                 member.credit = (member.credit * 240).clamp(-CREDIT_MAX, CREDIT_MAX);
             }
         }
-        if self.rules == 1 && self.is_any_over() {
-            self.clear(usize::MAX);
+        if self.rules == 1 {
+            self.health.look_again();
         }
         true
     }
@@ -287,8 +287,7 @@ impl Naive {
         }
         if clears {
             self.clear(usize::MAX);
-            self.health.clock -= 1;
-            self.health.pass();
+            self.health.look_again();
         }
         moves || clears
     }

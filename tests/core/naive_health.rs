@@ -472,6 +472,13 @@ impl Health {
         }
     }
 
+    /// A tick that does not move the clock.
+    pub fn look_again(&mut self) {
+        for backend in &mut self.backends {
+            backend.pass(self.clock, self.settings.adapt);
+        }
+    }
+
     /// From now on reports move latencies.
     pub fn heed_latencies(&mut self) {
         for backend in &mut self.backends {

@@ -534,7 +534,7 @@ impl Account {
         let mut pool_back = pool.next(self.clock);
         let mut ended = HashMap::new();
         for (looked_at, lease) in self.leases.by_deadline().enumerate() {
-            if pool_excess == 0 && first.is_some_and(|(first, _)| first <= lease.deadline) {
+            if pool_excess == 0 && first.is_some_and(|(first, _)| first < lease.deadline) {
                 break;
             }
             if looked_at == LOOKED_AT {
