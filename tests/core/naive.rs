@@ -553,8 +553,8 @@ impl Naive {
             then.pass(time);
             let back = then.members.iter().filter(|m| then.is_available(m));
             let back: Vec<&Member> = back.collect();
-            let millis = time.div_ceil(10) * 10 - self.clock;
             if !back.is_empty() {
+                let millis = time.div_ceil(10) * 10 - self.clock;
                 let health = |m: &&Member| &self.health.backends[self.at(&m.name)];
                 let is_limited = |m: &&Member| health(m).is_in() || self.is_probe_due(m);
                 return match back {

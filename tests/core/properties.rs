@@ -484,7 +484,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
     let available = naive.members.iter().filter(|m| naive.is_available(m));
     let available: Vec<_> = available.collect();
     let running = |m: &&Member| naive.running_weight(m);
-    let weights = available.iter().map(|m| running(m)).sum::<u64>() / naive.unit();
+    let weights = available.iter().map(running).sum::<u64>() / naive.unit();
     assert_eq!(
         (pool.len(), pool.available()),
         (naive.members.len(), available.len())

@@ -7,6 +7,7 @@ use super::*;
 use crate::lb::account::latency::Latencies;
 use crate::lb::account::report::Outcome;
 
+#[expect(dead_code, reason = "the naive pool of tests/core uses all of it")]
 #[path = "../../../../tests/core/naive_health.rs"]
 mod naive;
 
