@@ -227,15 +227,16 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
 /// Parses the words behind the key in LB.PICK if they ask for one backend with a lease, as gateways do: in this order, and nothing
 /// else. All other words, and all errors, are left to [`pick_words`], which costs twice as much.
 pub fn lease_alone<'a>(mut words: impl Words<'a>) -> Option<(Option<Algorithm>, LeaseTerms<'a>)> {
-    let mut word = words.next()?;
-    let algorithm = Algorithm::by_name(word);
-    if algorithm.is_some() {
-        word = words.next()?;
-    }
-    if !word.eq_ignore_ascii_case(b"LEASE") {
+    let is_lease = |word: &[u8]| word.eq_ignore_ascii_case(b"LEASE");
+    let first = words.next()?;
+    let algorithm = match is_lease(first) {
+        true => None,
+        false => Some(Algorithm::by_name(first).filter(|_| words.next().is_some_and(is_lease))?),
+    };
+    let (span, rest) = digits::leading(words.next()?)?;
+    if !rest.is_empty() || !(1..=SPAN_MAX).contains(&span) {
         return None;
     }
-    let span = integer(words.next()?).filter(|span| (1..=SPAN_MAX).contains(span))?;
     let owner = match words.next() {
         Some(word) if word.eq_ignore_ascii_case(b"OWNER") => Some(owner(words.next()?).ok()?),
         Some(_) => return None,

@@ -11,7 +11,7 @@ impl Command for Leases {
     const SPEC: Spec = Spec {
         name: "LB.LEASES",
         summary: "Lists open leases, the oldest first: id, backend, owner, age and remaining milliseconds.",
-        complexity: "O(N + L log N), with N the number of backends in the pool and L the number of leases listed; O(L) with BACKEND or OWNER; with both, L is the number of all leases of the owner",
+        complexity: "O(N + L log N), with N the number of backends that have leases and L the number of leases listed; O(L) with BACKEND or OWNER; with both, L is the number of all leases of the owner",
         since: "0.2.0",
         arity: -2,
         flags: "readonly",

@@ -10,7 +10,7 @@ impl Command for When {
     const SPEC: Spec = Spec {
         name: "LB.WHEN",
         summary: "Tells whether a backend can be picked now. If not, tells the reason and the milliseconds until a pick finds one, if no other client takes it first.",
-        complexity: "O(1) if a backend can be picked; otherwise O(N + L log L), with N the number of backends in the pool and L the number of leases that end before then",
+        complexity: "O(1) if a backend can be picked; otherwise O(N), with N the number of backends in the pool, and a look at 1,000 leases at most",
         since: "0.2.0",
         arity: 2,
         flags: "readonly",

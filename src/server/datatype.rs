@@ -154,8 +154,8 @@ unsafe extern "C" fn rewrite(
     ));
 }
 
-/// The size of the two pointers that the server keeps for a value of a module's type. It does not report them.
-const AROUND_VALUE: usize = 16;
+/// The size of an object of the server and of the two pointers that it keeps for a value of a module's type. It reports neither.
+const AROUND_VALUE: usize = 32;
 
 unsafe extern "C" fn bytes(pool: *const c_void) -> usize {
     let bytes = guarded("measuring a pool", || match unsafe { value(pool) } {

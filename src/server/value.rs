@@ -60,3 +60,13 @@ impl Value {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_notes_cost_a_pool_one_pointer() {
+        assert_eq!(size_of::<Value>(), size_of::<Pool>() + 8);
+    }
+}

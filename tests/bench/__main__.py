@@ -3,13 +3,14 @@
     scripts/bench [--quick] [--only PATTERN] [part …]
     scripts/bench hot|queues [--quick]    simulations, with files of their own: see hot.py and queues.py
 
-Parts: instructions (needs valgrind), throughput, latency, values (memory, RDB, DUMP), promises (what the
-rivals keep) and scale (a million pools). Without any: all of them, in about 15 minutes, or with --quick the
-first four, in less than two. --only runs the cases whose titles the pattern finds, and INCR.
+Parts: instructions (needs valgrind), throughput, latency, requests (from a pick with a lease to its end),
+values (memory, RDB, DUMP), slowest (single commands), promises (what the rivals keep) and scale (a million
+pools). Without any: all of them, or with --quick the first six. --only runs the cases whose titles the
+pattern finds, and the first of them.
 
-Servers: the installed one and redis-8.2.3, or those of $REDIS_LB_SERVERS. All but the instructions are of the
-first one alone. Results: bench.json, .md and .svg in target/bench; a whole run writes tests/data/bench.* and
-the tables of README.md beside this file.
+Servers: the installed one; redis-8.2.3 for instructions; valkey-9.1.2 for the slowest commands. Or those of
+$REDIS_LB_SERVERS, all but the first one for both. Results: bench.json, .md and .svg in target/bench; a whole
+run writes tests/data/bench.* and the tables of README.md beside this file.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from server import Server
 from servers import Binary, chosen, fetch, installed
 from wire import Wire
 
-from . import hot, queues
+from . import hot, queues, requests
 from .cases import Case, plain, with_aof
 from .floor import floor
 from .load import Rate, apart, latencies, throughput
@@ -37,6 +38,7 @@ from .picture import picture
 from .report import report, summary
 from .rivals import promises
 from .scale import scale
+from .slowest import slowest
 from .targets import reached
 from .values import number, values
 
@@ -44,8 +46,10 @@ TARGET = Path(__file__).parents[2] / "target" / "bench"
 DATA = Path(__file__).parents[1] / "data"
 README = Path(__file__).with_name("README.md")
 MARKS = "<!-- written by scripts/bench -->\n", "<!-- end of what scripts/bench wrote -->\n"
-PARTS = ["instructions", "throughput", "latency", "values", "promises", "scale"]
+PARTS = ["instructions", "throughput", "latency", "requests", "values", "slowest", "promises", "scale"]
+IN_QUICK = PARTS[:6]
 ALONE = ["hot", "queues"]
+OTHERS = {"redis-8.2.3": {"instructions", "requests"}, "valkey-9.1.2": {"slowest"}}
 SUITES = {"no persistence": {}, "AOF": {"appendonly": "yes", "appendfsync": "no"}}
 START = time.monotonic()
 Figures = dict[str, Any]
@@ -136,12 +140,44 @@ def per_second(case: Case, rate: Rate) -> float:
     return rate.turns * case.picks / rate.cpu
 
 
-def measure(binary: Binary, module: Path, options: argparse.Namespace, is_first: bool) -> Figures:
+def of_requests(
+    binary: Binary, module: Path, options: argparse.Namespace, effort: Figures, is_first: bool
+) -> Figures:
+    """What requests cost, and what each way to do them keeps."""
+    chosen = [
+        case
+        for i, case in enumerate(requests.cases(is_first, options.quick))
+        if i == 0 or re.search(options.only, case[0])
+    ]
+    found: Figures = {title: {} for title, _, _ in chosen}
+    answer: Figures = {"cases": found}
+    loaded = {"loadmodule": floor(), **requests.SETTINGS}
+    if is_first:
+        with Server(binary, module, **loaded) as server:
+            say(f"{binary.name}: requests, what each way keeps")
+            answer["promises"] = requests.promises(server.port)
+            for title, of in requests.timed(server, chosen, effort, say).items():
+                found[title] |= of
+    costs: Costs = {}
+    for start in range(0 if callgrind.missing() else 1 if options.quick else 2):
+        with callgrind.Callgrind(binary, module, **loaded) as server:
+            some = [case for case in chosen if start == 0 or not case[1].is_rival]
+            say(f"{binary.name}: requests, instructions of {len(some)} cases")
+            for title, cost in requests.instructions(server, some, effort["share"]).items():
+                costs.setdefault(title, []).append(cost)
+    for title, all in costs.items():
+        found[title] |= {"instructions": min(all), "instructions ratio": min(all) / min(costs[chosen[0][0]])}
+    return answer
+
+
+def measure(
+    binary: Binary, module: Path, options: argparse.Namespace, parts: set[str], is_first: bool
+) -> Figures:
     """Measures on one server."""
     data: Figures = {"suites": {}}
-    parts, quick = options.parts, options.quick
+    quick = options.quick
     effort = QUICK if quick else FULL
-    for suite, settings in SUITES.items():
+    for suite, settings in SUITES.items() if parts & {"instructions", "throughput", "latency"} else ():
         cases = [
             case
             for i, case in enumerate(with_aof() if settings else plain(quick, is_first))
@@ -161,6 +197,10 @@ def measure(binary: Binary, module: Path, options: argparse.Namespace, is_first:
             for group in by_size(cases):
                 with Server(binary, module, loadmodule=floor(), **settings) as server:
                     timed(server, group, parts, effort, results)
+    if "requests" in parts:
+        data["requests"] = of_requests(binary, module, options, effort, is_first)
+    if "slowest" in parts:
+        data["slowest"] = slowest(binary, module, quick, say)
     if is_first and "values" in parts:
         say(f"{binary.name}: values")
         with Server(binary, module) as server:
@@ -198,7 +238,7 @@ def arguments() -> argparse.Namespace:
         re.compile(options.only)
     except re.error as error:
         parser.error(f"--only {options.only} is not a regular expression: {error}")
-    options.parts = set(options.parts or (PARTS[:4] if options.quick else PARTS))
+    options.parts = set(options.parts or (IN_QUICK if options.quick else PARTS))
     if "instructions" in options.parts and (why := callgrind.missing()):
         say(f"no instructions: {why}")
         options.parts.remove("instructions")
@@ -210,7 +250,7 @@ def main() -> None:
     options = arguments()
     TARGET.mkdir(parents=True, exist_ok=True)
     library = module()
-    binaries = chosen() if os.environ.get("REDIS_LB_SERVERS") else [installed(), fetch("redis-8.2.3")]
+    binaries = chosen() if os.environ.get("REDIS_LB_SERVERS") else [installed(), *map(fetch, OTHERS)]
     if "hot" in options.parts:
         hot.run(binaries[0], library, options.quick)
     if "queues" in options.parts:
@@ -219,7 +259,16 @@ def main() -> None:
         return
     rounds = (QUICK if options.quick else FULL)["rounds"]
     before = os.getloadavg()[0]
-    servers = {b.name: measure(b, library, options, b is binaries[0]) for b in binaries}
+    servers = {}
+    for binary in binaries:
+        is_first = binary is binaries[0]
+        parts = (
+            options.parts
+            if is_first
+            else options.parts & OTHERS.get(binary.name, set().union(*OTHERS.values()))
+        )
+        if parts:
+            servers[binary.name] = measure(binary, library, options, parts, is_first)
     load = f"{before:.1f} before and {os.getloadavg()[0]:.1f} after"
     data = {"machine": processor(), "load": load, "rounds": rounds, "servers": servers}
     is_whole = not options.quick and not options.only and options.parts == set(PARTS)

@@ -135,7 +135,7 @@ def floors() -> list[Case]:
         pools(3, few, "FLOOR.REPLY {key}"),
         pools(3, few, "FLOOR.WRITE {key}"),
         pools(3, few, "FLOOR.WRITE {key} any"),
-        pools(3, few, "FLOOR.HUNDRED {key}", **MANY),
+        pools(3, few, "FLOOR.HUNDRED {key} COUNT 100", **MANY),
         *(made(f"{form} return 1", "nothing", script, command) for form, command in scripts.items()),
     ]
 

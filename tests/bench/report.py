@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .picture import fastest
+from .slowest import TIMER, of_commands
 
 Figures = dict[str, Any]
 PLAIN = "no persistence"
@@ -37,8 +38,13 @@ COLUMNS = [
 
 
 def commands(title: str, cases: dict[str, Figures]) -> str:
-    """What commands cost: what was measured of it."""
-    columns = [column for column in COLUMNS if any(column[1] in of for of in cases.values())]
+    """What commands cost."""
+    return with_columns(title, cases, COLUMNS)
+
+
+def with_columns(title: str, cases: dict[str, Figures], columns: list[tuple[str, str, str]]) -> str:
+    """The figures of cases, as far as they were measured."""
+    columns = [column for column in columns if any(column[1] in of for of in cases.values())]
     rows = [
         [name, *(format(of[field], form) if field in of else "" for _, field, form in columns)]
         for name, of in cases.items()
@@ -54,6 +60,66 @@ def beside(title: str, ours: tuple[str, Figures], theirs: tuple[str, Figures]) -
         for name, value in ours[1].items()
     ]
     return table(head, rows)
+
+
+REQUESTS = [
+    ("requests/s", "requests a second", ",.0f"),
+    ("time, INCR + DECR = 1", "time ratio", ",.2f"),
+    ("instructions/request", "instructions", ",.0f"),
+    ("INCR + DECR = 1", "instructions ratio", ",.2f"),
+]
+
+
+def of_requests(server: str, figures: Figures) -> Iterator[str]:
+    """What requests cost, end to end as well, and what each way keeps."""
+    cases = figures["cases"]
+    yield with_columns(f"{server}, a request from its beginning to its end", cases, REQUESTS)
+    slow = {title: of["latencies"] for title, of in cases.items() if of.get("latencies")}
+    if slow:
+        places = [*next(iter(slow.values()))]
+        rows = [
+            [title, *(f"{of[place]['p50']:,.0f} / {of[place]['p99']:,.0f}" for place in places)]
+            for title, of in slow.items()
+        ]
+        head = f"{server}: µs of a request, p50 / p99, by connections"
+        yield table([head, *places], rows)
+    if promises := figures.get("promises"):
+        rows = [[title, *(YES[kept] for kept in of.values())] for title, of in promises.items()]
+        yield table(["what each way keeps", *next(iter(promises.values()))], rows)
+
+
+def of_single_commands(data: Figures) -> str:
+    """The slowest executions, on each server that was asked."""
+    servers = {server: of["slowest"] for server, of in data["servers"].items() if "slowest" in of}
+    (size,) = {of["size"] for of in servers.values()}
+    found: dict[tuple[str, str], dict[str, tuple[float, str]]] = {}
+    for server, of in servers.items():
+        for command, ms, where, why in of_commands(of["situations"]):
+            found.setdefault((command, why), {})[server] = ms, where
+    rows = [
+        [command, *(f"{on[s][0]:.2f}" if s in on else "" for s in servers), max(on.values())[1], why]
+        for (command, why), on in found.items()
+    ]
+    rows.sort(key=lambda row: row[0] == TIMER)
+    return table(
+        [f"slowest single execution, {size}", *(f"{s}, ms" for s in servers), "where", "why it may"], rows
+    )
+
+
+def of_situations(data: Figures) -> str:
+    """The slowest execution in each situation, on each server that was asked."""
+    servers = {
+        server: of["slowest"]["situations"] for server, of in data["servers"].items() if "slowest" in of
+    }
+    rows = []
+    for title in next(iter(servers.values())):
+        cells = []
+        for situations in servers.values():
+            noted = [(ms, command) for command, ms in situations[title]["ms"].items() if command != TIMER]
+            ms, command = max(noted, default=(0, "none"))
+            cells.append(f"{command} {ms:.2f}")
+        rows.append([title, *cells])
+    return table(["the slowest command of a situation, ms", *servers], rows)
 
 
 def single(title: str, figures: Figures) -> str:
@@ -100,10 +166,15 @@ def over_sizes(figures: Figures) -> str:
 
 
 def summary(data: Figures) -> str:
-    """What README.md beside this file shows: the cases of the picture, and the targets."""
+    """What README.md beside this file shows."""
     server, figures = next(iter(data["servers"].items()))
-    cases = dict(fastest(figures["suites"][PLAIN]))
-    return f"\n{commands(server, cases)}\n\n{against_targets(data)}\n\n"
+    parts = [
+        *of_requests(server, figures["requests"]),
+        of_single_commands(data),
+        commands(f"{server}, a pick alone", dict(fastest(figures["suites"][PLAIN]))),
+        against_targets(data),
+    ]
+    return "".join(f"\n{part}\n" for part in parts) + "\n"
 
 
 def tables(data: Figures) -> Iterator[str]:
@@ -116,14 +187,19 @@ def tables(data: Figures) -> Iterator[str]:
         for suite, cases in figures["suites"].items():
             if any(cases.values()):
                 yield commands(f"{server}, {suite}", cases)
+        if "requests" in figures:
+            yield from of_requests(server, figures["requests"])
         if "values" in figures:
             yield beside(f"{server}: a value", *figures["values"].items())
         for title, of in figures.get("scale", {}).items():
             yield beside(f"{server}: {title}", ("pool", of["pool"]), ("sorted set", of["zset"]))
             for kind in "pool", "zset":
                 yield single(f"{server}: {title}, {kind}s at random", of[f"{kind}, spread"])
+    if any("slowest" in of for of in data["servers"].values()):
+        yield of_single_commands(data)
+        yield of_situations(data)
     first = next(iter(data["servers"].values()))
-    if any("picks a second" in of for of in first["suites"][PLAIN].values()):
+    if any("picks a second" in of for of in first["suites"].get(PLAIN, {}).values()):
         yield over_sizes(first)
     if any(figures["targets"] for figures in data["servers"].values()):
         yield against_targets(data)

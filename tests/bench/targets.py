@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from .slowest import unbounded
+
 Figures = dict[str, Any]
 PLAIN, AOF = "no persistence", "AOF"
+MILLION, THOUSAND = "1,000,000 keys of 3", "1,000 keys of 1,000"
+REQUEST_FLOOR = "a module's two writes that do nothing"
 ONE, THREE, LARGE = "LB.PICK key, 3", "LB.PICK key wrr, 3", "LB.PICK key wrr, 100,000"
 
 
@@ -53,19 +57,46 @@ def speed(title: str, beside: str) -> Callable[[Figures], float]:
     return ratio
 
 
+def larger(of: Figures) -> float:
+    """The instructions that a pick takes more in a large pool."""
+    large, small = (of["suites"][PLAIN][title]["instructions"] for title in ("LB.PICK key, 100,000", ONE))
+    return large - small
+
+
+def request(title: str) -> Callable[[Figures], float]:
+    """Instructions of a request, as a multiple of those of two commands that do nothing."""
+
+    def ratio(of: Figures) -> float:
+        cases = of["requests"]["cases"]
+        return cases[f"LB.PICK + LB.DONE, {title}"]["instructions"] / cases[REQUEST_FLOOR]["instructions"]
+
+    return ratio
+
+
 def value(title: str) -> Callable[[Figures], float]:
     """A figure of a pool, as a multiple of that of a sorted set with the same members."""
     return lambda of: of["values"]["pool"][title] / of["values"]["sorted set"][title]
 
 
-def lost(keys: str) -> Callable[[Figures], float]:
-    """What LB.PICK loses where it is spread over all keys, as a multiple of what GET loses."""
+def lost(of: Figures, keys: str, way: str = "LB.PICK") -> float:
+    """The nanoseconds that a command loses to cache misses where it is spread over all keys."""
+    return of["scale"][keys]["pool, spread"][f"{way}, ns lost to cache misses"]
 
-    def ratio(of: Figures) -> float:
-        (figures,) = (scale["pool, spread"] for title, scale in of["scale"].items() if title.endswith(keys))
-        return figures["LB.PICK, cold / hot"] / figures["GET, cold / hot"]
 
-    return ratio
+def missed(of: Figures) -> float:
+    """The same of a pick, as a multiple of what a write loses that does nothing."""
+    return lost(of, MILLION) / lost(of, MILLION, "FLOOR.WRITE")
+
+
+def loading(of: Figures) -> float:
+    """The time that pools take to load, as a multiple of that of sorted sets."""
+    kinds = of["scale"][MILLION]
+    return kinds["pool"]["RDB load, s"] / kinds["zset"]["RDB load, s"]
+
+
+def slowest(of: Figures) -> float:
+    """The slowest command that must not be slow."""
+    return unbounded(of["slowest"])
 
 
 def targets(is_redis_8: bool) -> Iterator[Target]:
@@ -81,11 +112,14 @@ def targets(is_redis_8: bool) -> Iterator[Target]:
     yield Target(
         "instructions: `LB.PICK key wrr`, 100,000 backends, weights 1 to 100 / 3", 1.5, cost(LARGE, THREE)
     )
+    yield Target("instructions: `LB.PICK key`, 100,000 backends less 3", 1000, larger)
     different = cost("LB.PICK key, 1,000 different weights", ONE)
     yield Target("instructions: `LB.PICK key`, 1,000 different weights / 3", 2, different)
-    yield Target(
-        "instructions: `LB.PICK key COUNT 100`, each pick / INCR", 0.09, cost("LB.PICK key COUNT 100, 3")
-    )
+    hundred = cost("LB.PICK key COUNT 100, 3", "FLOOR.HUNDRED key COUNT 100, 3")
+    yield Target("instructions: `LB.PICK key COUNT 100` / a module's answer of 100 names", 1.3, hundred)
+    for title, bound in ("wrr, 3", 1.20), ("lc, 3", 1.25), ("lc, 100", 1.40), ("lc, 100,000", 1.70):
+        about = f"instructions: a pick with LEASE and LB.DONE, {title} / two writes that do nothing"
+        yield Target(about, bound, request(title))
     weight = cost("LB.WEIGHT, 100,000", "LB.WEIGHT, 3")
     yield Target("instructions: `LB.WEIGHT key backend w`, 100,000 backends / 3", 2, weight)
     yield Target("instructions: `LB.PICK key` / INCR, both with AOF", of(1.15, 1.05), cost(ONE, suite=AOF))
@@ -94,27 +128,21 @@ def targets(is_redis_8: bool) -> Iterator[Target]:
     fixed = r"(EVALSHA|FCALL) rotate\w*, 3"
     yield Target(pick.format(3, "a fixed rotation in Lua"), 3, speed(ONE, fixed), True)
     yield Target(pick.format(3, "LMOVE"), 1.25, speed(ONE, "LMOVE"), True)
-    lua, function = "EVALSHA (short|classes|edf)", "FCALL (short|classes|edf|cached)"
-    for n, bound, rival, pattern in [
-        ("3", 8, "the best Lua script whose weights can change", lua),
-        ("3", 8, "the best Function whose weights can change", function),
-        ("1,000", 100, "the best Lua script whose weights can change", lua),
-        ("1,000", 100, "the best Function whose weights can change", function),
-        ("1,000", 100, "the best Lua script in nginx's order", "EVALSHA (short|classes)"),
-        ("1,000", 100, "a Lua script that looks at every backend", "EVALSHA short"),
-    ]:
-        yield Target(pick.format(n, rival), bound, speed(f"LB.PICK key, {n}", f"{pattern}, {n}"), True)
+    every = speed("LB.PICK key, 1,000", "EVALSHA short, 1,000")
+    yield Target(pick.format("1,000", "a Lua script that looks at every backend"), 100, every, True)
 
     for n in "1,000", "100,000":
         bytes = value(f"{n} members, MEMORY USAGE a member")
         yield Target(f"bytes a backend, {n} backends / sorted set", 1, bytes)
     for way in "RDB save", "RDB load", "DUMP", "RESTORE":
         yield Target(f"time: {way}, 100,000 backends / sorted set", 1, value(f"{way}, ms"))
-    small = "3 members, MEMORY USAGE"
-    yield Target("bytes: a pool of 3", 600, lambda of: of["values"]["pool"][small])
-    for keys in "keys of 3", "keys of 1,000":
-        title = f"speed kept where picks are spread over all {keys} backends / that of GET"
-        yield Target(title, 1, lost(keys), True)
+    small = "3 members, heap of a key"
+    yield Target("bytes: a pool of 3 with its key", 320, lambda of: of["values"]["pool"][small])
+    yield Target("MB: a million pools of 3", 330, lambda of: of["scale"][MILLION]["pool"]["memory, MB"])
+    yield Target("time: RDB load, a million pools of 3 / sorted sets", 1.6, loading)
+    yield Target("ns lost to cache misses, a million pools of 3 / a write that does nothing", 1.25, missed)
+    yield Target("ns lost to cache misses, a thousand pools of 1,000", 300, lambda of: lost(of, THOUSAND))
+    yield Target("ms: the slowest single command, if neither large itself nor a first use", 5, slowest)
 
 
 def reached(server: str, figures: Figures) -> dict[str, Figures]:

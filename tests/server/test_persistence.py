@@ -230,7 +230,9 @@ def test_the_stream_has_one_epoch_and_the_time_before_what_depends_on_it(new_ser
     assert written[2] == ticks[0], "the first lease begins to run in the year 1970"
     assert ticks[0][:2] == [b"LB.TICK", b"web"]
     # The timer may have written one that cleared the released leases.
-    steps = [int(clock) // 10 for _, _, clock in ticks if ticks.index([b"LB.TICK", b"web", clock]) < len(ticks) - 1]
+    steps = [
+        int(clock) // 10 for _, _, clock in ticks if ticks.index([b"LB.TICK", b"web", clock]) < len(ticks) - 1
+    ]
     assert steps == sorted(set(steps))
     before = pools.digest(b"web")
     server.restart()

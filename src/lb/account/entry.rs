@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use crate::lb::ground::chains::{At, NONE, Records};
+pub use crate::lb::ground::chains::At;
+use crate::lb::ground::chains::{NONE, Records};
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::name::hash;
 use crate::lb::ground::pages::Pages;
@@ -16,39 +17,47 @@ pub struct Entry {
     /// The group of its backend.
     pub group: u32,
     pub owner: u32,
-    /// Its place in the heap.
-    pub place: u32,
     /// The next one with the same place in the table of numbers.
     chain: At,
+    /// Its neighbours in the order in which leases end. In the heap: its place there, and [`IN_HEAP`].
+    pub order: Links,
     /// In a vacant entry: the neighbours among the vacant ones.
     pub group_links: Links,
     pub owner_links: Links,
 }
+
+/// Instead of the next one: a lease lies in the heap.
+pub const IN_HEAP: At = NONE - 1;
+/// Instead of the next one: an entry is vacant.
+const VACANT: At = NONE - 2;
 
 /// All leases, at their places.
 pub type Entries = Pages<Entry>;
 
 impl Entry {
     /// A lease that stands in no list yet.
-    pub fn new(
-        number: u64,
-        granted: Millis,
-        deadline: Millis,
-        group: u32,
-        owner: u32,
-        place: u32,
-    ) -> Entry {
+    pub fn new(number: u64, granted: Millis, deadline: Millis, group: u32, owner: u32) -> Entry {
         Entry {
             number,
             deadline: Short::of(deadline),
             granted: Short::of(granted),
             group,
             owner,
-            place,
             chain: NONE,
+            order: Links::NONE,
             group_links: Links::NONE,
             owner_links: Links::NONE,
         }
+    }
+
+    /// Marks it as vacant.
+    pub fn vacate(&mut self) {
+        self.order.next = VACANT;
+    }
+
+    /// Whether it is vacant.
+    pub fn is_vacant(&self) -> bool {
+        self.order.next == VACANT
     }
 }
 

@@ -1,15 +1,16 @@
 //! The leases of a pool.
 //!
 //! A lease is found by its number, by its backend and by its owner in O(1), and by its deadline in O(log n). No step walks
-//! all leases, moves them, or makes room for all of them: so none takes long, however many there are. A lease takes 56 bytes, 4
-//! in the heap of deadlines and 3 in the table of numbers.
+//! all leases, moves them, or makes room for all of them: so none takes long, however many there are. A lease takes 56 bytes, up
+//! to 4 in the order of deadlines and 3 in the table of numbers.
 //!
 //! A lease is *over* at its deadline, or by a mark: an owner released its leases, a backend is down or gone. It is *cleared*
 //! later, and counts until then. What is over and not yet cleared is state.
 
 use std::collections::BTreeMap;
 
-use super::entry::{Entry, Links, List, Mark, lease_hash};
+use super::deadlines::Deadlines;
+use super::entry::{Entry, Links, List, Mark, Short, lease_hash};
 use super::lease_id::LeaseId;
 use super::owners::Owners;
 use super::places::{Places, Record};
@@ -18,7 +19,6 @@ use crate::lb::ground::chains::{Chains, NONE};
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::{Mover, buffer};
-use crate::lb::ground::pages::Pages;
 use crate::lb::ground::sparse::Sparse;
 
 pub use crate::lb::ground::chains::At;
@@ -55,8 +55,7 @@ impl Lease<'_> {
 pub struct Leases {
     entries: Places<Entry>,
     by_number: Chains,
-    /// A binary heap on (deadline, number).
-    by_deadline: Pages<At>,
+    by_deadline: Deadlines,
     /// For each slot the place of its group, plus one. 0 = it has none, because it never had a lease.
     of_slots: Sparse<u32>,
     groups: Places<Group>,
@@ -103,7 +102,7 @@ impl Record for Entry {
     }
 
     fn is_vacant(&self) -> bool {
-        self.place == NONE
+        Entry::is_vacant(self)
     }
 }
 
@@ -123,12 +122,12 @@ const KEPT: usize = 8;
 impl Leases {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.by_deadline.len()
+        self.by_number.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.by_deadline.is_empty()
+        self.len() == 0
     }
 
     /// Whether there are no leases, and never were any.
@@ -215,8 +214,7 @@ impl Leases {
         deadline: Millis,
     ) {
         let owner = owner.map_or(NONE, |name| self.owners.find_or_add(name));
-        let place = self.by_deadline.len() as u32;
-        let entry = Entry::new(number, granted, deadline, group, owner, place);
+        let entry = Entry::new(number, granted, deadline, group, owner);
         let at = self.entries.add(entry);
         let entries = &mut self.entries.records;
         self.by_number.insert(at, entries);
@@ -228,8 +226,7 @@ impl Leases {
         }
         let epoch = self.epoch_of(number);
         self.epochs[epoch].open += 1;
-        self.by_deadline.push(at);
-        self.rise(place as usize);
+        self.by_deadline.insert(at, &mut self.entries.records);
     }
 
     /// The lease of that id, cleared or not.
@@ -279,7 +276,6 @@ impl Leases {
         let Entry {
             group,
             owner,
-            place,
             number,
             ..
         } = *self.entry(at);
@@ -308,11 +304,8 @@ impl Leases {
             self.over += 1;
             self.sweep_epochs();
         }
-        self.by_deadline.swap_remove(place as usize);
-        if (place as usize) < self.by_deadline.len() {
-            self.settle(place as usize);
-        }
-        self.entries.records[at as usize].place = NONE;
+        self.by_deadline.remove(at, &mut self.entries.records);
+        self.entries.records[at as usize].vacate();
         self.entries.vacated(at);
         self.shrink();
         (slot != NONE).then_some(slot as Slot)
@@ -323,7 +316,7 @@ impl Leases {
         if self.is_empty() && self.entries.records.len() > KEPT {
             self.entries = Places::default();
             self.by_number = Chains::default();
-            self.by_deadline = Pages::default();
+            self.by_deadline = Deadlines::default();
             self.owners = Owners::default();
             return;
         }
@@ -347,14 +340,9 @@ impl Leases {
 
     /// A lease has moved to another place.
     fn moved(&mut self, from: At, to: At) {
-        let Entry {
-            group,
-            owner,
-            place,
-            ..
-        } = *self.entry(to);
+        let Entry { group, owner, .. } = *self.entry(to);
         let entries = &mut self.entries.records;
-        self.by_deadline[place as usize] = to;
+        self.by_deadline.moved(from, to, entries);
         self.by_number.moved(from, to, entries);
         let list = &mut self.groups.records[group as usize].list;
         list.moved(to, entries, |e| &mut e.group_links);
@@ -366,10 +354,10 @@ impl Leases {
 
     /// Gives a lease another deadline.
     pub fn renew(&mut self, at: At, deadline: Millis) {
-        let entry = &mut self.entries.records[at as usize];
-        entry.deadline = super::entry::Short::of(deadline);
-        let place = entry.place as usize;
-        self.settle(place);
+        let entries = &mut self.entries.records;
+        self.by_deadline.remove(at, entries);
+        entries[at as usize].deadline = Short::of(deadline);
+        self.by_deadline.insert(at, entries);
     }
 
     // Marks
@@ -502,9 +490,9 @@ impl Leases {
     }
 
     /// The lease that ends first by itself.
+    #[inline(always)]
     pub fn first_due(&self) -> Option<(Millis, At)> {
-        let at = *self.by_deadline.first()?;
-        Some((self.entry(at).deadline.millis(), at))
+        self.by_deadline.first()
     }
 
     /// The group of that slot, if it has one.
@@ -548,23 +536,16 @@ impl Leases {
 
     /// All leases in the order in which they end; each next one costs O(log n).
     pub fn by_deadline(&self) -> impl Iterator<Item = Lease<'_>> {
-        let mut front = std::collections::BinaryHeap::new();
-        let entry = |place: usize| {
-            let at = *self.by_deadline.get(place)?;
-            Some(std::cmp::Reverse((self.key(at), place)))
-        };
-        front.extend(entry(0));
-        std::iter::from_fn(move || {
-            let std::cmp::Reverse((_, place)) = front.pop()?;
-            front.extend([2 * place + 1, 2 * place + 2].into_iter().filter_map(entry));
-            Some(self.lease(self.by_deadline[place]))
-        })
+        let all = self.by_deadline.iter(&self.entries.records);
+        all.map(|at| self.lease(at))
     }
 
     /// All leases with their groups, the oldest first. O(n log n).
     pub fn by_age(&self) -> Vec<(u32, Lease<'_>)> {
-        let lease = |at: &At| (self.entry(*at).group, self.lease(*at));
-        let mut all: Vec<(u32, Lease)> = self.by_deadline.iter().map(lease).collect();
+        let entries = self.entries.records.iter().enumerate();
+        let used = entries.filter(|(_, entry)| !entry.is_vacant());
+        let lease = |(at, entry): (usize, &Entry)| (entry.group, self.lease(at as At));
+        let mut all: Vec<(u32, Lease)> = used.map(lease).collect();
         all.sort_unstable_by_key(|(_, lease)| lease.id.number);
         all
     }
@@ -577,7 +558,10 @@ impl Leases {
     }
 
     fn epoch_of(&self, number: u64) -> usize {
-        self.epochs.partition_point(|e| e.first <= number) - 1
+        match self.epochs.last() {
+            Some(present) if present.first <= number => self.epochs.len() - 1,
+            _ => self.epochs.partition_point(|e| e.first <= number) - 1,
+        }
     }
 
     fn sweep_epochs(&mut self) {
@@ -589,69 +573,16 @@ impl Leases {
         }
     }
 
-    // The heap
-
-    fn key(&self, at: At) -> (Millis, u64) {
-        let entry = self.entry(at);
-        (entry.deadline.millis(), entry.number)
-    }
-
-    /// Puts a lease at a place of the heap, and notes that at its entry.
-    fn put(&mut self, place: usize, at: At) {
-        self.by_deadline[place] = at;
-        self.entries.records[at as usize].place = place as u32;
-    }
-
-    /// Brings the lease at this place to where it belongs.
-    fn settle(&mut self, place: usize) {
-        let at = self.by_deadline[place];
-        self.rise(place);
-        if self.by_deadline[place] == at {
-            self.sink(place);
-        }
-    }
-
-    fn rise(&mut self, mut place: usize) {
-        let at = self.by_deadline[place];
-        let key = self.key(at);
-        while place > 0 {
-            let above = (place - 1) / 2;
-            let other = self.by_deadline[above];
-            if self.key(other) <= key {
-                break;
-            }
-            self.put(place, other);
-            place = above;
-        }
-        self.put(place, at);
-    }
-
-    fn sink(&mut self, mut place: usize) {
-        let at = self.by_deadline[place];
-        let key = self.key(at);
-        loop {
-            let below = (2 * place + 1..2 * place + 3).filter(|p| *p < self.by_deadline.len());
-            let keyed = below.map(|place| (self.key(self.by_deadline[place]), place));
-            let Some((first, from)) = keyed.min().filter(|(first, _)| *first < key) else {
-                break;
-            };
-            let _: (Millis, u64) = first;
-            self.put(place, self.by_deadline[from]);
-            place = from;
-        }
-        self.put(place, at);
-    }
-
     /// Panics where the ways to find a lease disagree. For the tests.
     pub fn check(&self) {
         assert_eq!(self.by_number.len(), self.len());
         let mut grouped = vec![Vec::new(); self.groups.records.len()];
         let mut owned = 0;
-        for (place, at) in self.by_deadline.iter().enumerate() {
-            let entry = self.entry(*at);
-            assert_eq!(entry.place as usize, place);
-            assert!(place == 0 || self.key(self.by_deadline[(place - 1) / 2]) < self.key(*at));
-            assert_eq!(self.find(self.id(entry.number)), Some(*at));
+        self.by_deadline.check(&self.entries.records);
+        assert_eq!(self.by_deadline().count(), self.len());
+        for at in self.by_deadline.iter(&self.entries.records) {
+            let entry = self.entry(at);
+            assert_eq!(self.find(self.id(entry.number)), Some(at));
             assert!(entry.number < self.next);
             grouped[entry.group as usize].push(entry.number);
             owned += u32::from(entry.owner != NONE);

@@ -3,6 +3,7 @@
 //! It knows no pool and no algorithm. A pool that never used any of this has no account, and pays nothing for it.
 
 mod agenda;
+mod deadlines;
 mod entry;
 mod health;
 mod latency;
@@ -374,6 +375,7 @@ impl Account {
     }
 
     /// Whether anything is over and not cleared yet.
+    #[inline]
     pub fn is_any_over(&self) -> bool {
         let due = [
             self.leases.first_due().map(|(due, _)| due),

@@ -18,25 +18,45 @@ pub struct Sum {
 
 /// Sums over eight backends, over eight of those sums, and so on until at most eight are left. Up to eight
 /// backends have no levels at all: there is nothing to skip.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Order {
     levels: Vec<Vec<Sum>>,
     total: Sum,
 }
 
+/// The way through up to eight seats, whose sum is not kept.
+pub static FEW: Order = Order::NONE;
+
 impl Order {
+    const NONE: Order = Order {
+        levels: Vec::new(),
+        total: Sum {
+            count: 0,
+            weight: 0,
+        },
+    };
+
     /// The order of those of these seats that are of that tier.
     pub fn of(seats: &[Seat], tier: u8) -> Order {
-        let mut order = Order::default();
-        let mut below: Vec<Sum> = (seats.iter())
-            .map(|seat| Sum::of(seat.running_in(tier).unwrap_or(0)))
-            .collect();
+        let mut order = Order::NONE;
+        let mut below: Vec<Sum> = seats.iter().map(|seat| Sum::of(seat, tier)).collect();
         while below.len() > FAN {
             let level: Vec<Sum> = below.chunks(FAN).map(Sum::over).collect();
             order.levels.push(level.clone());
             below = level;
         }
         order.total = Sum::over(&below);
+        order
+    }
+
+    /// The order of a tier that no backend runs in.
+    pub fn empty(slots: usize) -> Order {
+        let mut order = Order::NONE;
+        let mut entries = slots;
+        while entries > FAN {
+            entries = entries.div_ceil(FAN);
+            order.levels.push(vec![Sum::default(); entries]);
+        }
         order
     }
 
@@ -128,7 +148,7 @@ impl Order {
             at *= FAN;
         }
         loop {
-            let own = measure(Sum::of(seats[at].running_in(tier).unwrap_or(0)));
+            let own = measure(Sum::of(&seats[at], tier));
             if own > left {
                 return at;
             }
@@ -139,7 +159,20 @@ impl Order {
 }
 
 impl Sum {
-    fn of(running: u32) -> Sum {
+    /// The sum over these seats, as far as they run in that tier.
+    pub fn over_seats(seats: &[Seat], tier: u8) -> Sum {
+        let sums = seats.iter().map(|seat| Sum::of(seat, tier));
+        sums.fold(Sum::default(), |a, b| Sum {
+            count: a.count + b.count,
+            weight: a.weight + b.weight,
+        })
+    }
+
+    fn of(seat: &Seat, tier: u8) -> Sum {
+        Sum::of_one(seat.running_in(tier).unwrap_or(0))
+    }
+
+    fn of_one(running: u32) -> Sum {
         Sum {
             count: u32::from(running > 0),
             weight: u64::from(running),
@@ -154,7 +187,7 @@ impl Sum {
     }
 
     fn change(&mut self, from: u32, to: u32) {
-        let (from, to) = (Sum::of(from), Sum::of(to));
+        let (from, to) = (Sum::of_one(from), Sum::of_one(to));
         self.count = self.count - from.count + to.count;
         self.weight = self.weight - from.weight + to.weight;
     }

@@ -1,10 +1,15 @@
 //! A backend as the algorithms see it.
 
-/// The settings of the operator for a backend, and the weight that it takes part with for now.
+use std::cell::Cell;
+
+use crate::lb::ground::row::Vacant;
+
+/// The settings of the operator for a backend, the weight that it takes part with for now, and its credit.
 ///
-/// A seat has 8 bytes, so that eight neighbours lie in one cache line.
-#[derive(Clone, Copy, Debug)]
+/// A seat has 16 bytes, so that eight neighbours lie in two cache lines.
+#[derive(Clone, Debug)]
 pub struct Seat {
+    credit: Cell<i64>,
     running: Running,
     pub weight: u16,
     pub state: State,
@@ -65,6 +70,7 @@ impl Seat {
     /// The seat of a newcomer, which does not take part yet.
     pub fn new(weight: u16) -> Seat {
         Seat {
+            credit: Cell::new(0),
             running: Running::of(0, 0),
             weight,
             state: State::Up,
@@ -87,8 +93,21 @@ impl Seat {
     #[inline(always)]
     pub fn running_in(&self, tier: u8) -> Option<u32> {
         let first = Running::of(1, tier).0;
-        let is_running = self.running.0.wrapping_sub(first) < WEIGHTS;
-        is_running.then_some(self.running.0 & WEIGHTS)
+        let above = self.running.0.wrapping_sub(first);
+        (above < WEIGHTS).then(|| above + 1)
+    }
+
+    /// What smooth weighted round robin keeps of a backend. It stands here since a pick looks at it together with the running
+    /// weight. No other algorithm may change it.
+    #[inline(always)]
+    pub fn credit(&self) -> i64 {
+        self.credit.get()
+    }
+
+    /// Sets it. A view is enough for that.
+    #[inline(always)]
+    pub fn set_credit(&self, credit: i64) {
+        self.credit.set(credit);
     }
 
     pub(super) fn run(&mut self, weight: u32) {
@@ -100,13 +119,19 @@ impl Seat {
     }
 }
 
+impl Vacant for Seat {
+    fn vacant() -> Seat {
+        Seat::new(0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_seat_has_eight_bytes() {
-        assert_eq!(size_of::<Seat>(), 8);
+    fn a_seat_has_sixteen_bytes() {
+        assert_eq!(size_of::<Seat>(), 16);
     }
 
     #[test]

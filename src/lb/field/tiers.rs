@@ -1,8 +1,8 @@
 //! The tiers of a pool. One of them serves.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
-use super::order::Order;
+use super::order::{FAN, Order};
 use super::seat::Seat;
 use crate::lb::ground::bounds::TIERS_MAX;
 use crate::lb::ground::memory::{Mover, allocated, buffer};
@@ -10,7 +10,7 @@ use crate::lb::ground::memory::{Mover, allocated, buffer};
 /// The backends of one tier, in order.
 ///
 /// Each tier has an order of its own, so that another tier's turn to serve costs nothing, however often limits change it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tier {
     pub tier: u8,
     pub order: Order,
@@ -32,12 +32,12 @@ impl Tier {
 }
 
 /// The tiers that these seats are of.
-pub fn used(seats: &[Seat]) -> HashSet<u8> {
+pub fn used(seats: &[Seat]) -> BTreeSet<u8> {
     seats.iter().map(Seat::tier).collect()
 }
 
-/// All tiers. A pool whose backends are all of tier 0 has this one.
-#[derive(Clone, Debug, Default)]
+/// All tiers. A pool of up to eight backends which are all of tier 0 needs none of this.
+#[derive(Clone, Debug)]
 pub struct Tiers {
     /// The lowest one that has an eligible backend, or any where none has.
     pub serving: Tier,
@@ -48,6 +48,31 @@ pub struct Tiers {
 type Others = Option<Box<Vec<Tier>>>;
 
 impl Tiers {
+    /// The tiers of these seats; none where they can do without.
+    pub fn of(seats: &[Seat]) -> Option<Box<Tiers>> {
+        let used = used(seats);
+        if seats.len() <= FAN && used.iter().all(|tier| *tier == 0) {
+            return None;
+        }
+        let mut all = used.into_iter().map(|tier| Tier::of(seats, tier));
+        let serving = all.next()?;
+        let others: Vec<Tier> = all.collect();
+        let mut tiers = Tiers {
+            serving,
+            others: (!others.is_empty()).then(|| Box::new(others)),
+        };
+        tiers.let_the_lowest_serve();
+        Some(Box::new(tiers))
+    }
+
+    /// Tier 0 alone, of which these seats are.
+    pub fn one(seats: &[Seat]) -> Box<Tiers> {
+        Box::new(Tiers {
+            serving: Tier::of(seats, 0),
+            others: None,
+        })
+    }
+
     /// All of them, the serving one first.
     pub fn all(&self) -> impl Iterator<Item = &Tier> {
         let others = self.others.iter().flat_map(|others| others.iter());
@@ -78,8 +103,9 @@ impl Tiers {
                 let others = self.others.get_or_insert_default();
                 others.retain(|t| used.contains(&t.tier));
             }
-            let opened = Tier::of(seats, tier);
-            self.others.get_or_insert_default().push(opened);
+            // A tier in which a backend runs is open.
+            let order = Order::empty(seats.len());
+            (self.others.get_or_insert_default()).push(Tier { tier, order });
         }
     }
 
@@ -94,16 +120,6 @@ impl Tiers {
         {
             std::mem::swap(&mut self.serving, lowest);
         }
-    }
-
-    /// Makes all orders anew. Tiers without backends go.
-    pub fn rebuild(&mut self, seats: &[Seat]) {
-        if let Some(others) = &mut self.others {
-            others.retain(|tier| seats.iter().any(|seat| seat.tier() == tier.tier));
-        }
-        self.all_mut()
-            .for_each(|tier| *tier = Tier::of(seats, tier.tier));
-        self.let_the_lowest_serve();
     }
 
     /// Lets the mover move all that is on the heap.

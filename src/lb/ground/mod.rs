@@ -9,5 +9,6 @@ pub mod kept;
 pub mod memory;
 pub mod name;
 pub mod pages;
+pub mod row;
 pub mod saved;
 pub mod sparse;

@@ -32,11 +32,6 @@ impl<T> Pages<T> {
         self.len
     }
 
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// The elements in order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.pages.iter().flatten()
@@ -156,7 +151,7 @@ mod tests {
         while plain.pop().is_some() {
             assert!(pages.pop().is_some());
         }
-        assert!(pages.is_empty() && pages.pop().is_none());
+        assert!(pages.len() == 0 && pages.pop().is_none());
     }
 
     #[test]

@@ -28,16 +28,21 @@ impl<T: Default> Sparse<T> {
     }
 
     /// The value of a slot, to be changed.
+    #[inline(always)]
     pub fn at(&mut self, slot: Slot) -> &mut T {
+        if self.get(slot).is_none() {
+            self.make_room(slot);
+        }
+        &mut self.pages[slot / PAGE][slot % PAGE]
+    }
+
+    #[cold]
+    fn make_room(&mut self, slot: Slot) {
         let (page, place) = (slot / PAGE, slot % PAGE);
         if self.pages.len() <= page {
             self.pages.resize_with(page + 1, Vec::new);
         }
-        let page = &mut self.pages[page];
-        if page.len() <= place {
-            page.resize_with(place + 1, T::default);
-        }
-        &mut page[place]
+        self.pages[page].resize_with(place + 1, T::default);
     }
 
     /// Takes the value of a slot, and leaves the default.

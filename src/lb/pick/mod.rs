@@ -66,12 +66,12 @@ macro_rules! owns {
                 $(self.$own.weight_changed(see, slot);)*
             }
 
-            fn reweighted(&mut self, slot: Slot, from: u16, to: u16) {
-                $(self.$own.reweighted(slot, from, to);)*
+            fn reweighted(&mut self, field: &Field, slot: Slot, from: u16, to: u16) {
+                $(self.$own.reweighted(field, slot, from, to);)*
             }
 
-            fn moved(&mut self, slot: Slot) {
-                $(self.$own.moved(slot);)*
+            fn moved(&mut self, field: &Field, slot: Slot) {
+                $(self.$own.moved(field, slot);)*
             }
 
             fn load_changed(&mut self, see: View<'_>, slot: Slot) {
@@ -122,24 +122,28 @@ macro_rules! algorithms {
     ($($own:ident: $algorithm:ty),* $(,)?) => {
         owns! { $($own: $algorithm),* }
 
-        #[expect(non_upper_case_globals, reason = "they are the users' words")]
-        mod lines {
-            use super::*;
-
-            $(pub const $own: Algorithm = Algorithm(&Line {
-                name: <$algorithm>::NAME,
-                code: <$algorithm>::CODE,
-                depends_on: <$algorithm>::DEPENDS_ON,
-                pick: |owns, see, chance| <$algorithm>::pick(&mut owns.$own, see, chance),
-                pick_ahead: |owns, see| <$algorithm>::pick_ahead(&mut owns.$own, see),
-                take_back: |owns, see, slot, before| {
-                    <$algorithm>::take_back(&mut owns.$own, see, slot, before)
-                },
-            });)*
+        /// A way to choose backends: the place of a line in the table. One byte, since every pool has one.
+        #[expect(non_camel_case_types, reason = "they are the users' words")]
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        enum Place {
+            $($own,)*
         }
 
+        static LINES: [Line; ALGORITHMS.len()] = [$(Line {
+            name: <$algorithm>::NAME,
+            code: <$algorithm>::CODE,
+            depends_on: <$algorithm>::DEPENDS_ON,
+            pick: |owns, see, chance| <$algorithm>::pick_if_any(&mut owns.$own, see, chance),
+            pick_ahead: |owns, see| <$algorithm>::pick_ahead(&mut owns.$own, see),
+            take_back: |owns, see, slot, before| {
+                <$algorithm>::take_back(&mut owns.$own, see, slot, before)
+            },
+        }),*];
+
         /// Every algorithm there is, in the order in which they are listed to users.
-        pub const ALGORITHMS: [Algorithm; [$(stringify!($own)),*].len()] = [$(lines::$own),*];
+        pub const ALGORITHMS: [Algorithm; [$(stringify!($own)),*].len()] =
+            [$(Algorithm(Place::$own)),*];
     };
 }
 
@@ -180,22 +184,23 @@ const fn foreseeable<const N: usize>(mut all: [Algorithm; N]) -> ([Algorithm; N]
     (all, n)
 }
 
-/// A way to choose backends: a line of the table.
-#[derive(Clone, Copy)]
-pub struct Algorithm(&'static Line);
+/// A way to choose backends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Algorithm(Place);
 
+/// A line of the table.
 struct Line {
     name: &'static str,
     code: u8,
     depends_on: DependsOn,
-    pick: fn(&mut Owns, View<'_>, &mut Chance) -> Slot,
+    pick: fn(&mut Owns, View<'_>, &mut Chance) -> Option<Slot>,
     pick_ahead: fn(&mut Owns, View<'_>) -> Option<(Slot, Before)>,
     take_back: fn(&mut Owns, View<'_>, Slot, Before),
 }
 
 impl Algorithm {
     /// The policy of a new pool.
-    pub const WRR: Algorithm = lines::wrr;
+    pub const WRR: Algorithm = Algorithm(Place::wrr);
 
     /// The algorithm of that name, upper or lower case.
     #[inline]
@@ -210,52 +215,55 @@ impl Algorithm {
         ALGORITHMS.into_iter().find(|a| a.code() == code)
     }
 
+    #[inline(always)]
+    const fn line(self) -> &'static Line {
+        &LINES[self.0 as usize]
+    }
+
     /// The user's word for it.
     pub const fn name(self) -> &'static str {
-        self.0.name
+        self.line().name
     }
 
     /// Its code in a saved pool.
     pub(super) fn code(self) -> u8 {
-        self.0.code
+        self.line().code
     }
 
     /// Whether it goes by latencies, and by the leases that are granted in between.
     pub fn goes_by_latency(self) -> bool {
-        self == lines::ewma
+        self == Algorithm(Place::ewma)
     }
 
     /// Whether chance decides, so that its picks cannot be foreseen.
     pub const fn is_by_chance(self) -> bool {
-        matches!(self.0.depends_on, DependsOn::Chance)
+        matches!(self.line().depends_on, DependsOn::Chance)
     }
 
-    /// Chooses an eligible backend. There is at least one.
+    /// Chooses an eligible backend, if there is one.
     #[inline(always)]
-    pub(super) fn pick(self, owns: &mut Owns, see: View<'_>, chance: &mut Chance) -> Slot {
-        (self.0.pick)(owns, see, chance)
+    pub(super) fn pick(self, owns: &mut Owns, see: View<'_>, chance: &mut Chance) -> Option<Slot> {
+        match self {
+            // The policy of nearly all pools is spared the call.
+            Algorithm::WRR => wrr::WeightedRoundRobin::pick_if_any(&mut owns.wrr, see, chance),
+            other => (other.line().pick)(owns, see, chance),
+        }
     }
 
     /// Picks in a way that can be taken back, if there is one.
     pub(super) fn pick_ahead(self, owns: &mut Owns, see: View<'_>) -> Option<(Slot, Before)> {
-        (self.0.pick_ahead)(owns, see)
+        (self.line().pick_ahead)(owns, see)
     }
 
     /// Takes back the latest pick.
     pub(super) fn take_back(self, owns: &mut Owns, see: View<'_>, slot: Slot, before: Before) {
-        (self.0.take_back)(owns, see, slot, before);
-    }
-}
-
-impl PartialEq for Algorithm {
-    fn eq(&self, other: &Algorithm) -> bool {
-        self.0.code == other.0.code
+        (self.line().take_back)(owns, see, slot, before);
     }
 }
 
 impl std::fmt::Debug for Algorithm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.name)
+        f.write_str(self.line().name)
     }
 }
 

@@ -24,6 +24,12 @@ pub trait Pick {
     /// Chooses an eligible backend. There is at least one.
     fn pick(own: &mut Self::Own, see: View<'_>, chance: &mut Chance) -> Slot;
 
+    /// The same, if there is one.
+    #[inline(always)]
+    fn pick_if_any(own: &mut Self::Own, see: View<'_>, chance: &mut Chance) -> Option<Slot> {
+        see.has_eligible().then(|| Self::pick(own, see, chance))
+    }
+
     /// Picks in a way that can be taken back. Where that cannot be done, this answers nothing and changes nothing: then a copy of the
     /// pool looks ahead.
     fn pick_ahead(_own: &mut Self::Own, _see: View<'_>) -> Option<(Slot, Before)> {
@@ -57,10 +63,10 @@ pub trait Own: Kept + Clone + Debug + Default {
     fn weight_changed(&mut self, _see: View<'_>, _slot: Slot) {}
 
     /// The operator gives a backend another weight. This comes between the two above.
-    fn reweighted(&mut self, _slot: Slot, _from: u16, _to: u16) {}
+    fn reweighted(&mut self, _field: &Field, _slot: Slot, _from: u16, _to: u16) {}
 
     /// A backend that takes no part was moved to another tier, where it is a newcomer.
-    fn moved(&mut self, _slot: Slot) {}
+    fn moved(&mut self, _field: &Field, _slot: Slot) {}
 
     /// The leases on a backend have changed, and its running weight has not.
     fn load_changed(&mut self, _see: View<'_>, _slot: Slot) {}
@@ -98,15 +104,15 @@ impl<T: Own> Own for Option<Box<T>> {
         }
     }
 
-    fn reweighted(&mut self, slot: Slot, from: u16, to: u16) {
+    fn reweighted(&mut self, field: &Field, slot: Slot, from: u16, to: u16) {
         if let Some(own) = self {
-            own.reweighted(slot, from, to);
+            own.reweighted(field, slot, from, to);
         }
     }
 
-    fn moved(&mut self, slot: Slot) {
+    fn moved(&mut self, field: &Field, slot: Slot) {
         if let Some(own) = self {
-            own.moved(slot);
+            own.moved(field, slot);
         }
     }
 

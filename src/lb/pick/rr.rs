@@ -14,7 +14,7 @@ use crate::lb::ground::saved::{Malformed, Reader, Writer};
 /// It is a place and not a backend, so it outlives the backend that was picked. Newcomers stand at the end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
-    next: Slot,
+    next: u32,
 }
 
 pub struct RoundRobin;
@@ -25,7 +25,7 @@ impl Pick for RoundRobin {
     type Own = Cursor;
 
     fn pick(cursor: &mut Cursor, see: View<'_>, _: &mut Chance) -> Slot {
-        let next = cursor.next;
+        let next = cursor.next as Slot;
         let slot = match see.is_eligible(next) {
             Some(true) => next,
             Some(false) => match see.rank(next) {
@@ -34,12 +34,12 @@ impl Pick for RoundRobin {
             },
             None => see.by_count(0),
         };
-        cursor.next = slot + 1;
+        cursor.next = slot as u32 + 1;
         slot
     }
 
     fn pick_ahead(cursor: &mut Cursor, see: View<'_>) -> Option<(Slot, Before)> {
-        let before = cursor.next as Before;
+        let before = Before::from(cursor.next);
         Some((
             RoundRobin::pick(cursor, see, &mut Chance::default()),
             before,
@@ -47,7 +47,7 @@ impl Pick for RoundRobin {
     }
 
     fn take_back(cursor: &mut Cursor, _: View<'_>, _: Slot, before: Before) {
-        cursor.next = before as Slot;
+        cursor.next = before as u32;
     }
 }
 
@@ -59,24 +59,24 @@ impl Own for Cursor {
 
 impl Kept for Cursor {
     fn renumber(&mut self, gaps: &Gaps) {
-        self.next = gaps.before_slot(self.next);
+        self.next = gaps.before_slot(self.next as Slot) as u32;
     }
 }
 
 impl Cursor {
     /// Writes how many backends stand before it.
     pub fn save(&self, gaps: &Gaps, to: &mut Writer) {
-        to.put(&(gaps.before_slot(self.next) as u32));
+        to.put(&(gaps.before_slot(self.next as Slot) as u32));
     }
 
     /// Reads how many backends stand before it. Whether the pool has as many shows when it was read.
     pub fn load(&mut self, from: &mut Reader) -> Result<(), Malformed> {
-        self.next = from.get::<u32>()? as Slot;
+        self.next = from.get()?;
         Ok(())
     }
 
     /// Whether it can stand there in a pool with this number of slots.
     pub fn is_sound(&self, slots: usize) -> bool {
-        self.next <= slots
+        self.next as Slot <= slots
     }
 }

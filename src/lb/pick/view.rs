@@ -6,7 +6,7 @@ use crate::lb::account::Account;
 use crate::lb::field::{Field, Seat};
 use crate::lb::ground::bounds::Slot;
 
-/// The backends and their leases. An algorithm can look, and cannot change anything.
+/// The backends and their leases. An algorithm can look, and cannot change anything, save wrr the credits.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     field: &'a Field,
@@ -35,13 +35,19 @@ impl<'a> View<'a> {
     /// How many backends are eligible. In a pick there is at least one.
     #[inline(always)]
     pub fn eligible(self) -> u32 {
-        self.field.eligible()
+        self.field.eligible().count
+    }
+
+    /// Whether there is one.
+    #[inline(always)]
+    pub fn has_eligible(self) -> bool {
+        self.field.has_eligible()
     }
 
     /// The sum of their running weights.
     #[inline(always)]
     pub fn total_weight(self) -> u64 {
-        self.field.order().total().weight
+        self.field.eligible().weight
     }
 
     /// Whether the backend of a slot is eligible, if there is such a slot.

@@ -30,8 +30,8 @@ use super::view::View;
 use crate::lb::field::{FAN, Field, Seat};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::chance::Chance;
-use crate::lb::ground::kept::{Gaps, Kept};
-use crate::lb::ground::memory::{Mover, buffer};
+use crate::lb::ground::kept::Kept;
+use crate::lb::ground::memory::{Mover, allocated, buffer};
 use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
 
 /// Credits stay within it. No sequence of picks gets near it; a pool from a crafted payload can start there. Where a pick
@@ -47,47 +47,105 @@ impl Pick for WeightedRoundRobin {
     const CODE: u8 = 2;
     type Own = Credits;
 
+    fn pick(own: &mut Credits, see: View<'_>, chance: &mut Chance) -> Slot {
+        let picked = WeightedRoundRobin::pick_if_any(own, see, chance);
+        picked.expect("there is at least one")
+    }
+
     #[inline(always)]
-    fn pick(own: &mut Credits, see: View<'_>, _: &mut Chance) -> Slot {
-        match own.tournaments.at_hand(see.tier()) {
-            Some(tournament) if tournament.duels.is_empty() => {
-                match tournament.pick_of_few(see, &mut own.starts) {
-                    Some(slot) => slot,
-                    None => pick_anew(own, see),
-                }
-            }
-            _ => pick_of_many(own, see),
+    fn pick_if_any(own: &mut Credits, see: View<'_>, _: &mut Chance) -> Option<Slot> {
+        match are_few(see) {
+            true => pick_anew(see, 1),
+            false if see.has_eligible() => pick_of_many(own, see),
+            false => None,
         }
     }
 
     fn pick_ahead(own: &mut Credits, see: View<'_>) -> Option<(Slot, Before)> {
-        let (tournament, starts) = own.serving(see);
-        tournament.pick(see, starts).map(|slot| (slot, 0))
+        let slot = match are_few(see) {
+            true if !is_within(leading(see.seats(), see.tier(), 1).1, total(see)) => None,
+            true => pick_anew(see, 1),
+            false => own.serving(see).pick(see),
+        };
+        slot.map(|slot| (slot, 0))
     }
 
     fn take_back(own: &mut Credits, see: View<'_>, slot: Slot, _: Before) {
-        let (tournament, starts) = own.serving(see);
-        starts[slot] += total(see);
-        tournament.turns -= 1;
-        tournament.change(slot);
+        let seat = &see.seats()[slot];
+        seat.set_credit(seat.credit() + total(see));
+        match are_few(see) {
+            true => {
+                let running = see
+                    .seats()
+                    .iter()
+                    .filter_map(|s| Some((s, s.running_in(see.tier())?)));
+                running
+                    .for_each(|(seat, weight)| seat.set_credit(seat.credit() - i64::from(weight)));
+            }
+            false => {
+                let tournament = own.serving(see);
+                tournament.turns -= 1;
+                tournament.change(slot);
+            }
+        }
     }
 }
 
 /// Apart from the pick of a few, which so needs no registers to be saved.
 #[inline(never)]
-fn pick_of_many(own: &mut Credits, see: View<'_>) -> Slot {
-    let (tournament, starts) = own.serving(see);
-    match tournament.pick(see, starts) {
-        Some(slot) => slot,
-        None => pick_anew(own, see),
+fn pick_of_many(own: &mut Credits, see: View<'_>) -> Option<Slot> {
+    let tournament = own.serving(see);
+    (tournament.pick(see)).or_else(|| tournament.pick_anew(see))
+}
+
+/// Up to eight backends play no tournament: they are simply compared, and their lines start anew with each pick.
+#[inline(always)]
+fn are_few(see: View<'_>) -> bool {
+    see.seats().len() <= FAN
+}
+
+/// The pick at that turn, if there is an eligible backend. The lines start anew. Where a sum would pass its bounds, all credits move by one
+/// amount, so that the leader stands at 0 when it is picked: their order stays, save among those that would fall below
+/// the lower bound, where they stop. O(n), but among many it comes once in 2^20 picks at most as long as no backend joins: then no
+/// credit is above 0, and a pick lowers the leader by 2^40 at most. (With running weights in units of 1/256 it is
+/// once in 2^12.) Rejected: that each sum saturates. Where all stand at a bound the next pick would pass it again, and
+/// each pick is O(n).
+#[inline(always)]
+fn pick_anew(see: View<'_>, turn: i64) -> Option<Slot> {
+    let (seats, tier) = (see.seats(), see.tier());
+    let (mut leader, mut highest, mut total) = (0, i64::MIN, 0);
+    for (slot, seat) in seats.iter().enumerate() {
+        if let Some(weight) = seat.running_in(tier) {
+            let credit = seat.credit() + i64::from(weight) * turn;
+            seat.set_credit(credit);
+            total += i64::from(weight);
+            if credit > highest {
+                (leader, highest) = (slot, credit);
+            }
+        }
     }
+    if !is_within(highest, total) {
+        if highest == i64::MIN {
+            return None;
+        }
+        lower(seats, tier, highest);
+    }
+    let leading = &seats[leader];
+    leading.set_credit(leading.credit() - total);
+    Some(leader)
 }
 
 #[cold]
-#[inline(never)]
-fn pick_anew(own: &mut Credits, see: View<'_>) -> Slot {
-    let (tournament, starts) = own.serving(see);
-    tournament.pick_anew(see, starts)
+fn lower(seats: &[Seat], tier: u8, by: i64) {
+    for seat in seats.iter().filter(|seat| seat.running_in(tier).is_some()) {
+        seat.set_credit((seat.credit() - by).max(-CREDIT_MAX));
+    }
+}
+
+/// Whether a leader with that credit stays within the bounds when it pays the sum of the weights.
+#[inline(always)]
+fn is_within(credit: i64, total: i64) -> bool {
+    credit <= CREDIT_MAX && credit - total >= -CREDIT_MAX
 }
 
 #[inline(always)]
@@ -95,32 +153,23 @@ fn total(see: View<'_>) -> i64 {
     see.total_weight() as i64
 }
 
-/// The credits of all backends.
+/// The tournaments of the tiers. Each seat keeps where the line of its backend starts. That is its credit where it takes no part,
+/// or where no tournament of its tier was played yet.
 #[derive(Clone, Debug, Default)]
-pub struct Credits {
-    /// For each slot where its line starts. That is its credit where it takes no part, or where no tournament of its tier was
-    /// played yet.
-    starts: Vec<i64>,
-    tournaments: ByTier<CreditTournament>,
-}
+pub struct Credits(Option<Box<ByTier<CreditTournament>>>);
 
 impl Credits {
     /// The credit of a backend.
     pub fn of(&self, field: &Field, slot: Slot) -> i64 {
         let seat = &field.seats()[slot];
-        let turns = self.tournaments.get(seat.tier()).map_or(0, |t| t.turns);
-        at(seat, self.starts[slot], turns)
-    }
-
-    /// Gives a backend that takes no part a credit.
-    pub fn set(&mut self, slot: Slot, credit: i64) {
-        self.starts[slot] = credit;
+        at(seat, self.get(seat.tier()).map_or(0, |t| t.turns))
     }
 
     /// Multiplies the credit of a backend that takes no part, because all running weights are multiplied.
-    pub fn scale(&mut self, slot: Slot, by: i64) {
-        let credit = self.starts[slot].saturating_mul(by);
-        self.starts[slot] = credit.clamp(-CREDIT_MAX, CREDIT_MAX);
+    pub fn scale(field: &Field, slot: Slot, by: i64) {
+        let seat = &field.seats()[slot];
+        let credit = seat.credit().saturating_mul(by);
+        seat.set_credit(credit.clamp(-CREDIT_MAX, CREDIT_MAX));
     }
 
     /// Writes the credit of a backend.
@@ -135,83 +184,93 @@ impl Credits {
         checked("backend's credit", credit, credits.contains(&credit))
     }
 
+    fn get(&self, tier: u8) -> Option<&CreditTournament> {
+        self.0.as_ref()?.get(tier)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &(u8, CreditTournament)> {
+        self.0.iter().flat_map(|tournaments| tournaments.all())
+    }
+
+    /// The tournament of the tier that serves. There are many backends.
     #[inline(always)]
-    fn serving(&mut self, see: View<'_>) -> (&mut CreditTournament, &mut [i64]) {
+    fn serving(&mut self, see: View<'_>) -> &mut CreditTournament {
         let seats = see.seats();
         let make = || CreditTournament::of(seats.len());
-        let tournament = self.tournaments.serving(see.tier(), seats, make);
-        (tournament, &mut self.starts)
+        let tournaments = self.0.get_or_insert_default();
+        tournaments.serving(see.tier(), seats, make)
     }
 }
 
 impl Own for Credits {
     /// Makes the credit a plain number. A backend without weight has a flat line, so for it that is all.
     fn weight_changes(&mut self, field: &Field, slot: Slot) {
-        self.starts[slot] = self.of(field, slot);
+        field.seats()[slot].set_credit(self.of(field, slot));
     }
 
     fn weight_changed(&mut self, see: View<'_>, slot: Slot) {
         let seat = &see.seats()[slot];
-        if let Some(tournament) = self.tournaments.get_mut(seat.tier()) {
-            self.starts[slot] -= i64::from(seat.running_weight()) * tournament.turns;
+        let tournaments = self.0.as_mut();
+        if let Some(tournament) = tournaments.and_then(|all| all.get_mut(seat.tier())) {
+            let grown = i64::from(seat.running_weight()) * tournament.turns;
+            seat.set_credit(seat.credit() - grown);
             tournament.change(slot);
         }
     }
 
     /// The credit keeps its proportion to the weight.
-    fn reweighted(&mut self, slot: Slot, from: u16, to: u16) {
-        self.starts[slot] = match (from, to) {
+    fn reweighted(&mut self, field: &Field, slot: Slot, from: u16, to: u16) {
+        let seat = &field.seats()[slot];
+        seat.set_credit(match (from, to) {
             (0, _) | (_, 0) => 0,
-            _ => scaled(self.starts[slot], to, from),
-        };
+            _ => scaled(seat.credit(), to, from),
+        });
     }
 
     /// In the other tier it starts neutral.
-    fn moved(&mut self, slot: Slot) {
-        self.starts[slot] = 0;
+    fn moved(&mut self, field: &Field, slot: Slot) {
+        field.seats()[slot].set_credit(0);
     }
 
     /// Makes all credits plain numbers.
     fn gaps_close(&mut self, field: &Field) {
-        for slot in 0..self.starts.len() {
-            self.starts[slot] = self.of(field, slot);
+        for slot in 0..field.seats().len() {
+            self.weight_changes(field, slot);
         }
-        self.tournaments = ByTier::default();
+        self.0 = None;
     }
 
     fn check(&self, see: View<'_>) {
-        let turns = |tier| self.tournaments.get(tier).map_or(0, |t| t.turns);
-        for (seat, start) in see.seats().iter().zip(&self.starts) {
-            assert!(at(seat, *start, turns(seat.tier())).abs() <= CREDIT_MAX);
+        let turns = |tier| self.get(tier).map_or(0, |t| t.turns);
+        for seat in see.seats() {
+            assert!(at(seat, turns(seat.tier())).abs() <= CREDIT_MAX);
         }
-        for (tier, tournament) in self.tournaments.all() {
-            tournament.check(see.seats(), &self.starts, *tier);
+        assert!(self.0.is_none() || !are_few(see));
+        for (tier, tournament) in self.all() {
+            tournament.check(see.seats(), *tier);
         }
     }
 }
 
 impl Kept for Credits {
     fn grown(&mut self, slots: usize) {
-        self.starts.resize(slots, 0);
-        let all = self.tournaments.all_mut();
-        all.for_each(|(_, tournament)| tournament.grown(slots));
-    }
-
-    fn forget(&mut self, slot: Slot) {
-        self.starts[slot] = 0;
-    }
-
-    fn renumber(&mut self, gaps: &Gaps) {
-        gaps.close(&mut self.starts);
+        if let Some(tournaments) = &mut self.0 {
+            let all = tournaments.all_mut();
+            all.for_each(|(_, tournament)| tournament.grown(slots));
+        }
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
-        by.vec(&mut self.starts);
-        (self.tournaments).relocate(by, |tournament, by| by.vec(&mut tournament.duels));
+        if let Some(tournaments) = &mut self.0 {
+            tournaments.relocate(by, |tournament, by| by.vec(&mut tournament.duels));
+        }
     }
 
     fn heap_bytes(&self) -> usize {
-        buffer(&self.starts) + self.tournaments.heap_bytes(|t| buffer(&t.duels))
+        (self.0.as_ref()).map_or(0, |tournaments| {
+            allocated(size_of::<ByTier<CreditTournament>>())
+                + tournaments.heap_bytes(|t| buffer(&t.duels))
+        })
     }
 }
 
@@ -231,8 +290,7 @@ struct CreditTournament {
     /// The slot of the line that changed last. The next pick plays the nodes above it, whatever they say now.
     changed: u32,
     /// Nodes 2i and 2i + 1 meet in duel i, whose outcome is node i; duel 1 is the final. The other
-    /// nodes are over the eights of backends in order, the last ones over none yet. Up to eight backends have no
-    /// duels: they are simply compared.
+    /// nodes are over the eights of backends in order, the last ones over none yet.
     duels: Vec<[Node; 2]>,
 }
 
@@ -286,62 +344,28 @@ impl CreditTournament {
     }
 
     fn make_room(&mut self, eights: usize) {
-        if eights > 1 {
-            self.duels = vec![[UNPLAYED; 2]; eights];
-        }
+        self.duels = vec![[UNPLAYED; 2]; eights];
     }
 
     /// The pick, unless a sum would go beyond its bounds.
-    fn pick(&mut self, see: View<'_>, starts: &mut [i64]) -> Option<Slot> {
-        if self.duels.is_empty() {
-            return self.pick_of_few(see, starts);
-        }
-        let leader = self.winner(see.seats(), starts, see.tier(), self.turns + 1);
-        self.advance(leader, starts, total(see))
-    }
-
-    /// The same where there are no duels.
-    #[inline(always)]
-    fn pick_of_few(&mut self, see: View<'_>, starts: &mut [i64]) -> Option<Slot> {
-        let leader = leading(see.seats(), starts, see.tier(), self.turns + 1);
-        self.advance(leader, starts, total(see))
-    }
-
-    /// The leader at the next turn, with that credit, pays for it.
-    #[inline(always)]
-    fn advance(
-        &mut self,
-        (slot, credit): (Slot, i64),
-        starts: &mut [i64],
-        total: i64,
-    ) -> Option<Slot> {
-        if credit > CREDIT_MAX || credit - total < -CREDIT_MAX || self.turns >= TURNS_MAX {
+    fn pick(&mut self, see: View<'_>) -> Option<Slot> {
+        let (seats, total) = (see.seats(), total(see));
+        let (slot, credit) = self.winner(seats, see.tier(), self.turns + 1);
+        if !is_within(credit, total) || self.turns >= TURNS_MAX {
             return None;
         }
-        starts[slot] -= total;
+        seats[slot].set_credit(seats[slot].credit() - total);
         self.turns += 1;
         // Whatever had changed before was played just now.
         self.changed = slot as u32;
         Some(slot)
     }
 
-    /// The same pick, for which the lines start anew. Where a sum would pass its bounds, all credits first move by one
-    /// amount, so that the leader stands at 0 when it is picked: their order stays, save among those that would fall below
-    /// the lower bound, where they stop. O(n), but it comes once in 2^20 picks at most as long as no backend joins: then no credit
-    /// is above 0, and a pick lowers the leader by 2^40 at most. (With running weights in units of 1/256 it is
-    /// once in 2^12.) Rejected: that each sum saturates. Where all stand at a bound the next pick would pass it again, and
-    /// each pick is O(n).
-    fn pick_anew(&mut self, see: View<'_>, starts: &mut [i64]) -> Slot {
-        let (seats, tier, total, turn) = (see.seats(), see.tier(), total(see), self.turns + 1);
-        let (slot, highest) = leading(seats, starts, tier, turn);
-        let is_within = highest <= CREDIT_MAX && highest - total >= -CREDIT_MAX;
-        let shift = if is_within { 0 } else { highest };
-        for (seat, start) in seats.iter().zip(starts.iter_mut()) {
-            if seat.running_in(tier).is_some() {
-                *start = (at(seat, *start, turn) - shift).max(-CREDIT_MAX);
-            }
-        }
-        starts[slot] -= total;
+    /// The same pick, for which the lines start anew.
+    #[cold]
+    #[inline(never)]
+    fn pick_anew(&mut self, see: View<'_>) -> Option<Slot> {
+        let slot = pick_anew(see, self.turns + 1);
         self.turns = 0;
         self.duels.fill([UNPLAYED; 2]);
         slot
@@ -360,18 +384,18 @@ impl CreditTournament {
     /// The leader of the tournament at that turn, and its credit. Nodes that do not hold are played on the way from the slot
     /// that changed last up to the final.
     #[inline(always)]
-    fn winner(&mut self, seats: &[Seat], starts: &[i64], tier: u8, turn: i64) -> (Slot, i64) {
+    fn winner(&mut self, seats: &[Seat], tier: u8, turn: i64) -> (Slot, i64) {
         if i64::from(self.played) > turn {
             self.forget(1, turn);
         }
         self.played = turn as u32;
         let mut at = self.over(self.changed as Slot);
-        let mut node = Node::of_eight(at - self.duels.len(), seats, starts, tier, turn);
+        let mut node = Node::of_eight(at - self.duels.len(), seats, tier, turn);
         while at > 1 {
             let duel = &mut self.duels[at / 2];
             duel[at % 2] = node;
             if !duel[1 - at % 2].holds(turn) {
-                self.play(at ^ 1, seats, starts, tier, turn);
+                self.play(at ^ 1, seats, tier, turn);
             }
             at /= 2;
             node = Node::of_duel(&self.duels[at], turn);
@@ -380,13 +404,13 @@ impl CreditTournament {
     }
 
     /// Plays a node for that turn, after those below it that do not hold.
-    fn play(&mut self, at: usize, seats: &[Seat], starts: &[i64], tier: u8, turn: i64) {
+    fn play(&mut self, at: usize, seats: &[Seat], tier: u8, turn: i64) {
         *self.node(at) = match at.checked_sub(self.duels.len()) {
-            Some(eight) => Node::of_eight(eight, seats, starts, tier, turn),
+            Some(eight) => Node::of_eight(eight, seats, tier, turn),
             None => {
                 for below in [2 * at, 2 * at + 1] {
                     if !self.node(below).holds(turn) {
-                        self.play(below, seats, starts, tier, turn);
+                        self.play(below, seats, tier, turn);
                     }
                 }
                 Node::of_duel(&self.duels[at], turn)
@@ -417,7 +441,7 @@ impl CreditTournament {
 
     /// Panics where a node is out of order with those below it, or one that holds names another leader than its
     /// backends have. For the tests.
-    fn check(&self, seats: &[Seat], starts: &[i64], tier: u8) {
+    fn check(&self, seats: &[Seat], tier: u8) {
         let eights = self.duels.len();
         assert!(seats.len() <= FAN * eights.max(1));
         let changed = self.over(self.changed as Slot);
@@ -438,13 +462,12 @@ impl CreditTournament {
                 assert!(node.expires <= below.expires);
                 assert!(node.expires == AT_ONCE || node.played >= below.played);
             }
-            let group: Vec<Seat> = slots[at].iter().map(|slot| seats[*slot]).collect();
-            let lines: Vec<i64> = slots[at].iter().map(|slot| starts[*slot]).collect();
+            let group: Vec<Seat> = slots[at].iter().map(|slot| seats[*slot].clone()).collect();
             for turn in [self.turns, self.turns + 1] {
                 if i64::from(node.played) > turn || !node.holds(turn) {
                     continue;
                 }
-                let (leader, credit) = leading(&group, &lines, tier, turn);
+                let (leader, credit) = leading(&group, tier, turn);
                 match group.iter().any(|seat| seat.running_in(tier).is_some()) {
                     true => assert_eq!(
                         (node.slot as Slot, node.at(turn)),
@@ -460,20 +483,19 @@ impl CreditTournament {
 impl Node {
     /// The outcome among eight backends.
     #[inline(always)]
-    fn of_eight(eight: usize, seats: &[Seat], starts: &[i64], tier: u8, turn: i64) -> Node {
+    fn of_eight(eight: usize, seats: &[Seat], tier: u8, turn: i64) -> Node {
         let played = turn as u32;
         let seats = seats.chunks(FAN).nth(eight).unwrap_or_default();
-        let starts = starts.chunks(FAN).nth(eight).unwrap_or_default();
-        let (leader, highest) = leading(seats, starts, tier, turn);
+        let (leader, highest) = leading(seats, tier, turn);
         if highest == i64::MIN {
             return Node { played, ..EMPTY };
         }
         Node {
-            start: starts[leader],
+            start: seats[leader].credit(),
             weight: seats[leader].running_weight(),
             slot: (eight * FAN + leader) as u32,
             played,
-            expires: overtaken(seats, starts, tier, leader),
+            expires: overtaken(seats, tier, leader),
         }
     }
 
@@ -510,20 +532,19 @@ impl Node {
 
 /// The credit of a backend at that turn. One that takes no part has the same credit at all turns.
 #[inline(always)]
-fn at(seat: &Seat, start: i64, turn: i64) -> i64 {
-    start + i64::from(seat.running_weight()) * turn
+fn at(seat: &Seat, turn: i64) -> i64 {
+    seat.credit() + i64::from(seat.running_weight()) * turn
 }
 
 /// The backend of that tier with the highest credit at that turn, and this credit.
 #[inline(always)]
-fn leading(seats: &[Seat], starts: &[i64], tier: u8, turn: i64) -> (usize, i64) {
+fn leading(seats: &[Seat], tier: u8, turn: i64) -> (usize, i64) {
     let (mut leader, mut highest) = (0, i64::MIN);
-    let starts = &starts[..seats.len()];
-    for at in 0..seats.len() {
-        if let Some(weight) = seats[at].running_in(tier) {
-            let credit = starts[at] + i64::from(weight) * turn;
+    for (slot, seat) in seats.iter().enumerate() {
+        if let Some(weight) = seat.running_in(tier) {
+            let credit = seat.credit() + i64::from(weight) * turn;
             if credit > highest {
-                (leader, highest) = (at, credit);
+                (leader, highest) = (slot, credit);
             }
         }
     }
@@ -532,16 +553,19 @@ fn leading(seats: &[Seat], starts: &[i64], tier: u8, turn: i64) -> (usize, i64) 
 
 /// The first turn at which another of these backends leads than the one that leads now.
 #[inline(always)]
-fn overtaken(seats: &[Seat], starts: &[i64], tier: u8, leader: usize) -> u32 {
+fn overtaken(seats: &[Seat], tier: u8, leader: usize) -> u32 {
     let mut end = i64::from(NEVER);
-    let (start, weight) = (starts[leader], i64::from(seats[leader].running_weight()));
-    for (at, (seat, other)) in seats.iter().zip(starts).enumerate() {
+    let (start, weight) = (
+        seats[leader].credit(),
+        i64::from(seats[leader].running_weight()),
+    );
+    for (at, seat) in seats.iter().enumerate() {
         let gain = (seat.running_in(tier)).map_or(0, |own| i64::from(own) - weight);
         if gain <= 0 {
             continue;
         }
         // At equal credit the one that was added first leads.
-        let lead = start - other - i64::from(at < leader);
+        let lead = start - seat.credit() - i64::from(at < leader);
         if gain * (end - 1) > lead {
             end = lead / gain + 1;
         }
@@ -591,7 +615,7 @@ mod tests {
         }
 
         fn turns(&self, tier: u8) -> i64 {
-            self.own.tournaments.get(tier).map_or(0, |t| t.turns)
+            self.own.get(tier).map_or(0, |t| t.turns)
         }
 
         fn pick(&mut self) -> Slot {
@@ -634,7 +658,7 @@ mod tests {
         for slot in 0..alone.slots() {
             alone.run(slot, 0);
             alone.field.move_to_tier(slot, (slot % 4 / 2 % TIERS) as u8);
-            alone.own.set(slot, side(slot));
+            alone.field.seats()[slot].set_credit(side(slot));
             alone.run(slot, alone.weight(slot));
         }
         alone
@@ -696,21 +720,21 @@ mod tests {
     /// The lines start anew after more picks than a test can make. So the lines of one pool are laid as if it had made them.
     #[test]
     fn that_the_lines_start_anew_is_not_seen() {
-        for size in [3, 20, 200u32] {
+        for size in [20, 200u32] {
             let weight = |i: u32| (1 + i * 7919 % 1000) as u16;
             let mut early = Alone::of((0..size).map(weight));
             let mut late = early.clone();
             let turns = TURNS_MAX - 50;
-            late.own.serving(View::of(&late.field, None)).0.turns = turns;
-            for (seat, start) in late.field.seats().iter().zip(&mut late.own.starts) {
-                *start -= i64::from(seat.running_weight()) * turns;
+            late.own.serving(View::of(&late.field, None)).turns = turns;
+            for seat in late.field.seats() {
+                seat.set_credit(seat.credit() - i64::from(seat.running_weight()) * turns);
             }
             for _ in 0..100 {
                 assert_eq!(late.peek(5), early.peek(5));
                 assert_eq!(late.pick(), early.pick());
                 late.own.check(View::of(&late.field, None));
             }
-            assert!(late.own.serving(View::of(&late.field, None)).0.turns < 100);
+            assert!(late.own.serving(View::of(&late.field, None)).turns < 100);
         }
     }
 

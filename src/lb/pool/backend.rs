@@ -2,25 +2,21 @@
 
 use crate::lb::field::{Field, Seat, State};
 use crate::lb::ground::bounds::Slot;
-use crate::lb::roster::Roster;
+use crate::lb::roster::Card;
 
 /// A member of a pool, with its weight, state and picks.
 #[derive(Clone, Copy)]
 pub struct Backend<'a> {
-    roster: &'a Roster,
+    card: &'a Card,
     field: &'a Field,
     slot: Slot,
 }
 
 impl<'a> Backend<'a> {
-    /// The backend of that slot, which is not vacant.
+    /// The backend of that slot, which is not vacant, and of that card.
     #[inline(always)]
-    pub(super) fn of(roster: &'a Roster, field: &'a Field, slot: Slot) -> Backend<'a> {
-        Backend {
-            roster,
-            field,
-            slot,
-        }
+    pub(super) fn of(card: &'a Card, field: &'a Field, slot: Slot) -> Backend<'a> {
+        Backend { card, field, slot }
     }
 
     fn seat(self) -> &'a Seat {
@@ -30,7 +26,7 @@ impl<'a> Backend<'a> {
     /// Its name.
     #[inline(always)]
     pub fn name(self) -> &'a [u8] {
-        self.roster.name(self.slot)
+        self.card.name.as_bytes()
     }
 
     /// Its weight: its share among the others, 0 = quiesced.
@@ -50,6 +46,6 @@ impl<'a> Backend<'a> {
 
     /// How often it was picked since it was added.
     pub fn picks(self) -> u64 {
-        self.roster.picks(self.slot)
+        self.card.picks
     }
 }

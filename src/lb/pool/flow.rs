@@ -207,7 +207,7 @@ impl Pool {
         {
             changed = true;
             self.suspend(slot);
-            self.owns.moved(slot);
+            self.owns.moved(&self.field, slot);
             self.move_to_tier(slot, tier);
         }
         // Where there is nothing to take away, nothing is made for it.

@@ -6,7 +6,7 @@ use crate::lb::account::{
 };
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::Millis;
-use crate::lb::pick::{Algorithm, Own, View};
+use crate::lb::pick::{Algorithm, Credits, Own, View};
 
 /// The health of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Pool {
             if unit > 1 {
                 // A seat that takes no part keeps its credit as a plain number.
                 self.suspend(slot);
-                self.owns.wrr.scale(slot, unit);
+                Credits::scale(&self.field, slot, unit);
             }
             self.refresh(slot);
         }
@@ -145,7 +145,7 @@ impl Pool {
         let account = self.account.as_ref()?;
         let tier = |slot: Slot| self.field.seats()[slot].tier();
         let eligible = || account.probes().filter(|slot| !passed_over.contains(slot));
-        let serving = (self.field.eligible() > 0).then(|| self.field.serving());
+        let serving = self.field.has_eligible().then(|| self.field.serving());
         let lowest = eligible().map(tier).chain(serving).min()?;
         eligible().find(|slot| tier(*slot) == lowest)
     }

@@ -56,7 +56,7 @@ impl Pool {
     /// The backend of that name.
     pub fn backend(&self, name: &[u8]) -> Option<Backend<'_>> {
         let slot = self.slot(name)?;
-        Some(Backend::of(&self.roster, &self.field, slot))
+        Some(Backend::of(self.roster.card(slot), &self.field, slot))
     }
 
     /// The slot of the backend of that name, as it is until the pool changes.
@@ -67,7 +67,7 @@ impl Pool {
     /// The backends in order of addition, with their slots.
     pub fn slots(&self) -> impl Iterator<Item = (Slot, Backend<'_>)> {
         let members = self.roster.members();
-        members.map(|slot| (slot, Backend::of(&self.roster, &self.field, slot)))
+        members.map(|slot| (slot, Backend::of(self.roster.card(slot), &self.field, slot)))
     }
 
     /// The name of a backend that was just picked.

@@ -48,8 +48,8 @@ impl Pool {
         if self.account.is_some() {
             self.spend(slot, None);
         }
-        self.roster.count(slot);
-        Some(Backend::of(&self.roster, &self.field, slot))
+        let card = self.roster.count(slot);
+        Some(Backend::of(card, &self.field, slot))
     }
 
     /// Picks a backend, and grants a lease on it.
@@ -64,9 +64,9 @@ impl Pool {
         }
         self.heed_latencies_for(algorithm.unwrap_or(self.policy));
         let slot = self.choose(algorithm, &[])?;
-        self.roster.count(slot);
         let lease = self.spend(slot, Some(terms))?;
-        Some((Backend::of(&self.roster, &self.field, slot), lease))
+        let card = self.roster.count(slot);
+        Some((Backend::of(card, &self.field, slot), lease))
     }
 
     #[inline(always)]
@@ -78,19 +78,18 @@ impl Pool {
                 return probe;
             }
         }
-        if !self.has_eligible_now() {
+        if self.is_closed() {
             return None;
         }
         let see = View::of(&self.field, self.account.as_deref());
         let algorithm = algorithm.unwrap_or(self.policy);
-        let slot = algorithm.pick(&mut self.owns, see, &mut self.chance);
+        let slot = algorithm.pick(&mut self.owns, see, &mut self.chance)?;
         self.picks = counted(self.picks);
         Some(slot)
     }
 
-    #[inline(always)]
     fn has_eligible_now(&self) -> bool {
-        self.field.eligible() > 0 && !self.is_closed()
+        self.field.has_eligible() && !self.is_closed()
     }
 
     /// Whether a limit of the pool as a whole is reached.
@@ -149,10 +148,10 @@ impl Pool {
         if self.has_eligible_now() {
             let algorithm = algorithm.unwrap_or(self.policy);
             let see = View::of(&self.field, None);
-            slots.extend((0..count).map(|_| {
-                let slot = algorithm.pick(&mut self.owns, see, &mut self.chance);
+            slots.extend((0..count).map_while(|_| {
+                let slot = algorithm.pick(&mut self.owns, see, &mut self.chance)?;
                 self.roster.count(slot);
-                slot
+                Some(slot)
             }));
             self.picks = (self.picks + count as u64).min(COUNTER_MAX);
         }

@@ -148,9 +148,9 @@ impl Pool {
         let slot = self.roster.load_name(from)?;
         let seat = Field::load_seat(from)?;
         let credit = Credits::load(from)?;
+        seat.set_credit(credit);
         self.roster.load_picks(slot, from)?;
         self.seat(slot, seat);
-        self.owns.wrr.set(slot, credit);
         Ok(())
     }
 

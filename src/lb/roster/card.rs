@@ -1,6 +1,7 @@
 //! A member without its seat: its name, and how often it was picked.
 
 use crate::lb::ground::name::Name;
+use crate::lb::ground::row::Vacant;
 
 /// The name of a backend, and how often it was picked.
 #[derive(Clone, Debug)]
@@ -18,13 +19,14 @@ impl Card {
         }
     }
 
-    /// The card of a vacant slot.
-    pub fn vacant() -> Card {
-        Card::new(b"")
-    }
-
     /// Whether the backend of the slot was removed.
     pub fn is_vacant(&self) -> bool {
         self.name.as_bytes().is_empty()
+    }
+}
+
+impl Vacant for Card {
+    fn vacant() -> Card {
+        Card::new(b"")
     }
 }

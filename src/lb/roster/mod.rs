@@ -3,28 +3,25 @@
 mod card;
 mod index;
 
-use card::Card;
+pub use card::Card;
 use index::Index;
 
 use crate::lb::ground::bounds::{COUNTER_MAX, NAME_MAX, Slot, counted};
 use crate::lb::ground::kept::{Gaps, Kept};
-use crate::lb::ground::memory::{Mover, buffer};
+use crate::lb::ground::memory::Mover;
+use crate::lb::ground::row::{Row, Vacant};
 use crate::lb::ground::saved::{Bytes, Malformed, Reader, Writer, checked};
 
 /// The members of a pool in order of addition, with vacant slots between them.
 #[derive(Clone, Debug, Default)]
 pub struct Roster {
-    cards: Vec<Card>,
-    index: Index,
-    members: u32,
-    /// The bytes of the names on the heap.
-    name_bytes: usize,
+    cards: Row<Card, Index>,
 }
 
 impl Roster {
     /// How many members there are.
     pub fn len(&self) -> usize {
-        self.members as usize
+        (self.cards.more()).map_or_else(|| self.members().count(), Index::members)
     }
 
     /// How many slots there are, vacant ones among them.
@@ -40,7 +37,7 @@ impl Roster {
 
     /// The slot of the backend of that name.
     pub fn find(&self, name: &[u8]) -> Option<Slot> {
-        self.index.find(&self.cards, name)
+        Index::find(self.cards.more(), &self.cards, name)
     }
 
     /// The name of a backend; empty in a vacant slot.
@@ -49,25 +46,29 @@ impl Roster {
         self.cards[slot].name.as_bytes()
     }
 
-    /// How often the backend was picked since it was added.
-    pub fn picks(&self, slot: Slot) -> u64 {
-        self.cards[slot].picks
+    /// The card of a backend.
+    pub fn card(&self, slot: Slot) -> &Card {
+        &self.cards[slot]
     }
 
-    /// Counts one pick more of the backend.
+    /// Counts one pick more of the backend; answers its card.
     #[inline(always)]
-    pub fn count(&mut self, slot: Slot) {
-        let picks = &mut self.cards[slot].picks;
-        *picks = counted(*picks);
+    pub fn count(&mut self, slot: Slot) -> &Card {
+        let card = &mut self.cards[slot];
+        card.picks = counted(card.picks);
+        card
     }
 
     /// Adds a backend of a new name; answers its slot.
     pub fn add(&mut self, name: &[u8]) -> Slot {
-        let card = Card::new(name);
-        self.name_bytes += card.name.heap_bytes();
-        self.members += 1;
-        self.cards.push(card);
-        self.index.added(&self.cards);
+        let had_index = self.cards.more().is_some();
+        self.cards.push(Card::new(name));
+        if let (cards, Some(index)) = self.cards.parts() {
+            match had_index {
+                true => index.added(cards),
+                false => index.know(cards),
+            }
+        }
         self.cards.len() - 1
     }
 
@@ -97,7 +98,7 @@ impl Roster {
 
     /// Writes how often a backend was picked.
     pub fn save_picks(&self, slot: Slot, to: &mut Writer) {
-        to.put(&self.picks(slot));
+        to.put(&self.cards[slot].picks);
     }
 
     /// Reads how often a backend was picked.
@@ -113,29 +114,39 @@ impl Roster {
             assert_eq!(self.find(self.name(slot)), Some(slot));
         }
         let names = self.cards.iter().map(|card| card.name.heap_bytes());
-        assert_eq!(names.sum::<usize>(), self.name_bytes);
+        assert_eq!(names.sum::<usize>(), self.name_bytes());
+    }
+
+    /// The bytes of the names on the heap.
+    fn name_bytes(&self) -> usize {
+        let names = self.cards.iter().map(|card| card.name.heap_bytes());
+        (self.cards.more()).map_or_else(|| names.sum(), Index::name_bytes)
     }
 }
 
 impl Kept for Roster {
     fn forget(&mut self, slot: Slot) {
-        self.index.remove(&self.cards, slot);
-        self.name_bytes -= self.cards[slot].name.heap_bytes();
-        self.members -= 1;
-        self.cards[slot] = Card::vacant();
+        let (cards, index) = self.cards.parts();
+        if let Some(index) = index {
+            index.remove(cards, slot);
+        }
+        cards[slot] = Card::vacant();
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
-        gaps.close(&mut self.cards);
-        self.index = Index::of(&self.cards);
+        self.cards.close(gaps);
+        if let (cards, Some(index)) = self.cards.parts() {
+            index.know(cards);
+        }
     }
 
     /// The table of the index stays where it is: it belongs to a library, and is 7 % of a pool at most.
     fn relocate(&mut self, by: &mut impl Mover) {
-        by.vec(&mut self.cards);
+        self.cards.relocate(by);
     }
 
     fn heap_bytes(&self) -> usize {
-        buffer(&self.cards) + self.name_bytes + self.index.heap_bytes()
+        let index = self.cards.more().map_or(0, Index::heap_bytes);
+        self.cards.heap_bytes() + self.name_bytes() + index
     }
 }

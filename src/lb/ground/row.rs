@@ -1,0 +1,180 @@
+//! One thing for each slot, without an allocation where they are few.
+
+use std::ops::{Deref, DerefMut};
+
+use super::kept::Gaps;
+use super::memory::{Mover, buffer};
+
+/// This number of things lie in the row itself. So a pool of three backends is one allocation.
+const FEW: usize = 3;
+/// Up to this number of things there is no room to spare.
+const EXACT: usize = 8;
+
+/// One thing for each slot. Where there are many, something more can be kept about them all.
+#[derive(Clone, Debug)]
+pub enum Row<T, M> {
+    /// The first `len` of these things. Behind them there are vacant ones.
+    Few { things: [T; FEW], len: Len },
+    /// Any number of things.
+    Many { things: Vec<T>, more: M },
+}
+
+impl<T: Vacant, M: Default> Default for Row<T, M> {
+    fn default() -> Row<T, M> {
+        Row::of(Vec::new())
+    }
+}
+
+/// A number up to [`FEW`]. That it is not more needs no test.
+#[derive(Clone, Copy, Debug)]
+pub enum Len {
+    Zero,
+    One,
+    Two,
+    Three,
+}
+
+impl Len {
+    const ALL: [Len; FEW + 1] = [Len::Zero, Len::One, Len::Two, Len::Three];
+}
+
+/// A thing that can be that of a vacant slot.
+pub trait Vacant {
+    /// The thing of a vacant slot.
+    fn vacant() -> Self;
+}
+
+impl<T: Vacant, M: Default> Row<T, M> {
+    fn of(things: Vec<T>) -> Row<T, M> {
+        let len = things.len();
+        if len > FEW {
+            let more = M::default();
+            return Row::Many { things, more };
+        }
+        let mut things = things.into_iter();
+        Row::Few {
+            things: std::array::from_fn(|_| things.next().unwrap_or_else(T::vacant)),
+            len: Len::ALL[len],
+        }
+    }
+
+    /// Adds the thing of a new slot.
+    pub fn push(&mut self, thing: T) {
+        if let Row::Few { things, len } = self
+            && (*len as usize) < FEW
+        {
+            things[*len as usize] = thing;
+            *len = Len::ALL[*len as usize + 1];
+            return;
+        }
+        let (things, _) = self.as_many();
+        if things.len() == things.capacity() && things.len() < EXACT {
+            things.reserve_exact(1);
+        }
+        things.push(thing);
+    }
+
+    /// The things, with what is kept about many.
+    pub fn as_many(&mut self) -> (&mut Vec<T>, &mut M) {
+        if let Row::Few { things, len } = self {
+            let mut many = Vec::with_capacity(*len as usize + 1);
+            let things = things.iter_mut().take(*len as usize);
+            many.extend(things.map(|thing| std::mem::replace(thing, T::vacant())));
+            let more = M::default();
+            *self = Row::Many { things: many, more };
+        }
+        match self {
+            Row::Many { things, more } => (things, more),
+            Row::Few { .. } => unreachable!("they were just made many"),
+        }
+    }
+
+    /// Drops the things of vacant slots, and what is kept about many.
+    pub fn close(&mut self, gaps: &Gaps) {
+        let mut things = std::mem::take(self.as_many().0);
+        gaps.close(&mut things);
+        *self = Row::of(things);
+    }
+}
+
+impl<T, M> Row<T, M> {
+    /// What is kept about many.
+    #[inline(always)]
+    pub fn more(&self) -> Option<&M> {
+        match self {
+            Row::Few { .. } => None,
+            Row::Many { more, .. } => Some(more),
+        }
+    }
+
+    /// The things, and what is kept about many.
+    pub fn parts(&mut self) -> (&mut [T], Option<&mut M>) {
+        match self {
+            Row::Few { things, len } => (&mut things[..*len as usize], None),
+            Row::Many { things, more } => (things, Some(more)),
+        }
+    }
+
+    /// Lets the mover move the things.
+    pub fn relocate(&mut self, by: &mut impl Mover) {
+        if let Row::Many { things, .. } = self {
+            by.vec(things);
+        }
+    }
+
+    /// How many bytes the things take on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Row::Few { .. } => 0,
+            Row::Many { things, .. } => buffer(things),
+        }
+    }
+}
+
+impl<T, M> Deref for Row<T, M> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        match self {
+            Row::Few { things, len } => &things[..*len as usize],
+            Row::Many { things, .. } => things,
+        }
+    }
+}
+
+impl<T, M> DerefMut for Row<T, M> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.parts().0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Vacant for u64 {
+        fn vacant() -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn things_stay_in_order_while_the_row_grows_and_shrinks() {
+        let mut row: Row<u64, ()> = Row::default();
+        for n in 1..=20 {
+            row.push(n);
+            assert_eq!(*row, *Vec::from_iter(1..=n));
+            assert_eq!(row.heap_bytes() > 0, n > 3);
+        }
+        for keep in [19, 8, 4, 3, 1, 0] {
+            row.close(&Gaps::of(row.iter().map(|n| *n > keep)));
+            assert_eq!(*row, *Vec::from_iter(1..=keep));
+            assert_eq!(row.heap_bytes() > 0, keep > 3);
+        }
+        row.as_many();
+        row.push(7);
+        assert_eq!(*row, [7]);
+    }
+}
