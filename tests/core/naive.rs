@@ -502,13 +502,13 @@ impl Naive {
         leases.filter(|lease| lease.member == member.serial).count() as u32
     }
 
-    pub fn is_available(&self, m: &Member) -> bool {
-        self.is_open() && self.would_be_available(m)
+    pub fn is_available(&self, at: usize) -> bool {
+        self.is_open() && self.would_be_available(at)
     }
 
     /// The weight that a member runs with, in parts of the unit.
-    pub fn running_weight(&self, m: &Member) -> u64 {
-        self.health.running_weight(self.at(&m.name)) as u64
+    pub fn running_weight(&self, at: usize) -> u64 {
+        self.health.running_weight(at) as u64
     }
 
     pub fn unit(&self) -> u64 {
@@ -520,21 +520,27 @@ impl Naive {
         self.limit.allows(self.leases.len() as u32)
     }
 
-    fn would_be_available(&self, m: &Member) -> bool {
-        let here = m.limit.allows(self.leases_on(m));
-        let backend = &self.health.backends[self.at(&m.name)];
-        m.weight > 0 && m.state == State::Up && here && (backend.is_in() || self.is_probe_due(m))
+    fn would_be_available(&self, at: usize) -> bool {
+        let m = &self.members[at];
+        let is_willing = m.weight > 0 && m.state == State::Up;
+        let is_fit = self.health.backends[at].is_in() || self.is_probe_due(at);
+        is_willing && is_fit && m.limit.allows(self.leases_on(m))
     }
 
-    fn is_probe_due(&self, m: &Member) -> bool {
-        let outage = &self.health.backends[self.at(&m.name)].outage;
-        let stage = outage.as_ref().map(|outage| outage.stage);
-        matches!(stage, Some(Stage::Due(_)))
+    fn is_probe_due(&self, at: usize) -> bool {
+        let outage = self.health.backends[at].outage.as_ref();
+        matches!(outage.map(|outage| outage.stage), Some(Stage::Due(_)))
+    }
+
+    /// Those that can be picked.
+    pub fn available(&self) -> Vec<usize> {
+        let all = 0..self.members.len();
+        all.filter(|at| self.is_available(*at)).collect()
     }
 
     /// By looking at each time at which anything changes by itself. The clock may show it with its next step only.
     pub fn availability(&self) -> Availability {
-        if self.members.iter().any(|m| self.is_available(m)) {
+        if !self.available().is_empty() {
             return Availability::Available;
         }
         let is_willing = |m: &Member| m.weight > 0 && m.state == State::Up;
@@ -548,25 +554,26 @@ impl Naive {
         times.sort_unstable();
         times.dedup();
         let mut then = self.clone();
-        let mut was_only_closed = self.members.iter().any(|m| self.would_be_available(m));
+        let mut all = 0..self.members.len();
+        let mut was_only_closed = all.any(|at| self.would_be_available(at));
         for time in times {
             then.pass(time);
-            let back = then.members.iter().filter(|m| then.is_available(m));
-            let back: Vec<&Member> = back.collect();
+            let back = then.available();
             if !back.is_empty() {
                 let millis = time.div_ceil(10) * 10 - self.clock;
-                let health = |m: &&Member| &self.health.backends[self.at(&m.name)];
-                let is_limited = |m: &&Member| health(m).is_in() || self.is_probe_due(m);
+                let health = |at: &usize| &self.health.backends[*at];
+                let is_limited = |at: &usize| health(at).is_in() || self.is_probe_due(*at);
                 return match back {
                     _ if was_only_closed => Availability::Limited(millis),
                     back if back.iter().any(is_limited) => Availability::Limited(millis),
-                    back if back.iter().any(|m| health(m).outage.is_none()) => {
+                    back if back.iter().any(|at| health(at).outage.is_none()) => {
                         Availability::Cooling(millis)
                     }
                     _ => Availability::Ejected(millis),
                 };
             }
-            was_only_closed |= then.members.iter().any(|m| then.would_be_available(m));
+            let mut all = 0..self.members.len();
+            was_only_closed |= all.any(|at| then.would_be_available(at));
         }
         match &self.members[..] {
             [] => Availability::Empty,
@@ -604,7 +611,7 @@ impl Naive {
                 first = first.or(Some(LeaseId { epoch, number }));
             }
             let at = self.at(&name);
-            if self.is_probe_due(&self.members[at]) {
+            if self.is_probe_due(at) {
                 let lease = wanted.lease.as_ref().map(|_| self.next - 1);
                 self.health.take_probe(at, lease);
             }
@@ -617,9 +624,8 @@ impl Naive {
     }
 
     fn pick(&mut self, algorithm: Algorithm, out: &[Vec<u8>]) -> Option<Vec<u8>> {
-        let eligible: Vec<usize> = (self.members.iter().enumerate())
-            .filter(|(_, m)| self.is_available(m) && !out.contains(&m.name))
-            .map(|(i, _)| i)
+        let eligible: Vec<usize> = (self.available().into_iter())
+            .filter(|at| !out.contains(&self.members[*at].name))
             .collect();
         let tier = eligible.iter().map(|&i| self.members[i].tier).min()?;
         let of_tier = |i: &usize| self.members[*i].tier == tier;

@@ -7,7 +7,7 @@ use redis_lb::lb::{
     Limits, Millis, Outcome, Pool, Rate, Report, Request, STEP, State, codec,
 };
 
-use crate::naive::{CREDIT_MAX, Member, Naive, Wanted};
+use crate::naive::{CREDIT_MAX, Naive, Wanted};
 use crate::naive_health::{Settings, Stage};
 
 #[derive(Clone, Debug)]
@@ -481,10 +481,9 @@ fn same_state(pool: &Pool, naive: &Naive) {
         (pool.clock(), pool.availability()),
         (naive.clock, naive.availability())
     );
-    let available = naive.members.iter().filter(|m| naive.is_available(m));
-    let available: Vec<_> = available.collect();
-    let running = |m: &&Member| naive.running_weight(m);
-    let weights = available.iter().map(running).sum::<u64>() / naive.unit();
+    let available = naive.available();
+    let running = available.iter().map(|at| naive.running_weight(*at));
+    let weights = running.sum::<u64>() / naive.unit();
     assert_eq!(
         (pool.len(), pool.available()),
         (naive.members.len(), available.len())

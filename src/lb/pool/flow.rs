@@ -61,7 +61,7 @@ impl Pool {
     /// one tick, an earlier time, if otherwise more than `most` leases would end that do not end together.
     pub fn due_by(&self, time: Millis, most: usize) -> Option<Millis> {
         self.due().filter(|due| *due <= time)?;
-        match self.rules < BOUNDED {
+        match self.owns.rules < BOUNDED {
             true => Some(self.account.as_ref()?.due_by(time, most)),
             false => Some(time.max(self.clock())),
         }
@@ -114,16 +114,16 @@ impl Pool {
 
     /// By the rules of version 1 all that is over is cleared at once.
     pub(super) fn clear_all_if_old(&mut self) {
-        while self.rules < BOUNDED && self.is_any_over() {
+        while self.owns.rules < BOUNDED && self.is_any_over() {
             self.clear(BUDGET);
         }
     }
 
     /// Gives the pool the rules of this version; answers whether that changed anything. Rules are never taken back.
     pub fn raise_rules(&mut self, rules: u8) -> bool {
-        let raises = self.rules < rules && rules <= Pool::RULES;
+        let raises = self.owns.rules < rules && rules <= Pool::RULES;
         if raises {
-            self.rules = rules;
+            self.owns.rules = rules;
         }
         raises
     }
@@ -131,7 +131,7 @@ impl Pool {
     /// Whether a primary gives this pool the newest rules before its first lease, or its first limit. A pool that had leases goes
     /// on by its own.
     pub fn is_due_for_new_rules(&self) -> bool {
-        self.rules < Pool::RULES && self.account.as_ref().is_none_or(|a| !a.had_leases())
+        self.owns.rules < Pool::RULES && self.account.as_ref().is_none_or(|a| !a.had_leases())
     }
 
     // Leases

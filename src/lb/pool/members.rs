@@ -43,7 +43,7 @@ impl Pool {
     pub fn is_void(&self) -> bool {
         let is_limited = self.account.as_ref().is_some_and(|a| a.limits_pool());
         self.is_empty()
-            && self.policy == Algorithm::WRR
+            && self.owns.policy == Algorithm::WRR
             && !is_limited
             && !self.has_health_settings()
     }
@@ -161,13 +161,13 @@ impl Pool {
 
     /// The algorithm of picks that name none.
     pub fn policy(&self) -> Algorithm {
-        self.policy
+        self.owns.policy
     }
 
     /// Sets the policy; answers whether that changed anything.
     pub fn set_policy(&mut self, policy: Algorithm) -> bool {
-        let changed = self.policy != policy;
-        self.policy = policy;
+        let changed = self.owns.policy != policy;
+        self.owns.policy = policy;
         self.heed_latencies_for(policy);
         changed
     }

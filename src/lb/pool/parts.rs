@@ -6,7 +6,7 @@ use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::chance::Chance;
 use crate::lb::ground::kept::Kept;
 use crate::lb::ground::memory::{Mover, allocated};
-use crate::lb::pick::{Algorithm, Own, Owns, View};
+use crate::lb::pick::{Own, Owns, View};
 use crate::lb::roster::Roster;
 
 /// A pool of backends.
@@ -21,9 +21,7 @@ pub struct Pool {
     /// None in a pool that never used time, leases or limits.
     pub(super) account: Option<Box<Account>>,
     pub(super) chance: Chance,
-    pub(super) policy: Algorithm,
     pub(super) picks: u64,
-    pub(super) rules: u8,
 }
 
 impl Default for Pool {
@@ -42,18 +40,19 @@ impl Pool {
         Pool {
             roster: Roster::default(),
             field: Field::default(),
-            owns: Owns::default(),
+            owns: Owns {
+                rules: 1,
+                ..Owns::default()
+            },
             account: None,
             chance: Chance::default(),
-            policy: Algorithm::WRR,
             picks: 0,
-            rules: 1,
         }
     }
 
     /// The version of the rules that the pool runs by.
     pub fn rules(&self) -> u8 {
-        self.rules
+        self.owns.rules
     }
 
     /// How many bytes of memory the pool takes, with `beside` bytes beside it in the same block.

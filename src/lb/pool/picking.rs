@@ -62,7 +62,7 @@ impl Pool {
         if !self.has_numbers_for(1) {
             return None;
         }
-        self.heed_latencies_for(algorithm.unwrap_or(self.policy));
+        self.heed_latencies_for(algorithm.unwrap_or(self.owns.policy));
         let slot = self.choose(algorithm, &[])?;
         let lease = self.spend(slot, Some(terms))?;
         let card = self.roster.count(slot);
@@ -82,7 +82,7 @@ impl Pool {
             return None;
         }
         let see = View::of(&self.field, self.account.as_deref());
-        let algorithm = algorithm.unwrap_or(self.policy);
+        let algorithm = algorithm.unwrap_or(self.owns.policy);
         let slot = algorithm.pick(&mut self.owns, see, &mut self.chance)?;
         self.picks = counted(self.picks);
         Some(slot)
@@ -110,7 +110,7 @@ impl Pool {
         if request.terms.is_some() && !self.has_numbers_for(request.count) {
             return Picked::default();
         }
-        self.heed_latencies_for(request.algorithm.unwrap_or(self.policy));
+        self.heed_latencies_for(request.algorithm.unwrap_or(self.owns.policy));
         let mut passed_over = Vec::new();
         for name in &request.exclude {
             if let Some(slot) = self.roster.find(name) {
@@ -146,7 +146,7 @@ impl Pool {
     fn picks_alone(&mut self, algorithm: Option<Algorithm>, count: usize) -> Picked {
         let mut slots = Vec::new();
         if self.has_eligible_now() {
-            let algorithm = algorithm.unwrap_or(self.policy);
+            let algorithm = algorithm.unwrap_or(self.owns.policy);
             let see = View::of(&self.field, None);
             slots.extend((0..count).map_while(|_| {
                 let slot = algorithm.pick(&mut self.owns, see, &mut self.chance)?;
@@ -179,7 +179,7 @@ impl Pool {
 
     /// The answer that [`Pool::picks`] would give. The pool stays as it is. No answer where chance would decide.
     pub fn peek(&mut self, request: &Request) -> Option<Vec<Slot>> {
-        let algorithm = request.algorithm.unwrap_or(self.policy);
+        let algorithm = request.algorithm.unwrap_or(self.owns.policy);
         if algorithm.is_by_chance() {
             return None;
         }
@@ -242,7 +242,7 @@ impl Pool {
     /// Whether this pick is the first in the pool's life that needs chance.
     #[inline(always)]
     pub fn needs_seed(&self, algorithm: Option<Algorithm>, exclude: &[&[u8]]) -> bool {
-        algorithm.unwrap_or(self.policy).is_by_chance()
+        algorithm.unwrap_or(self.owns.policy).is_by_chance()
             && !self.chance.is_seeded()
             && self.has_eligible(exclude)
     }

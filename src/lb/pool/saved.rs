@@ -66,8 +66,8 @@ impl Pool {
     /// Writes the pool in that form, which holds it.
     pub fn save(&self, format: Format, to: &mut Writer) {
         let gaps = self.roster.gaps();
-        to.put(&self.rules);
-        to.put(&self.policy.code());
+        to.put(&self.owns.rules);
+        to.put(&self.owns.policy.code());
         to.put(&self.picks);
         self.owns.rr.save(&gaps, to);
         self.chance.save(to);
@@ -120,11 +120,11 @@ impl Pool {
     /// Reads a pool in that form.
     pub fn load(format: Format, from: &mut Reader) -> Result<Pool, Malformed> {
         let mut pool = Pool::new();
-        pool.rules = from.get()?;
-        if !(1..=Pool::RULES).contains(&pool.rules) {
+        pool.owns.rules = from.get()?;
+        if !(1..=Pool::RULES).contains(&pool.owns.rules) {
             return Err(Malformed::Version);
         }
-        pool.policy = Algorithm::by_code(from.get()?).ok_or(Malformed::Version)?;
+        pool.owns.policy = Algorithm::by_code(from.get()?).ok_or(Malformed::Version)?;
         pool.picks = from.number("picks", COUNTER_MAX)?;
         pool.owns.rr.load(from)?;
         pool.chance = Chance::load(from)?;
@@ -191,7 +191,11 @@ impl Pool {
         let mut seats = self.field.seats().iter().enumerate();
         let is_sound = seats.all(|(slot, seat)| seat.state != State::Down || is_idle(slot));
         checked("lease's backend", (), is_sound && account.are_gone_marked())?;
-        checked("deadline", (), self.rules > 1 || !account.is_any_over())
+        checked(
+            "deadline",
+            (),
+            self.owns.rules > 1 || !account.is_any_over(),
+        )
     }
 
     /// They are written in one order, none of them is empty, and there is one at least: equal pools have equal bytes.
