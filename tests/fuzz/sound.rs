@@ -10,13 +10,18 @@ const BYTES_A_BYTE: usize = 24;
 /// What a small pool may take beside that: each of up to sixteen tiers has trees of its own. Measured: 5,192.
 const BESIDE: usize = 8192;
 
+/// What a pool may take beside that when it has more than 1,024 leases: of leases, and of owners or groups, there can be one
+/// more than there are pages for.
+const PAGES: usize = 1024 * (56 + 64);
+
 /// Whether the payload holds a pool. Panics where that pool is not one in every respect.
 pub fn holds_a_pool(payload: &[u8]) -> bool {
     let Ok(Stored::Pool(mut pool)) = codec::decode(payload) else {
         return false;
     };
     pool.check();
-    let most = BESIDE + BYTES_A_BYTE * payload.len();
+    let pages = if pool.leases() > 1024 { PAGES } else { 0 };
+    let most = BESIDE + pages + BYTES_A_BYTE * payload.len();
     assert!(pool.bytes(0) <= most, "{} bytes", pool.bytes(0));
 
     let mut copy = written_and_read(&pool);
@@ -77,9 +82,13 @@ fn over_time(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
         pool.tick((pool.clock() + step).min(CLOCK_MAX));
         assert!(pool.leases() <= before);
         picked.extend(self::picks(pool, names));
-        if let Some(lease) = pool
-            .list_leases(None, None, 1)
-            .first()
+        let clock = pool.clock();
+        for over in pool.list_leases(None, None, 9) {
+            assert_eq!(over.remaining(clock) == 0, pool.lease(over.id).is_none());
+        }
+        let mut listed = pool.list_leases(None, None, 9).into_iter();
+        if let Some(lease) = listed
+            .find(|lease| lease.remaining(clock) > 0)
             .map(|lease| lease.id)
         {
             assert!(pool.renew(lease, 5));
@@ -92,6 +101,16 @@ fn over_time(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
     }
     pool.availability();
     pool.release(b"o");
+    for name in names.iter().skip(1) {
+        pool.set_state(name, State::Down);
+    }
+    pool.check();
+    // Some of it, or all, is cleared by each tick.
+    while pool.is_any_over() {
+        let before = pool.leases();
+        assert!(pool.tick_within(pool.clock(), 3) && pool.leases() <= before);
+    }
+    pool.check();
     picked
 }
 

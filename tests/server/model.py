@@ -7,7 +7,7 @@ RESP2; of an error only the first word. Pools are walked from end to end by ever
 import copy
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import ANY
@@ -30,6 +30,10 @@ PAYLOAD = b"\x01" + bytes([1, 2, 0, 0, 0, 1]) + b"\x01a" + bytes([5, 0, 0, 0])
 # The same at 100 ms, with MAX 9 for all, MAX 3 RATE 2 50 BURST 2 for `a`, and the lease 7-0 of `o` until 120.
 LEASED = b"\x02" + PAYLOAD[1:] + bytes([100, 0, 9, 0, 1, 1, 1, 1]) + bytes([0, 3, 1, 2, 50, 2, 100, 100])
 LEASED += bytes(6) + bytes([0, 7]) + b"\x01o" + bytes([0, 0, 1, 0, 100, 120])
+# By version 2 of the rules, at 120 ms, MAX 3 for `a`: 7-0 is due, `o` has released 7-1, and 7-2 is open.
+OVER = b"\x03\x02" + PAYLOAD[2:] + bytes([120, 0, 0, 0, 3, 1, 1, 3]) + bytes([0, 3, 0]) + bytes(6)
+OVER += bytes([0, 7]) + b"\x01o" + bytes([0, 0, 1, 0, 100, 120]) + bytes([1, 0, 1, 0, 100, 126])
+OVER += bytes([2, 0, 1, 0, 100, 127]) + bytes([128, 5, 0, 2]) + b"\x01o" + bytes([2])
 
 
 class Refusal(Exception):
@@ -133,8 +137,9 @@ class Limit:
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """Something in flight."""
+    """Something in flight, or over and not cleared yet."""
 
+    number: int
     backend: "Backend"
     owner: bytes | None
     granted: int
@@ -283,18 +288,28 @@ class Pool:
     clock: int = 0
     limit: Limit = field(default_factory=Limit)
     leases: dict[bytes, Lease] = field(default_factory=dict)
+    marks: "dict[Backend | bytes, int]" = field(
+        default_factory=dict
+    )  # leases of it with lower numbers are over
+    rules: int = 1
     granted: int = 0  # how many ever were
     epoch: int = 0
     is_open: bool = False  # whether the server has opened an epoch since this value came to be
 
     def copy(self) -> "Pool":
         """The same, apart from it."""
-        twins = {name: replace(backend) for name, backend in self.backends.items()}
+        there = [*self.backends.values(), *(lease.backend for lease in self.leases.values())]
+        twins = {backend: replace(backend) for backend in there}
         for twin in twins.values():
             twin.limit = twin.limit and replace(twin.limit)
-        leases = {id: replace(lease, backend=twins[lease.backend.name]) for id, lease in self.leases.items()}
-        apart = {"chance": copy.copy(self.chance), "limit": replace(self.limit), "is_open": False}
-        return replace(self, backends=twins, leases=leases, **apart)
+        apart = {
+            "backends": {name: twins[backend] for name, backend in self.backends.items()},
+            "leases": {id: replace(lease, backend=twins[lease.backend]) for id, lease in self.leases.items()},
+            "marks": {twins.get(of, of): below for of, below in self.marks.items()},
+            "chance": copy.copy(self.chance),
+            "limit": replace(self.limit),
+        }
+        return replace(self, **apart, is_open=False)
 
     def is_void(self) -> bool:
         """Whether nothing would be lost with it."""
@@ -315,7 +330,8 @@ class Pool:
     def remove(self, name: bytes) -> int:
         """How many are gone: 1 or 0."""
         gone = self.backends.pop(name, None)
-        self.end(lambda lease: lease.backend is gone)
+        if gone:
+            self.mark(gone)
         return int(gone is not None)
 
     # Leases and time
@@ -323,8 +339,8 @@ class Pool:
     def grant(self, backend: Backend, span: int, owner: bytes | None) -> bytes:
         """A lease by its id."""
         id = b"%d-%d" % (self.epoch, self.granted)
+        self.leases[id] = Lease(self.granted, backend, owner, self.clock, self.deadline(span))
         self.granted += 1
-        self.leases[id] = Lease(backend, owner, self.clock, self.deadline(span))
         backend.leases += 1
         return id
 
@@ -332,20 +348,38 @@ class Pool:
         """When a span ends that starts now."""
         return -(-(self.clock + span + 10) // 10) * 10
 
-    def end(self, which: Callable[[Lease], bool]) -> list[Lease]:
-        """Ends leases; answers them."""
-        ended = [(id, lease) for id, lease in self.leases.items() if which(lease)]
-        for id, lease in ended:
+    def mark(self, of: "Backend | bytes") -> int:
+        """From now on the leases of a backend or an owner are over; answers how many that changes."""
+        before = self.marks.get(of, 0)
+        marked = [lease for lease in self.leases.values() if of in (lease.backend, lease.owner)]
+        marked = [lease for lease in marked if lease.number >= before]
+        if marked:
+            self.marks[of] = self.granted
+        if self.rules == 1:
+            self.clear()
+        return len(marked)
+
+    def is_marked(self, lease: Lease) -> bool:
+        """Whether it is over, whatever its deadline."""
+        return any(lease.number < self.marks.get(of, 0) for of in (lease.backend, lease.owner))
+
+    def is_over(self, lease: Lease) -> bool:
+        """Whether nothing can be done with it any more. It may still be counted."""
+        return lease.deadline <= self.clock or self.is_marked(lease)
+
+    def clear(self) -> None:
+        """What is over counts no longer. (A tick clears the first 1,000. Here there are never so many.)"""
+        for id, lease in [(id, lease) for id, lease in self.leases.items() if self.is_over(lease)]:
             del self.leases[id]
             lease.backend.leases -= 1
-        return [lease for _, lease in ended]
+            lease.backend.expired += not self.is_marked(lease)
+        self.marks.clear()
 
     def tick(self, clock: int) -> None:
-        """It is later now."""
-        if clock > self.clock:
+        """It is later now, or as late as it was."""
+        if clock >= self.clock:
             self.clock = clock
-            for lease in self.end(lambda lease: lease.deadline <= clock):
-                lease.backend.expired += 1
+            self.clear()
 
     def when(self) -> list[Any]:
         """As LB.WHEN answers: looks at each time at which anything could change.
@@ -355,6 +389,8 @@ class Pool:
         if self.available():
             return [b"available", 0]
         up = [b for b in self.backends.values() if b.weight and b.state == b"up"]
+        if up and any(map(self.is_over, self.leases.values())):
+            return [b"limited", 10 - self.clock % 10]
         times = {lease.deadline for lease in self.leases.values()}
         times |= {limit.refill() for limit in [self.limit, *(b.limit or Limit() for b in up)] if limit.rate}
         for time in sorted(time for time in times if up and time > self.clock):
@@ -548,7 +584,7 @@ class Model:
         backend = self.named(key, name)
         backend.state = state.lower()
         if backend.state == b"down":
-            self.looked(key).end(lambda lease: lease.backend is backend)
+            self.looked(key).mark(backend)
         return "OK"
 
     def lb_policy(self, key: bytes, policy: bytes | None = None) -> Any:
@@ -590,7 +626,7 @@ class Model:
         numbers += [(b"leases", len(pool.leases))]
         told = [b"policy", pool.policy, *[word for pair in numbers for word in pair]]
         told += pool.limit.standing(pool.clock)
-        return [*told, b"clock", pool.clock, b"rules-version", 1, b"bytes", ANY]
+        return [*told, b"clock", pool.clock, b"rules-version", pool.rules, b"bytes", ANY]
 
     def lb_stats(self, key: bytes, *words: bytes) -> Any:
         asked = names(words)
@@ -611,9 +647,10 @@ class Model:
             raise Refusal("ERR")
         latency = [integer(*found[b"LATENCY"], 0, LATENCY)] if b"LATENCY" in found else []
         pool = self.looked(key)
-        lease = pool.leases.pop(id, None)
-        if not lease:
+        lease = pool.leases.get(id)
+        if not lease or pool.is_over(lease):
             return 0
+        del pool.leases[id]
         backend = lease.backend
         backend.leases -= 1
         backend.done += 1
@@ -625,14 +662,16 @@ class Model:
     def lb_renew(self, key: bytes, id: bytes, span: bytes) -> int:
         millis = integer(span, 1, SPAN)
         pool = self.looked(key)
-        if lease := pool.leases.get(id):
-            lease.deadline = pool.deadline(millis)
-        return int(lease is not None)
+        lease = pool.leases.get(id)
+        if not lease or pool.is_over(lease):
+            return 0
+        lease.deadline = pool.deadline(millis)
+        return 1
 
     def lb_release(self, key: bytes, keyword: bytes, name: bytes) -> int:
         (owner,) = options([keyword, name], {b"OWNER": 1})[b"OWNER"]
         names([owner])
-        return len(self.looked(key).end(lambda lease: lease.owner == owner))
+        return self.looked(key).mark(owner)
 
     def lb_leases(self, key: bytes, *words: bytes) -> list[Any]:
         found = options(words, {b"BACKEND": 1, b"OWNER": 1, b"COUNT": 1})
@@ -641,9 +680,11 @@ class Model:
         pool = self.looked(key)
         listed = [
             [b"lease", id, b"backend", lease.backend.name, b"owner", lease.owner]
-            + [b"age", pool.clock - lease.granted, b"remaining", lease.deadline - pool.clock]
+            + [b"age", pool.clock - lease.granted]
+            + [b"remaining", 0 if pool.is_over(lease) else lease.deadline - pool.clock]
             for id, lease in pool.leases.items()
-            if found.get(b"BACKEND", [lease.backend.name]) == [lease.backend.name]
+            if pool.backends.get(lease.backend.name) is lease.backend
+            and found.get(b"BACKEND", [lease.backend.name]) == [lease.backend.name]
             and found.get(b"OWNER", [lease.owner]) == [lease.owner]
         ]
         return listed[:count]
@@ -692,6 +733,12 @@ class Model:
         self.looked(key).epoch = number
         return "OK"
 
+    def lb_rules(self, key: bytes, version: bytes) -> str:
+        number = integer(version, 1, 2)
+        pool = self.looked(key)
+        pool.rules = max(pool.rules, number)
+        return "OK"
+
     def lb_load(self, key: bytes, payload: bytes, *words: bytes) -> str:
         if payload not in LOADED or any(word.upper() != b"REPLACE" for word in words):
             raise Refusal("ERR")
@@ -731,17 +778,24 @@ class Model:
 
 
 def loaded(payload: bytes) -> Pool:
-    """What one of the two payloads above holds."""
+    """What one of the payloads above holds."""
     pool = Pool()
     pool.add(b"a", 5)
+    backend = pool.backends[b"a"]
     if payload == LEASED:
         pool.clock, pool.epoch, pool.limit.max = 100, 7, 9
-        pool.backends[b"a"].limit = Limit(3, (2, 50, 2), 100, 100)
-        pool.grant(pool.backends[b"a"], 10, b"o")
+        backend.limit = Limit(3, (2, 50, 2), 100, 100)
+        pool.grant(backend, 10, b"o")
+    if payload == OVER:
+        pool.rules, pool.clock, pool.epoch = 2, 120, 7
+        backend.limit, backend.leases, pool.granted = Limit(3), 3, 3
+        for number, deadline in enumerate([120, 126, 127]):
+            pool.leases[b"7-%d" % number] = Lease(number, backend, b"o", 100, deadline)
+        pool.marks[b"o"] = 2
     return pool
 
 
-LOADED = {payload: loaded(payload) for payload in (PAYLOAD, LEASED)}
+LOADED = {payload: loaded(payload) for payload in (PAYLOAD, LEASED, OVER)}
 
 ANY_NUMBER = 2**31
 
@@ -767,6 +821,7 @@ COMMANDS = {
     b"LB.WHEN": (1, 1, Model.lb_when),
     b"LB.TICK": (2, 2, Model.lb_tick),
     b"LB.EPOCH": (2, 2, Model.lb_epoch),
+    b"LB.RULES": (2, 2, Model.lb_rules),
     b"LB.SEED": (2, 2, Model.lb_seed),
     b"LB.LOAD": (2, 3, Model.lb_load),
     b"SET": (2, 2, Model.set_string),

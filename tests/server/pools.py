@@ -7,7 +7,7 @@ from server import Server
 from wire import Refused, Wire, words
 
 ODD = b"\0\r\n\xff"
-KEYS = [b"web", b"large", ODD, b"policy", b"busy", b"limit"]
+KEYS = [b"web", b"large", ODD, b"policy", b"busy", b"limit", b"over"]
 
 
 def large():
@@ -38,6 +38,21 @@ def busy():
     yield from ("LB.TICK busy 5000", "LB.REM busy e", "LB.PICK busy EXCLUDE 2 a b LEASE 500 OWNER o")
 
 
+def over():
+    """Commands that make a pool by version 2 of the rules, in the middle of clearing what is over."""
+    yield from ("LB.ADD over a 5 b 3 gone 4 c 2", "LB.SEED over 1")
+    yield from ("LB.PICK over LEASE 1 OWNER opener", "LB.RELEASE over OWNER opener", "LB.EPOCH over 7")
+    yield from ("LB.RULES over 2", "LB.TICK over 4000", "LB.LIMIT over MAX 3000")
+    yield from ("LB.LIMIT over BACKEND c RATE 1 300", "LB.LIMIT over BACKEND b RATE 3 900 BURST 2")
+    yield "LB.PICK over COUNT 20 LEASE 60000"
+    # The first 1,000 of these are cleared at 5000.
+    yield "LB.PICK over EXCLUDE 3 b gone c COUNT 1200 LEASE 500 OWNER o"
+    yield "LB.PICK over EXCLUDE 3 b gone c COUNT 200 LEASE 60000 OWNER o"
+    yield "LB.PICK over EXCLUDE 3 a b c COUNT 100 LEASE 60000 OWNER p"
+    yield from ("LB.REM over gone", "LB.RELEASE over OWNER o", "LB.STATE over b down", "LB.STATE over b up")
+    yield from ("LB.PICK over LEASE 70000 OWNER o", "LB.TICK over 5000")
+
+
 # Commands that make a pool of each kind, in the middle of all sequences.
 MAKE = [
     "LB.ADD web a 5 b 3 gone 4 c 2 d 1",
@@ -58,6 +73,7 @@ MAKE = [
     [b"LB.PICK", ODD, b"random"],
     "LB.POLICY policy rr",
     *busy(),
+    *over(),
     "LB.LIMIT limit MAX 3",
 ]
 # The same, with seeds of the server's own.

@@ -104,7 +104,8 @@ ENTRIES = list(product([0, 0, 0, 1, 255], LIMITS, [0, 4, 5], ENDED))
 ACCOUNTS = list(
     product([0, 95, 2**47], [5, 2**63 - 2, 2**63 - 1], LIMITS, [0, 1, 6], [6, 2**63 - 3, 2**63 - 1])
 )
-
+# In the middle of clearing: which leases are over, and by which marks.
+OVERS = [None] * 10 + [*product([False, True], [False, True], [b"", b"\0", b"\2", b"\1\2", b"\0\2\1"])]
 
 KEY = [*KEYS, "A"]
 OPTIONAL_ALGORITHM = [[], *packed(ALGORITHMS), b"wRandom"]
@@ -129,6 +130,7 @@ CHANGE = [
     *each([b"LB.POLICY"], KEY, packed(ALGORITHMS)) * 3,
     *each([b"LB.SEED"], KEY, [b"%d" % seed for seed in [0, 1, 2**64 - 1, 2**64]]) * 2,
     *each([b"LB.EPOCH"], KEY, [b"0", b"7", b"%d" % (2**64 - 1)]) * 3,
+    *each([b"LB.RULES"], KEY, [b"2", b"2", b"1"]) * 4,
     *each([b"LB.RELEASE"], KEY, [b"OWNER"], OWNERS) * 2,
 ]
 TICK = each([b"LB.TICK"], KEY, TIMES)
@@ -175,6 +177,7 @@ CRAFTED = st.builds(
     st.lists(st.sampled_from(MEMBERS), min_size=3, max_size=len(NAMES)),
     st.one_of(st.none(), st.sampled_from(ACCOUNTS)),
     st.lists(st.sampled_from(ENTRIES), min_size=len(NAMES), max_size=len(NAMES)),
+    st.sampled_from(OVERS),
 )
 PICKS = [PICK, PICK, PICK, GRANT, GRANT, TICK]
 VALID = mixed(*PICKS, CHANGE, CHANGE, LIMIT, WEIGHTED, REMOVED, LOOK, MOVE, FLEETS, CRAFTED)

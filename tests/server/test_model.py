@@ -1,7 +1,8 @@
 """One million random commands: the server answers what a plain model does, and has the same pools at the end.
 
 Among them are malformed ones, names and keys of any bytes, pools that are copied, renamed and deleted, and
-reloads of all data. Time is what LB.TICK says.
+reloads of all data. Time is what LB.TICK says. Pools have rules of version 1 or 2: by
+version 2 a lease that is over counts until the next LB.TICK.
 
 The same again, or others: `REDIS_LB_SEED=1 scripts/test tests/server/test_model.py`.
 """
@@ -15,7 +16,7 @@ import pytest
 from algorithms import ALGORITHMS, FORESEEABLE, packed
 from commands import COMMANDS
 from model import COMMANDS as MODELLED
-from model import LEASED, PAYLOAD, Model, Pool, Unopened, Unseeded
+from model import LEASED, OVER, PAYLOAD, Model, Pool, Unopened, Unseeded
 from wire import Refused, Wire, pack
 
 NUMBER = 1_000_000
@@ -58,7 +59,7 @@ JUNK = [
     b"COUNT",
     b"DISTINCT",
 ]
-JUNK += [b"EXCLUDE", b"hash", b"wrr", b"REPLACE", PAYLOAD, LEASED, b"\0\xff", b"down", "Ā".encode()]
+JUNK += [b"EXCLUDE", b"hash", b"wrr", b"REPLACE", PAYLOAD, LEASED, OVER, b"\0\xff", b"down", "Ā".encode()]
 JUNK += [b"LEASE", b"OWNER", b"MAX", b"RATE", b"TIER", b"BACKEND", b"FAIL", b"7-0", b"1099511627777"]
 
 
@@ -203,13 +204,14 @@ KINDS = {
     (b"LB.WHEN", lambda typist: []): 2,
     (b"LB.TICK", lambda typist: [typist.time()]): 6,
     (b"LB.EPOCH", lambda typist: [typist.seed()]): 1,
+    (b"LB.RULES", lambda typist: [typist.one_of([b"1", b"2", b"2"])]): 1,
     (b"LB.LIST", lambda typist: []): 1,
     (b"LB.CARD", lambda typist: []): 1,
     (b"LB.INFO", lambda typist: []): 1,
     (b"LB.STATS", lambda typist: []): 1,
     (b"LB.STATS", lambda typist: [typist.name()]): 2,
     (b"LB.SEED", lambda typist: [typist.seed()]): 1,
-    (b"LB.LOAD", lambda typist: [typist.one_of([PAYLOAD, LEASED, *JUNK]), b"REPLACE"]): 1,
+    (b"LB.LOAD", lambda typist: [typist.one_of([PAYLOAD, LEASED, OVER, OVER, *JUNK]), b"REPLACE"]): 1,
 }
 
 # Commands of the server that move pools about.

@@ -279,6 +279,8 @@ UNCHANGING = [
     "LB.TICK none 9",
     "LB.TICK web 0",
     "LB.EPOCH none 9",
+    "LB.RULES none 2",
+    "LB.RULES web 1",
 ]
 # What does, and the events that tell of it.
 CHANGING = {
@@ -297,6 +299,7 @@ CHANGING = {
     "LB.LIMIT web BACKEND a TIER 1": ["lb.limit"],
     "LB.TICK web 9": [],
     "LB.EPOCH web 9": [],
+    "LB.RULES web 2": [],
 }
 
 

@@ -324,17 +324,22 @@ impl Leases {
             if let Some((from, to)) = self.entries.shrink(|_| true) {
                 self.moved(from, to);
             }
+            if let Some(owner) = self.owners.shrink() {
+                self.owner_moved(owner);
+            }
         }
-        if let Some(owner) = self.owners.shrink() {
-            let list = self.owners.list(owner);
-            let mut at = list.first;
-            if let Some(mark) = &list.mark {
-                self.marked.insert(mark.turn, Marked::Owner(owner));
-            }
-            while at != NONE {
-                self.entries.records[at as usize].owner = owner;
-                at = self.entry(at).owner_links.next;
-            }
+    }
+
+    /// An owner has moved to this place.
+    fn owner_moved(&mut self, owner: u32) {
+        let list = self.owners.list(owner);
+        let mut at = list.first;
+        if let Some(mark) = &list.mark {
+            self.marked.insert(mark.turn, Marked::Owner(owner));
+        }
+        while at != NONE {
+            self.entries.records[at as usize].owner = owner;
+            at = self.entry(at).owner_links.next;
         }
     }
 
@@ -727,6 +732,27 @@ mod tests {
             assert_eq!(shown, Vec::from_iter(open..1000));
         }
         assert!(moves <= 10, "{moves}");
+    }
+
+    /// While one lease stays, the room of all others is given back, also where each had an owner of its own.
+    #[test]
+    fn a_flood_leaves_no_memory_behind() {
+        let name = |i: u64| i.to_be_bytes();
+        for owners in [1, 10, 50_000] {
+            let mut leases = Leases::default();
+            for i in 0..50_000 {
+                leases.grant(i as usize % 100, Some(&name(i % owners)), i, i + 60_000);
+            }
+            leases.grant(0, Some(b"stays"), 0, 1_000_000);
+            for _ in 0..50_000 {
+                let (_, at) = leases.first_due().unwrap();
+                leases.end(at);
+            }
+            assert_eq!(leases.len(), 1);
+            leases.check();
+            let bytes = leases.heap_bytes();
+            assert!(bytes < 32_768, "{bytes} bytes, {owners} owners");
+        }
     }
 
     #[test]

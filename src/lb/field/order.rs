@@ -39,13 +39,22 @@ impl Order {
     /// The order of those of these seats that are of that tier.
     pub fn of(seats: &[Seat], tier: u8) -> Order {
         let mut order = Order::NONE;
-        let mut below: Vec<Sum> = seats.iter().map(|seat| Sum::of(seat, tier)).collect();
-        while below.len() > FAN {
-            let level: Vec<Sum> = below.chunks(FAN).map(Sum::over).collect();
-            order.levels.push(level.clone());
-            below = level;
+        let mut entries = seats.len();
+        while entries > FAN {
+            let level: Vec<Sum> = match order.levels.last() {
+                Some(below) => below.chunks(FAN).map(Sum::over).collect(),
+                None => {
+                    let eights = seats.chunks(FAN);
+                    eights.map(|eight| Sum::over_seats(eight, tier)).collect()
+                }
+            };
+            entries = level.len();
+            order.levels.push(level);
         }
-        order.total = Sum::over(&below);
+        order.total = match order.levels.last() {
+            Some(highest) => Sum::over(highest),
+            None => Sum::over_seats(seats, tier),
+        };
         order
     }
 

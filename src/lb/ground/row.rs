@@ -21,7 +21,10 @@ pub enum Row<T, M> {
 
 impl<T: Vacant, M: Default> Default for Row<T, M> {
     fn default() -> Row<T, M> {
-        Row::of(Vec::new())
+        Row::Few {
+            things: std::array::from_fn(|_| T::vacant()),
+            len: Len::Zero,
+        }
     }
 }
 
@@ -45,19 +48,6 @@ pub trait Vacant {
 }
 
 impl<T: Vacant, M: Default> Row<T, M> {
-    fn of(things: Vec<T>) -> Row<T, M> {
-        let len = things.len();
-        if len > FEW {
-            let more = M::default();
-            return Row::Many { things, more };
-        }
-        let mut things = things.into_iter();
-        Row::Few {
-            things: std::array::from_fn(|_| things.next().unwrap_or_else(T::vacant)),
-            len: Len::ALL[len],
-        }
-    }
-
     /// Adds the thing of a new slot.
     pub fn push(&mut self, thing: T) {
         if let Row::Few { things, len } = self
@@ -89,11 +79,15 @@ impl<T: Vacant, M: Default> Row<T, M> {
         }
     }
 
-    /// Drops the things of vacant slots, and what is kept about many.
+    /// Drops the things of vacant slots. Where few are left, what is kept about many goes.
     pub fn close(&mut self, gaps: &Gaps) {
-        let mut things = std::mem::take(self.as_many().0);
-        gaps.close(&mut things);
-        *self = Row::of(things);
+        let (things, _) = self.as_many();
+        gaps.close(things);
+        if things.len() <= FEW {
+            let few = std::mem::take(things);
+            *self = Row::default();
+            few.into_iter().for_each(|thing| self.push(thing));
+        }
     }
 }
 

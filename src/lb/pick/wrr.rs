@@ -62,32 +62,30 @@ impl Pick for WeightedRoundRobin {
     }
 
     fn pick_ahead(own: &mut Credits, see: View<'_>) -> Option<(Slot, Before)> {
-        let slot = match are_few(see) {
-            true if !is_within(leading(see.seats(), see.tier(), 1).1, total(see)) => None,
-            true => pick_anew(see, 1),
-            false => own.serving(see).pick(see),
-        };
-        slot.map(|slot| (slot, 0))
+        if !are_few(see) {
+            return own.serving(see).pick(see).map(|slot| (slot, 0));
+        }
+        let (leader, highest, total) = rise(see, 1);
+        if !is_within(highest, total) {
+            fall(see);
+            return None;
+        }
+        let seat = &see.seats()[leader];
+        seat.set_credit(highest - total);
+        Some((leader, 0))
     }
 
     fn take_back(own: &mut Credits, see: View<'_>, slot: Slot, _: Before) {
         let seat = &see.seats()[slot];
-        seat.set_credit(seat.credit() + total(see));
-        match are_few(see) {
-            true => {
-                let running = see
-                    .seats()
-                    .iter()
-                    .filter_map(|s| Some((s, s.running_in(see.tier())?)));
-                running
-                    .for_each(|(seat, weight)| seat.set_credit(seat.credit() - i64::from(weight)));
-            }
-            false => {
-                let tournament = own.serving(see);
-                tournament.turns -= 1;
-                tournament.change(slot);
-            }
+        if are_few(see) {
+            let total = fall(see);
+            seat.set_credit(seat.credit() + total);
+            return;
         }
+        seat.set_credit(seat.credit() + total(see));
+        let tournament = own.serving(see);
+        tournament.turns -= 1;
+        tournament.change(slot);
     }
 }
 
@@ -112,6 +110,22 @@ fn are_few(see: View<'_>) -> bool {
 /// each pick is O(n).
 #[inline(always)]
 fn pick_anew(see: View<'_>, turn: i64) -> Option<Slot> {
+    let (leader, highest, total) = rise(see, turn);
+    let seats = see.seats();
+    if !is_within(highest, total) {
+        if highest == i64::MIN {
+            return None;
+        }
+        lower(seats, see.tier(), highest);
+    }
+    let leading = &seats[leader];
+    leading.set_credit(leading.credit() - total);
+    Some(leader)
+}
+
+/// Makes the credits of those that run plain numbers, those at that turn. Answers the leader, its credit, and the sum of the weights.
+#[inline(always)]
+fn rise(see: View<'_>, turn: i64) -> (Slot, i64, i64) {
     let (seats, tier) = (see.seats(), see.tier());
     let (mut leader, mut highest, mut total) = (0, i64::MIN, 0);
     for (slot, seat) in seats.iter().enumerate() {
@@ -124,15 +138,20 @@ fn pick_anew(see: View<'_>, turn: i64) -> Option<Slot> {
             }
         }
     }
-    if !is_within(highest, total) {
-        if highest == i64::MIN {
-            return None;
+    (leader, highest, total)
+}
+
+/// Takes back the rise of one turn. Answers the sum of the weights.
+fn fall(see: View<'_>) -> i64 {
+    let (seats, tier) = (see.seats(), see.tier());
+    let mut total = 0;
+    for seat in seats {
+        if let Some(weight) = seat.running_in(tier) {
+            seat.set_credit(seat.credit() - i64::from(weight));
+            total += i64::from(weight);
         }
-        lower(seats, tier, highest);
     }
-    let leading = &seats[leader];
-    leading.set_credit(leading.credit() - total);
-    Some(leader)
+    total
 }
 
 #[cold]
@@ -537,14 +556,15 @@ fn at(seat: &Seat, turn: i64) -> i64 {
 }
 
 /// The backend of that tier with the highest credit at that turn, and this credit.
+#[expect(clippy::needless_range_loop, reason = "an iterator costs more here")]
 #[inline(always)]
 fn leading(seats: &[Seat], tier: u8, turn: i64) -> (usize, i64) {
     let (mut leader, mut highest) = (0, i64::MIN);
-    for (slot, seat) in seats.iter().enumerate() {
-        if let Some(weight) = seat.running_in(tier) {
-            let credit = seat.credit() + i64::from(weight) * turn;
+    for at in 0..seats.len() {
+        if let Some(weight) = seats[at].running_in(tier) {
+            let credit = seats[at].credit() + i64::from(weight) * turn;
             if credit > highest {
-                (leader, highest) = (slot, credit);
+                (leader, highest) = (at, credit);
             }
         }
     }

@@ -144,17 +144,16 @@ impl Pool {
 
     /// Picks that often, where a pick changes nothing that decides who is eligible.
     fn picks_alone(&mut self, algorithm: Option<Algorithm>, count: usize) -> Picked {
-        let mut slots = Vec::new();
-        if self.has_eligible_now() {
-            let algorithm = algorithm.unwrap_or(self.owns.policy);
-            let see = View::of(&self.field, None);
-            slots.extend((0..count).map_while(|_| {
-                let slot = algorithm.pick(&mut self.owns, see, &mut self.chance)?;
-                self.roster.count(slot);
-                Some(slot)
-            }));
-            self.picks = (self.picks + count as u64).min(COUNTER_MAX);
+        let mut slots = Vec::with_capacity(count);
+        let algorithm = algorithm.unwrap_or(self.owns.policy);
+        let see = View::of(&self.field, None);
+        while slots.len() < count
+            && let Some(slot) = algorithm.pick(&mut self.owns, see, &mut self.chance)
+        {
+            self.roster.count(slot);
+            slots.push(slot);
         }
+        self.picks = (self.picks + slots.len() as u64).min(COUNTER_MAX);
         Picked { slots, lease: None }
     }
 

@@ -4,6 +4,7 @@ use hashbrown::HashTable;
 
 use super::card::Card;
 use crate::lb::ground::bounds::Slot;
+use crate::lb::ground::kept::Gaps;
 use crate::lb::ground::memory::allocated;
 use crate::lb::ground::name::hash;
 
@@ -14,10 +15,31 @@ const SEARCHED: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     /// Empty where the slots are searched one by one.
-    slots: HashTable<u32>,
+    entries: HashTable<Entry>,
     members: u32,
     /// The bytes of the names on the heap.
     name_bytes: usize,
+}
+
+/// A backend, with a part of its name's hash. So a table that grows reads no names, which costs ten times as much.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    hash: u32,
+    slot: u32,
+}
+
+impl Entry {
+    fn of(name: &[u8], slot: Slot) -> Entry {
+        Entry {
+            hash: hash(name) as u32,
+            slot: slot as u32,
+        }
+    }
+
+    /// The table goes by the lowest bits and by the highest ones.
+    fn spread(&self) -> u64 {
+        u64::from(self.hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
 }
 
 impl Index {
@@ -26,9 +48,11 @@ impl Index {
         let Some(index) = index.filter(|_| cards.len() > SEARCHED) else {
             return cards.iter().position(|card| card.name.as_bytes() == name);
         };
-        let same = |slot: &u32| cards[*slot as Slot].name.as_bytes() == name;
-        let found = index.slots.find(hash(name), same);
-        found.map(|slot| *slot as Slot)
+        let wanted = Entry::of(name, 0);
+        let found = index.entries.find(wanted.spread(), |entry| {
+            entry.hash == wanted.hash && cards[entry.slot as Slot].name.as_bytes() == name
+        });
+        found.map(|entry| entry.slot as Slot)
     }
 
     /// How many backends there are.
@@ -67,15 +91,28 @@ impl Index {
     pub fn remove(&mut self, cards: &[Card], slot: Slot) {
         self.members -= 1;
         self.name_bytes -= cards[slot].name.heap_bytes();
-        let hash = hash(cards[slot].name.as_bytes());
-        if let Ok(entry) = self.slots.find_entry(hash, |s| *s as Slot == slot) {
+        let gone = Entry::of(cards[slot].name.as_bytes(), slot);
+        let found = self
+            .entries
+            .find_entry(gone.spread(), |entry| entry.slot == gone.slot);
+        if let Ok(entry) = found {
             entry.remove();
         }
     }
 
+    /// Closes the gaps. They were closed between these cards.
+    pub fn renumber(&mut self, cards: &[Card], gaps: &Gaps) {
+        if cards.len() <= SEARCHED {
+            self.entries.clear();
+        }
+        let before = |entry: &Entry| gaps.before_slot(entry.slot as Slot) as u32;
+        (self.entries.iter_mut()).for_each(|entry| entry.slot = before(entry));
+        self.entries.shrink_to_fit(Entry::spread);
+    }
+
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        allocated(self.slots.allocation_size())
+        allocated(self.entries.allocation_size())
     }
 
     fn fill(&mut self, cards: &[Card]) {
@@ -87,8 +124,7 @@ impl Index {
     }
 
     fn insert(&mut self, cards: &[Card], slot: Slot) {
-        let rehash = |s: &u32| hash(cards[*s as Slot].name.as_bytes());
-        let hash = hash(cards[slot].name.as_bytes());
-        self.slots.insert_unique(hash, slot as u32, rehash);
+        let entry = Entry::of(cards[slot].name.as_bytes(), slot);
+        (self.entries).insert_unique(entry.spread(), entry, Entry::spread);
     }
 }

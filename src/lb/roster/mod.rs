@@ -136,7 +136,7 @@ impl Kept for Roster {
     fn renumber(&mut self, gaps: &Gaps) {
         self.cards.close(gaps);
         if let (cards, Some(index)) = self.cards.parts() {
-            index.know(cards);
+            index.renumber(cards, gaps);
         }
     }
 
@@ -148,5 +148,33 @@ impl Kept for Roster {
     fn heap_bytes(&self) -> usize {
         let index = self.cards.more().map_or(0, Index::heap_bytes);
         self.cards.heap_bytes() + self.name_bytes() + index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_member_is_found_however_the_roster_grows_and_shrinks() {
+        let mut roster = Roster::default();
+        let mut named = 0u32;
+        for (add, keep) in [(40, 10), (30, 2), (20, 17), (1, 16), (3, 3), (1, 0), (2, 1)] {
+            for _ in 0..add {
+                named += 1;
+                // Every other name is too long to lie in its card.
+                let name = [&[b'n'; 30][..], &named.to_be_bytes()].concat();
+                roster.add(&name[30 * (named as usize % 2)..]);
+                roster.check();
+            }
+            let gone: Vec<Slot> = roster.members().skip(keep).collect();
+            for slot in gone {
+                roster.forget(slot);
+                roster.check();
+            }
+            roster.renumber(&roster.gaps());
+            roster.check();
+            assert_eq!((roster.len(), roster.slots()), (keep, keep));
+        }
     }
 }
