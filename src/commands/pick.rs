@@ -61,8 +61,9 @@ impl Command for Pick {
         };
         let algorithm = algorithm.or_else(|| key.pool().map(|pool| pool.policy()));
         match algorithm.is_some_and(Algorithm::goes_by_latency) {
-            true => Err(Error::latency_without_lease()),
-            false => Ok(()),
+            // One that waited when the policy became one by latency was served without LEASE.
+            true if !key.must_obey() => Err(Error::latency_without_lease()),
+            _ => Ok(()),
         }
     }
 

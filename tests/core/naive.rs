@@ -585,7 +585,6 @@ impl Naive {
 
     /// The picked members, and the id of the first one's lease.
     pub fn picks(&mut self, wanted: &Wanted) -> (Vec<Vec<u8>>, Option<LeaseId>) {
-        self.heed_latencies_for(wanted.algorithm.unwrap_or(self.policy));
         let mut first = None;
         let mut out = wanted.exclude.clone();
         let mut picked = vec![];
@@ -593,6 +592,7 @@ impl Naive {
             let Some(name) = self.pick(wanted.algorithm.unwrap_or(self.policy), &out) else {
                 break;
             };
+            self.heed_latencies_for(wanted.algorithm.unwrap_or(self.policy));
             self.limit.take(self.clock);
             let clock = self.clock;
             self.find(&name).unwrap().limit.take(clock);

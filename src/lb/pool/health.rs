@@ -108,9 +108,11 @@ impl Pool {
         self.account().health_of(weights.into_iter());
     }
 
-    /// From now on reports move latencies, if this algorithm goes by them.
+    /// A pick by this algorithm, or by the policy, found a backend: from now on reports move latencies, if it goes by them. A pick that
+    /// finds none changes nothing, since nobody tells the replicas of it.
     #[inline(always)]
-    pub(super) fn heed_latencies_for(&mut self, algorithm: Algorithm) {
+    pub(super) fn heed_latencies_for(&mut self, algorithm: Option<Algorithm>) {
+        let algorithm = algorithm.unwrap_or(self.owns.policy);
         if algorithm.goes_by_latency() && self.latencies().is_none() {
             self.heed_latencies();
         }

@@ -168,7 +168,7 @@ impl Pool {
     pub fn set_policy(&mut self, policy: Algorithm) -> bool {
         let changed = self.owns.policy != policy;
         self.owns.policy = policy;
-        self.heed_latencies_for(policy);
+        self.heed_latencies_for(Some(policy));
         changed
     }
 }

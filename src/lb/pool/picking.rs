@@ -62,8 +62,8 @@ impl Pool {
         if !self.has_numbers_for(1) {
             return None;
         }
-        self.heed_latencies_for(algorithm.unwrap_or(self.owns.policy));
         let slot = self.choose(algorithm, &[])?;
+        self.heed_latencies_for(algorithm);
         let lease = self.spend(slot, Some(terms))?;
         let card = self.roster.count(slot);
         Some((Backend::of(card, &self.field, slot), lease))
@@ -71,15 +71,16 @@ impl Pool {
 
     #[inline(always)]
     fn choose(&mut self, algorithm: Option<Algorithm>, passed_over: &[Slot]) -> Option<Slot> {
-        if self.is_probe_due() && !self.is_closed() {
-            let probe = self.next_probe(passed_over);
-            if probe.is_some() {
-                self.picks = counted(self.picks);
-                return probe;
+        if let Some(account) = &self.account {
+            if account.is_limited(Whose::POOL) {
+                return None;
             }
-        }
-        if self.is_closed() {
-            return None;
+            if account.is_probe_due()
+                && let Some(probe) = self.next_probe(passed_over)
+            {
+                self.picks = counted(self.picks);
+                return Some(probe);
+            }
         }
         let see = View::of(&self.field, self.account.as_deref());
         let algorithm = algorithm.unwrap_or(self.owns.policy);
@@ -110,7 +111,6 @@ impl Pool {
         if request.terms.is_some() && !self.has_numbers_for(request.count) {
             return Picked::default();
         }
-        self.heed_latencies_for(request.algorithm.unwrap_or(self.owns.policy));
         let mut passed_over = Vec::new();
         for name in &request.exclude {
             if let Some(slot) = self.roster.find(name) {
@@ -125,6 +125,7 @@ impl Pool {
         while picked.slots.len() < request.count
             && let Some(slot) = self.choose(request.algorithm, &passed_over)
         {
+            self.heed_latencies_for(request.algorithm);
             self.roster.count(slot);
             picked.slots.push(slot);
             if self.account.is_some() || request.terms.is_some() {
