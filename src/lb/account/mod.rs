@@ -747,13 +747,13 @@ impl Kept for Account {
 
 impl Timed for Account {
     /// A time that no clock can show does not come.
+    #[inline]
     fn due(&self) -> Option<Millis> {
         let leases = self.leases.first_due().map(|(deadline, _)| deadline);
-        let health = self.health.as_ref().and_then(|health| health.due());
-        let due = [leases, self.quotas.due(), health]
-            .into_iter()
-            .flatten()
-            .min();
+        let mut due = leases.into_iter().chain(self.quotas.due()).min();
+        if let Some(health) = &self.health {
+            due = due.into_iter().chain(health.due()).min();
+        }
         let due = due.filter(|due| *due <= CLOCK_MAX);
         match self.leases.is_any_marked() {
             true => Some(self.clock),
