@@ -353,3 +353,11 @@ def test_events_tell_what_followed_a_report(fleet):
         fleet.ask(f"LB.DONE web {lease} OK")
         told = [events.get_message(timeout=10)["data"] for _ in range(4)]
     assert told == ["lb.health", "lb.eject", "lb.cool", "lb.back"]
+
+
+def test_a_pick_by_latency_that_finds_none_changes_nothing(fleet):
+    fleet.add("a 1")
+    fleet.lease()
+    before = fleet.ask("DEBUG DIGEST-VALUE web")
+    assert fleet.ask("LB.PICK web ewma EXCLUDE 1 a LEASE 30") is None
+    assert fleet.ask("DEBUG DIGEST-VALUE web") == before
