@@ -37,7 +37,11 @@ impl Command for Info {
             ("picks", pool.total_picks() as usize),
             ("leases", pool.leases()),
         ];
+        let (ejected, cooling, held) = pool.outages();
         let after = [
+            ("ejected", ejected),
+            ("cooling", cooling),
+            ("held", held as usize),
             ("clock", pool.clock() as usize),
             ("rules-version", usize::from(pool.rules())),
             ("bytes", pool.bytes(0)),

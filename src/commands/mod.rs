@@ -12,6 +12,7 @@ mod done;
 mod epoch;
 #[cfg(feature = "faults")]
 mod fault;
+mod health;
 mod info;
 mod leases;
 mod limit;
@@ -24,6 +25,7 @@ mod refusals;
 mod release;
 mod rem;
 mod renew;
+mod report;
 mod rules;
 mod seed;
 mod set;
@@ -48,10 +50,12 @@ pub(crate) const COMMANDS: &[Entry] = &[
     entry::<pick::Pick>(),
     entry::<peek::Peek>(),
     entry::<done::Done>(),
+    entry::<report::Report>(),
     entry::<renew::Renew>(),
     entry::<release::Release>(),
     entry::<leases::Leases>(),
     entry::<limit::Limit>(),
+    entry::<health::Health>(),
     entry::<when::When>(),
     entry::<info::Info>(),
     entry::<stats::Stats>(),

@@ -53,6 +53,21 @@ impl Command for Pick {
     }
 
     #[inline(always)]
+    fn check(order: &Order, key: &mut Key) -> Result<(), Error> {
+        let algorithm = match order {
+            Order::One(algorithm) => *algorithm,
+            Order::Many(words) if words.request.terms.is_none() => words.request.algorithm,
+            Order::Lease(..) | Order::Many(_) => return Ok(()),
+        };
+        let algorithm = algorithm.or_else(|| key.pool().map(|pool| pool.policy()));
+        match algorithm.is_some_and(Algorithm::goes_by_latency) {
+            // One that waited when the policy became one by latency was served without LEASE.
+            true if !key.must_obey() => Err(Error::latency_without_lease()),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline(always)]
     fn needed<'o>(order: &'o Order<'_>) -> Option<Needed<'o>> {
         Some(match order {
             Order::One(algorithm) => Needed {

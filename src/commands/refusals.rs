@@ -33,6 +33,12 @@ impl Error {
         Error::fixed("ERR OWNER needs LEASE: without one nothing is held")
     }
 
+    /// A pick by latency without LEASE.
+    #[cold]
+    pub fn latency_without_lease() -> Error {
+        Error::fixed("ERR ewma goes by leases: LEASE ms grants one")
+    }
+
     /// LB.PEEK with an option that only LB.PICK has.
     #[cold]
     pub fn peek_takes_nothing() -> Error {
@@ -49,7 +55,7 @@ impl Error {
     #[cold]
     pub fn by_chance() -> Error {
         Error::fixed(
-            "ERR chance cannot be foreseen: LB.PEEK takes rr, wrr or lc, and a policy that is one of them",
+            "ERR chance cannot be foreseen: LB.PEEK takes rr, wrr, lc or ewma, and a policy that is one of them",
         )
     }
 
@@ -123,6 +129,14 @@ impl Error {
     pub fn repeated(keyword: &[u8]) -> Error {
         let keyword = shown(keyword);
         Error::new(format!("ERR {keyword} is given twice"))
+    }
+
+    /// An invalid utilisation.
+    pub fn load(load: &[u8]) -> Error {
+        let load = shown(load);
+        Error::new(format!(
+            "ERR LOAD is {load}, which is not a decimal number from 0 to 1000, as 0.75"
+        ))
     }
 
     /// A number out of its range.

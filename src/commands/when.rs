@@ -31,6 +31,8 @@ impl Command for When {
         let (reason, millis) = match availability {
             Availability::Available => ("available", Some(0)),
             Availability::Limited(millis) => ("limited", Some(millis)),
+            Availability::Cooling(millis) => ("cooling", Some(millis)),
+            Availability::Ejected(millis) => ("ejected", Some(millis)),
             Availability::Drained => ("drained", None),
             Availability::Down => ("down", None),
             Availability::Quiesced => ("quiesced", None),

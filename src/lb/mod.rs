@@ -22,7 +22,10 @@ mod pick;
 mod pool;
 mod roster;
 
-pub use account::{LEASES_MAX, Lease, LeaseId, LeaseTerms, Limits, RATE_MAX, Rate, Report, Tally};
+pub use account::{
+    Effects, FAILS_MAX, HealthSettings, HealthWord, LEASES_MAX, LOAD_MAX, LOAD_ONE, Lease, LeaseId,
+    LeaseTerms, Limits, Outcome, RATE_MAX, Rate, Report, Tally,
+};
 pub use field::State;
 pub use ground::bounds::{
     BACKENDS_MAX, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, Slot, TIERS_MAX, WEIGHT_MAX,
@@ -32,4 +35,4 @@ pub use ground::digits;
 pub use ground::memory::Mover;
 pub use ground::name::Name;
 pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE};
-pub use pool::{Added, Availability, Backend, Picked, Pool, Replaced, Request};
+pub use pool::{Added, Availability, Backend, HealthOf, Picked, Pool, Replaced, Request};

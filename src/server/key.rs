@@ -269,6 +269,12 @@ impl Key<'_> {
 
     // Rules, seeds and epochs: the primary chooses them and replicates them
 
+    /// Whether the command comes from the primary or from the AOF: it ran there, so it is not refused here.
+    #[cold]
+    pub fn must_obey(&self) -> bool {
+        self.key_ref.must_obey()
+    }
+
     /// Gives the pool the newest rules, if it never had a lease. Without that command a pool keeps the rules that it has: so a new
     /// replica of an older primary runs it as that primary does.
     #[inline(always)]

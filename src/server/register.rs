@@ -180,6 +180,7 @@ impl Arguments {
             Kind::Key => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_KEY, &[]),
             Kind::Text => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_STRING, &[]),
             Kind::Integer => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_INTEGER, &[]),
+            Kind::Double => (RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_DOUBLE, &[]),
             Kind::Token => (
                 RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_PURE_TOKEN,
                 &[],

@@ -81,6 +81,8 @@ pub enum Kind {
     Text,
     /// A whole number.
     Integer,
+    /// A decimal number.
+    Double,
     /// A keyword alone.
     Token,
     /// One of these arguments.

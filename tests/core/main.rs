@@ -4,6 +4,7 @@ mod bounds;
 mod growth;
 mod house;
 mod naive;
+mod naive_health;
 mod nginx;
 mod properties;
 mod tiers;

@@ -3,8 +3,11 @@
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use redis_lb::lb::{
-    Added, Algorithm, Availability, LeaseId, Limits, Millis, Rate, Replaced, Report, State,
+    Added, Algorithm, Availability, HealthSettings, LeaseId, Limits, Millis, Outcome, Rate,
+    Replaced, Report, State,
 };
+
+use crate::naive_health::{Health, Settings, Stage};
 
 /// How far from 0 a credit can be.
 pub const CREDIT_MAX: i128 = 1 << 60;
@@ -20,8 +23,10 @@ pub struct Member {
     pub picks: u64,
     pub limit: Limit,
     pub tier: u8,
-    /// Availability least connections picked it last.
+    /// When least connections picked it last.
     last: u64,
+    /// When least latency picked it last.
+    last_by_latency: u64,
     /// Done, failed, expired, and the sum of the latencies.
     pub ended: [u64; 4],
 }
@@ -79,7 +84,12 @@ pub struct Naive {
     epoch: u64,
     next: u64,
     turns: u64,
+    turns_by_latency: u64,
     serial: u64,
+    /// Of each member, in the same order.
+    pub health: Health,
+    /// Whether reports move latencies.
+    heeds_latencies: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -107,7 +117,10 @@ impl Naive {
             epoch: 0,
             next: 0,
             turns: 0,
+            turns_by_latency: 0,
             serial: 0,
+            health: Health::default(),
+            heeds_latencies: false,
         }
     }
 
@@ -117,12 +130,14 @@ impl Naive {
 
     pub fn add(&mut self, name: &[u8], weight: Option<u16>) -> Added {
         if let Some(member) = self.find(name) {
-            return match member.reweight(weight.unwrap_or(member.weight)) {
+            let weight = weight.unwrap_or(member.weight);
+            return match self.reweight(name, weight) {
                 true => Added::Reweighted,
                 false => Added::Unchanged,
             };
         }
         self.serial += 1;
+        self.health.add(weight.unwrap_or(1), self.picks > 0);
         self.members.push(Member {
             serial: self.serial,
             name: name.to_vec(),
@@ -133,6 +148,7 @@ impl Naive {
             limit: Limit::default(),
             tier: 0,
             last: 0,
+            last_by_latency: 0,
             ended: [0; 4],
         });
         Added::New
@@ -143,6 +159,7 @@ impl Naive {
             return false;
         };
         let serial = self.members.remove(at).serial;
+        self.health.backends.remove(at);
         self.mark(Of::Member(serial));
         if at < self.rr {
             self.rr -= 1;
@@ -179,16 +196,132 @@ impl Naive {
         let changed = member.state != state;
         member.state = state;
         let serial = member.serial;
+        let at = self.at(name);
+        self.follow(at);
+        let is_restored = state == State::Up && self.health.restore(at, self.next);
         if state == State::Down {
             self.mark(Of::Member(serial));
         }
-        Some(changed)
+        Some(changed || is_restored)
+    }
+
+    fn at(&self, name: &[u8]) -> usize {
+        let at = self.members.iter().position(|m| m.name == name);
+        at.expect("it is there")
+    }
+
+    /// The weight or the state of that member has changed.
+    fn follow(&mut self, at: usize) {
+        let member = &self.members[at];
+        let is_up = member.state == State::Up;
+        let weight = if is_up { member.weight } else { 0 };
+        self.health.set_weight(at, weight);
+    }
+
+    /// Whether that changed anything.
+    pub fn reweight(&mut self, name: &[u8], weight: u16) -> bool {
+        let at = self.at(name);
+        let changed = self.members[at].reweight(weight);
+        self.follow(at);
+        changed
+    }
+
+    pub fn set_policy(&mut self, policy: Algorithm) -> bool {
+        self.heed_latencies_for(policy);
+        std::mem::replace(&mut self.policy, policy) != policy
+    }
+
+    fn heed_latencies_for(&mut self, algorithm: Algorithm) {
+        if algorithm.name() == "ewma" && !self.heeds_latencies {
+            self.heeds_latencies = true;
+            self.health.heed_latencies();
+        }
+    }
+
+    /// Whether that changed anything.
+    pub fn set_health(&mut self, settings: &HealthSettings) -> bool {
+        let HealthSettings {
+            fails,
+            failrate,
+            min,
+            window,
+            eject,
+            max_eject,
+            slow_start,
+            adapt,
+        } = *settings;
+        let settings = Settings {
+            fails,
+            failrate,
+            min,
+            window,
+            eject,
+            max_eject,
+            slow_start,
+            adapt,
+        };
+        if settings == self.health.settings {
+            return false;
+        }
+        let had_fractions = self.health.has_fractions;
+        self.health.set(settings, self.next);
+        if self.health.has_fractions && !had_fractions {
+            for member in &mut self.members {
+                member.credit = (member.credit * 240).clamp(-CREDIT_MAX, CREDIT_MAX);
+            }
+        }
+        if self.rules == 1 {
+            self.health.look_again();
+        }
+        true
+    }
+
+    /// With a budget the ticks end leases and refills only: there is no health in such a sequence.
+    pub fn pass(&mut self, clock: Millis) -> bool {
+        let moves = clock > self.clock;
+        let clears = self.is_any_over();
+        while self.clock < clock {
+            self.clock += 1;
+            self.clear(usize::MAX);
+            self.health.pass();
+        }
+        if clears {
+            self.clear(usize::MAX);
+            self.health.look_again();
+        }
+        moves || clears
+    }
+
+    /// Whether it was evidence, ejected the backend, brought it back, made it cool.
+    fn heed(&mut self, at: usize, lease: Option<u64>, report: &Report) -> [bool; 4] {
+        let failed = report.outcome.map(|outcome| outcome == Outcome::Fail);
+        let counts = self.health.backends[at].counts(lease);
+        if let Some(failed) = failed.filter(|_| counts && self.heeds_latencies) {
+            let leases = self.leases.len() as u64;
+            self.health.latency(at, failed, report.latency, leases);
+        }
+        let load = report.load.map(u64::from);
+        self.health
+            .report(at, lease, failed, load, report.cool, self.next)
+    }
+
+    /// What followed from it, if the member is there.
+    pub fn report(&mut self, name: &[u8], report: &Report) -> Option<[bool; 4]> {
+        let member = self.find(name)?;
+        if *report == Report::default() {
+            return Some([false; 4]);
+        }
+        member.ended[1] += u64::from(report.failed());
+        member.ended[3] += report.latency.unwrap_or(0);
+        let at = self.at(name);
+        Some(self.heed(at, None, report))
     }
 
     /// By version 1 of the rules the budget is of no matter: all that is over is cleared at once.
     pub fn tick(&mut self, clock: Millis, budget: usize) -> bool {
         let moves = clock > self.clock;
         self.clock = clock.max(self.clock);
+        self.health.clock = self.clock;
         let clears = clock == self.clock && self.is_any_over();
         if clears {
             self.clear(if self.rules == 1 { usize::MAX } else { budget });
@@ -201,6 +334,7 @@ impl Naive {
             let due = self.leases.iter().filter(|l| l.deadline <= self.clock);
             let due = due.min_by_key(|l| (l.deadline, l.id.number));
             if let Some(lease) = due.cloned() {
+                self.untold(&lease);
                 if !self.is_marked(&lease)
                     && let Some(member) = self.members.iter_mut().find(|m| m.serial == lease.member)
                 {
@@ -223,8 +357,18 @@ impl Naive {
                 .leases
                 .iter()
                 .find(|l| l.is_under(mark))
-                .expect("it is not over");
+                .expect("it is not over")
+                .clone();
+            self.untold(&first);
             self.drop_lease(first.id);
+        }
+    }
+
+    /// A lease ended, and nobody told how its request went.
+    fn untold(&mut self, lease: &Lease) {
+        let at = self.members.iter().position(|m| m.serial == lease.member);
+        if let Some(at) = at {
+            self.health.lease_ended(at, lease.id.number);
         }
     }
 
@@ -268,6 +412,7 @@ impl Naive {
         let mut limits = self.members.iter().map(|m| &m.limit).chain([&self.limit]);
         self.leases.iter().any(|lease| self.is_over(lease))
             || limits.any(|limit| limit.refill.is_some_and(|refill| refill <= self.clock))
+            || self.health.is_any_over()
     }
 
     /// Those that LB.LEASES lists.
@@ -280,20 +425,21 @@ impl Naive {
         self.epoch = epoch;
     }
 
-    pub fn done(&mut self, id: LeaseId, report: &Report) -> bool {
+    pub fn done(&mut self, id: LeaseId, report: &Report) -> Option<[bool; 4]> {
         if !self
             .leases
             .iter()
             .any(|lease| lease.id == id && !self.is_over(lease))
         {
-            return false;
+            return None;
         }
         let lease = self.drop_lease(id);
         let ended = &mut self.find(&lease.name).unwrap().ended;
         ended[0] += 1;
-        ended[1] += u64::from(report.failed);
+        ended[1] += u64::from(report.failed());
         ended[3] += report.latency.unwrap_or(0);
-        true
+        let at = self.at(&lease.name);
+        Some(self.heed(at, Some(id.number), report))
     }
 
     pub fn renew(&mut self, id: LeaseId, span: Millis) -> bool {
@@ -356,15 +502,45 @@ impl Naive {
         leases.filter(|lease| lease.member == member.serial).count() as u32
     }
 
-    pub fn is_available(&self, m: &Member) -> bool {
-        let here = m.limit.allows(self.leases_on(m));
-        let pool = self.limit.allows(self.leases.len() as u32);
-        m.weight > 0 && m.state == State::Up && here && pool
+    pub fn is_available(&self, at: usize) -> bool {
+        self.is_open() && self.would_be_available(at)
+    }
+
+    /// The weight that a member runs with, in parts of the unit.
+    pub fn running_weight(&self, at: usize) -> u64 {
+        self.health.running_weight(at) as u64
+    }
+
+    pub fn unit(&self) -> u64 {
+        if self.health.has_fractions { 240 } else { 1 }
+    }
+
+    /// Whether no limit of the pool as a whole is reached.
+    fn is_open(&self) -> bool {
+        self.limit.allows(self.leases.len() as u32)
+    }
+
+    fn would_be_available(&self, at: usize) -> bool {
+        let m = &self.members[at];
+        let is_willing = m.weight > 0 && m.state == State::Up;
+        let is_fit = self.health.backends[at].is_in() || self.is_probe_due(at);
+        is_willing && is_fit && m.limit.allows(self.leases_on(m))
+    }
+
+    fn is_probe_due(&self, at: usize) -> bool {
+        let outage = self.health.backends[at].outage.as_ref();
+        matches!(outage.map(|outage| outage.stage), Some(Stage::Due(_)))
+    }
+
+    /// Those that can be picked.
+    pub fn available(&self) -> Vec<usize> {
+        let all = 0..self.members.len();
+        all.filter(|at| self.is_available(*at)).collect()
     }
 
     /// By looking at each time at which anything changes by itself. The clock may show it with its next step only.
     pub fn availability(&self) -> Availability {
-        if self.members.iter().any(|m| self.is_available(m)) {
+        if !self.available().is_empty() {
             return Availability::Available;
         }
         let is_willing = |m: &Member| m.weight > 0 && m.state == State::Up;
@@ -374,12 +550,30 @@ impl Naive {
         let mut times: Vec<Millis> = self.leases.iter().map(|lease| lease.deadline).collect();
         let limits = self.members.iter().map(|m| &m.limit).chain([&self.limit]);
         times.extend(limits.filter_map(|limit| limit.refill));
+        times.extend(self.health.backends.iter().filter_map(|b| b.wakes()));
         times.sort_unstable();
+        times.dedup();
+        let mut then = self.clone();
+        let mut all = 0..self.members.len();
+        let mut was_only_closed = all.any(|at| self.would_be_available(at));
         for time in times {
-            let mut then = self.clone();
-            if then.tick(time, usize::MAX) && then.members.iter().any(|m| then.is_available(m)) {
-                return Availability::Limited(time.div_ceil(10) * 10 - self.clock);
+            then.pass(time);
+            let back = then.available();
+            if !back.is_empty() {
+                let millis = time.div_ceil(10) * 10 - self.clock;
+                let health = |at: &usize| &self.health.backends[*at];
+                let is_limited = |at: &usize| health(at).is_in() || self.is_probe_due(*at);
+                return match back {
+                    _ if was_only_closed => Availability::Limited(millis),
+                    back if back.iter().any(is_limited) => Availability::Limited(millis),
+                    back if back.iter().any(|at| health(at).outage.is_none()) => {
+                        Availability::Cooling(millis)
+                    }
+                    _ => Availability::Ejected(millis),
+                };
             }
+            let mut all = 0..self.members.len();
+            was_only_closed |= all.any(|at| then.would_be_available(at));
         }
         match &self.members[..] {
             [] => Availability::Empty,
@@ -398,6 +592,7 @@ impl Naive {
             let Some(name) = self.pick(wanted.algorithm.unwrap_or(self.policy), &out) else {
                 break;
             };
+            self.heed_latencies_for(wanted.algorithm.unwrap_or(self.policy));
             self.limit.take(self.clock);
             let clock = self.clock;
             self.find(&name).unwrap().limit.take(clock);
@@ -415,6 +610,11 @@ impl Naive {
                 });
                 first = first.or(Some(LeaseId { epoch, number }));
             }
+            let at = self.at(&name);
+            if self.is_probe_due(at) {
+                let lease = wanted.lease.as_ref().map(|_| self.next - 1);
+                self.health.take_probe(at, lease);
+            }
             if wanted.distinct {
                 out.push(name.clone());
             }
@@ -424,17 +624,22 @@ impl Naive {
     }
 
     fn pick(&mut self, algorithm: Algorithm, out: &[Vec<u8>]) -> Option<Vec<u8>> {
-        let eligible: Vec<usize> = (self.members.iter().enumerate())
-            .filter(|(_, m)| self.is_available(m) && !out.contains(&m.name))
-            .map(|(i, _)| i)
+        let eligible: Vec<usize> = (self.available().into_iter())
+            .filter(|at| !out.contains(&self.members[*at].name))
             .collect();
         let tier = eligible.iter().map(|&i| self.members[i].tier).min()?;
         let of_tier = |i: &usize| self.members[*i].tier == tier;
         let eligible: Vec<usize> = eligible.into_iter().filter(of_tier).collect();
-        let weights: u64 = eligible
-            .iter()
-            .map(|&i| u64::from(self.members[i].weight))
-            .sum();
+        let probes = self.health.probes();
+        if let Some(&at) = probes.iter().find(|at| eligible.contains(at)) {
+            self.picks += 1;
+            self.members[at].picks += 1;
+            return Some(self.members[at].name.clone());
+        }
+        let running: Vec<u64> = (0..self.members.len())
+            .map(|i| self.health.running_weight(i) as u64)
+            .collect();
+        let weights: u64 = eligible.iter().map(|&i| running[i]).sum();
         let at = match algorithm.name() {
             "rr" => {
                 let after = eligible.iter().find(|&&i| i >= self.rr);
@@ -446,7 +651,7 @@ impl Naive {
                 let mut best = eligible[0];
                 for &i in &eligible {
                     let m = &mut self.members[i];
-                    m.credit += i128::from(m.weight);
+                    m.credit += i128::from(running[i]);
                     if m.credit > self.members[best].credit {
                         best = i;
                     }
@@ -466,7 +671,7 @@ impl Naive {
                 let mut left = self.below(weights);
                 *(eligible.iter())
                     .find(|&&i| {
-                        let weight = u64::from(self.members[i].weight);
+                        let weight = running[i];
                         let here = left < weight;
                         left = left.wrapping_sub(weight);
                         here
@@ -484,6 +689,29 @@ impl Naive {
                 }
                 self.turns += 1;
                 self.members[best].last = self.turns;
+                best
+            }
+            "ewma" => {
+                let leases = |i: usize| u128::from(self.leases_on(&self.members[i])) + 1;
+                let square = |n: u128| n * n;
+                // latency × (leases + 1)² / weight², times the weight² of the other.
+                let measure = |i: usize, other: usize| {
+                    let latency = match self.heeds_latencies {
+                        true => u128::from(self.health.level(i)),
+                        false => 1,
+                    };
+                    latency * square(leases(i)) * square(running[other].into())
+                };
+                let mut best = eligible[0];
+                for &i in &eligible[1..] {
+                    let last = |i: usize| self.members[i].last_by_latency;
+                    let (here, there) = (measure(i, best), measure(best, i));
+                    if here < there || here == there && last(i) < last(best) {
+                        best = i;
+                    }
+                }
+                self.turns_by_latency += 1;
+                self.members[best].last_by_latency = self.turns_by_latency;
                 best
             }
             "p2c" => {
@@ -511,7 +739,7 @@ impl Naive {
     /// (leases + 1) / weight, times the weight of both.
     fn load(&self, i: usize, other: usize) -> u64 {
         let leases = u64::from(self.leases_on(&self.members[i]));
-        (leases + 1) * u64::from(self.members[other].weight)
+        (leases + 1) * self.health.running_weight(other) as u64
     }
 
     /// Lemire's way, by rejection, with 128-bit arithmetic throughout.

@@ -3,11 +3,12 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 use redis_lb::lb::{
-    ALGORITHMS, Algorithm, Availability, LeaseId, LeaseTerms, Limits, Millis, Pool, Rate, Report,
-    Request, STEP, State, codec,
+    ALGORITHMS, Algorithm, Availability, Effects, HealthSettings, HealthWord, LeaseId, LeaseTerms,
+    Limits, Millis, Outcome, Pool, Rate, Report, Request, STEP, State, codec,
 };
 
 use crate::naive::{CREDIT_MAX, Naive, Wanted};
+use crate::naive_health::{Settings, Stage};
 
 #[derive(Clone, Debug)]
 enum Command {
@@ -30,6 +31,8 @@ enum Command {
     Renew(usize, Millis),
     Release(Vec<u8>),
     Limit(Option<Vec<u8>>, Limits),
+    Report(Vec<u8>, Report),
+    Health(HealthSettings),
 }
 
 /// One of so many names, each of its own length.
@@ -63,6 +66,16 @@ fn pairs(names: usize, most: usize) -> impl Strategy<Value = Vec<(Vec<u8>, u16)>
     prop::collection::vec((name(names), weight()), 1..=most).prop_map(unique)
 }
 
+/// The algorithms that do not go by latencies.
+fn plain() -> Vec<Algorithm> {
+    let all = ALGORITHMS.into_iter();
+    all.filter(|a| a.name() != "ewma").collect()
+}
+
+fn by_latency() -> Option<Algorithm> {
+    Algorithm::by_name(b"ewma")
+}
+
 fn wanted(names: usize) -> impl Strategy<Value = Wanted> {
     let exclude = prop_oneof![
         3 => Just(vec![]),
@@ -70,7 +83,7 @@ fn wanted(names: usize) -> impl Strategy<Value = Wanted> {
     ];
     let algorithm = prop_oneof![
         1 => Just(None),
-        3 => select(ALGORITHMS.to_vec()).prop_map(Some),
+        3 => select(plain()).prop_map(Some),
     ];
     (
         algorithm,
@@ -103,9 +116,94 @@ fn limits() -> impl Strategy<Value = Limits> {
         .prop_map(|(max, rate, tier)| Limits { max, rate, tier })
 }
 
+fn outcome() -> impl Strategy<Value = Option<Outcome>> {
+    select(vec![
+        None,
+        Some(Outcome::Ok),
+        Some(Outcome::Ok),
+        Some(Outcome::Fail),
+    ])
+}
+
 fn report() -> impl Strategy<Value = Report> {
-    (any::<bool>(), prop::option::of(0u64..1_000_000))
-        .prop_map(|(failed, latency)| Report { failed, latency })
+    (outcome(), prop::option::of(0u64..1_000_000)).prop_map(|(outcome, latency)| Report {
+        outcome,
+        latency,
+        ..Report::default()
+    })
+}
+
+/// With all that there is.
+fn whole_report() -> impl Strategy<Value = Report> {
+    let load = prop::option::of(0u32..1_500_000);
+    let cool = prop::option::weighted(0.1, 1u64..300);
+    (report(), load, cool).prop_map(|(report, load, cool)| Report {
+        load,
+        cool,
+        ..report
+    })
+}
+
+fn health() -> impl Strategy<Value = HealthSettings> {
+    let judging = (select(vec![0u32, 1, 2]), select(vec![0u8, 30]), 1u32..4);
+    let times = (select(vec![30u64, 500]), select(vec![1u64, 50, 200]));
+    let weights = (select(vec![0u64, 3, 300]), select(vec![0u64, 20, 100]));
+    (judging, times, select(vec![0u8, 50, 100]), weights).prop_map(
+        |((fails, failrate, min), (window, eject), max_eject, (slow_start, adapt))| {
+            HealthSettings {
+                fails,
+                failrate,
+                min,
+                window,
+                eject,
+                max_eject,
+                slow_start,
+                adapt,
+            }
+        },
+    )
+}
+
+fn health_command(names: usize) -> impl Strategy<Value = Command> {
+    let by_latency = |wanted: Wanted| Wanted {
+        algorithm: by_latency(),
+        lease: wanted.lease.or(Some((100, None))),
+        ..wanted
+    };
+    prop_oneof![
+        4 => wanted(names).prop_map(move |wanted| Command::Pick(by_latency(wanted))),
+        1 => wanted(names).prop_map(move |wanted| Command::Peek(by_latency(wanted))),
+        1 => Just(Command::Policy(Algorithm::by_name(b"ewma").expect("it is there"))),
+        6 => (name(names), whole_report()).prop_map(|(name, report)| Command::Report(name, report)),
+        8 => (0usize..8, whole_report()).prop_map(|(at, report)| Command::Done(at, report)),
+        1 => health().prop_map(Command::Health),
+        8 => prop_oneof![4 => 1u64..50, 2 => 50u64..600, 1 => Just(12_000u64)]
+            .prop_map(|millis| Command::Tick(millis, usize::MAX)),
+    ]
+}
+
+fn cleared(command: Command) -> Command {
+    match command {
+        Command::Tick(millis, _) => Command::Tick(millis, usize::MAX),
+        other => other,
+    }
+}
+
+/// Commands that are about health, among others.
+fn health_commands() -> impl Strategy<Value = Vec<Command>> {
+    let commands = select(vec![3usize, 5, 12, 70]).prop_flat_map(|n| {
+        let one = prop_oneof![2 => command(n).prop_map(cleared), 3 => health_command(n)];
+        prop::collection::vec(one, 1..120)
+    });
+    (health(), commands).prop_map(|(settings, mut commands)| {
+        commands.insert(0, Command::Health(settings));
+        commands
+    })
+}
+
+/// Commands of all kinds.
+fn all_commands() -> impl Strategy<Value = Vec<Command>> {
+    prop_oneof![commands(), health_commands()]
 }
 
 fn command(names: usize) -> impl Strategy<Value = Command> {
@@ -116,7 +214,7 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         3 => name(names).prop_map(Command::Remove),
         2 => pairs(names, 3).prop_map(Command::Weights),
         2 => (name(names), select(states)).prop_map(|(n, s)| Command::State(n, s)),
-        1 => select(ALGORITHMS.to_vec()).prop_map(Command::Policy),
+        1 => select(plain()).prop_map(Command::Policy),
         1 => any::<u64>().prop_map(Command::Seed),
         12 => wanted(names).prop_map(Command::Pick),
         3 => wanted(names).prop_map(|wanted| Command::Peek(Wanted { lease: None, ..wanted })),
@@ -200,7 +298,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
         }
         Command::Done(at, report) => {
             let id = open_lease(pool, *at);
-            format!("{id:?} {}", pool.done(id, report))
+            format!("{id:?} {:?}", pool.done(id, report).map(effects))
         }
         Command::Renew(at, span) => {
             let id = open_lease(pool, *at);
@@ -208,7 +306,14 @@ fn step(pool: &mut Pool, command: &Command) -> String {
         }
         Command::Release(owner) => format!("{}", pool.release(owner)),
         Command::Limit(name, limits) => format!("{}", pool.set_limits(name.as_deref(), limits)),
+        Command::Report(name, report) => format!("{:?}", pool.report(name, report).map(effects)),
+        Command::Health(settings) => format!("{}", pool.set_health(*settings)),
     }
+}
+
+/// What followed from a report. Whether it was evidence shows only where there is health.
+fn effects(effects: Effects) -> [bool; 3] {
+    [effects.ejected, effects.back, effects.cools]
 }
 
 /// The lease at that place among those that are listed, the oldest first; one that is not there where there are not so many.
@@ -235,18 +340,13 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
             let all = list.iter().all(|(name, _)| naive.find(name).is_some());
             let changed = all.then(|| {
                 (list.iter())
-                    .filter(|(name, weight)| naive.find(name).unwrap().reweight(*weight))
+                    .filter(|(name, weight)| naive.reweight(name, *weight))
                     .count()
             });
             format!("{changed:?}")
         }
         Command::State(name, state) => format!("{:?}", naive.set_state(name, *state)),
-        Command::Policy(policy) => {
-            format!(
-                "{}",
-                std::mem::replace(&mut naive.policy, *policy) != *policy
-            )
-        }
+        Command::Policy(policy) => format!("{}", naive.set_policy(*policy)),
         Command::Seed(seed) => {
             naive.seed(*seed);
             String::new()
@@ -254,10 +354,16 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
         Command::Pick(wanted) => format!("{:?}", naive.picks(wanted)),
         Command::Peek(wanted) => {
             let algorithm = wanted.algorithm.unwrap_or(naive.policy);
-            let ahead = || naive.clone().picks(wanted).0;
+            let lease = (algorithm.name() == "ewma").then_some((1, None));
+            let wanted = Wanted {
+                lease,
+                ..wanted.clone()
+            };
+            let ahead = || naive.clone().picks(&wanted).0;
             format!("{:?}", (!algorithm.is_by_chance()).then(ahead))
         }
         Command::SaveAndLoad => String::new(),
+        Command::Tick(millis, usize::MAX) => format!("{}", naive.pass(naive.clock + millis)),
         Command::Tick(millis, budget) => {
             format!("{}", naive.tick(naive.clock + millis, *budget))
         }
@@ -268,7 +374,7 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
         }
         Command::Done(at, report) => {
             let id = naive_open_lease(naive, *at);
-            format!("{id:?} {}", naive.done(id, report))
+            format!("{id:?} {:?}", naive.done(id, report).map(naive_effects))
         }
         Command::Renew(at, span) => {
             let id = naive_open_lease(naive, *at);
@@ -278,7 +384,47 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
         Command::Limit(name, limits) => {
             format!("{}", naive.set_limits(name.as_deref(), limits))
         }
+        Command::Report(name, report) => {
+            format!("{:?}", naive.report(name, report).map(naive_effects))
+        }
+        Command::Health(settings) => format!("{}", naive.set_health(settings)),
     }
+}
+
+fn naive_effects([_, ejected, back, cools]: [bool; 4]) -> [bool; 3] {
+    [ejected, back, cools]
+}
+
+fn same_health(pool: &Pool, naive: &Naive) {
+    let all = pool.slots().zip(&naive.health.backends).enumerate();
+    for (at, ((slot, _), backend)) in all {
+        let health = pool.health_of(slot);
+        let word = match backend.outage.as_ref().map(|outage| outage.stage) {
+            Some(Stage::Out(_)) => HealthWord::Ejected,
+            Some(_) => HealthWord::Probing,
+            None if backend.cool > 0 => HealthWord::Cooling,
+            None if backend.tenths(naive.clock) < 10 => HealthWord::Starting,
+            None => HealthWord::Ok,
+        };
+        assert_eq!(health.word, word);
+        assert_eq!(
+            health.back,
+            backend.wakes().map(|wakes| wakes - naive.clock)
+        );
+        assert_eq!(health.row as usize, backend.row());
+        assert_eq!(health.ejections, backend.ejections);
+        assert_eq!(health.load.map(u128::from), backend.load);
+        if let Some(micros) = pool.latency(slot) {
+            assert_eq!(micros, naive.health.level(at) / 16);
+        }
+    }
+    let (ejected, cooling, held) = pool.outages();
+    let backends = naive.health.backends.iter();
+    let out = backends.clone().filter(|b| b.outage.is_some()).count();
+    let cools = backends
+        .filter(|b| b.outage.is_none() && b.cool > 0)
+        .count();
+    assert_eq!((ejected, cooling, held), (out, cools, naive.health.held));
 }
 
 fn reloaded(pool: &Pool) -> Pool {
@@ -335,9 +481,9 @@ fn same_state(pool: &Pool, naive: &Naive) {
         (pool.clock(), pool.availability()),
         (naive.clock, naive.availability())
     );
-    let available = naive.members.iter().filter(|m| naive.is_available(m));
-    let available: Vec<_> = available.collect();
-    let weights: u64 = available.iter().map(|m| u64::from(m.weight)).sum();
+    let available = naive.available();
+    let running = available.iter().map(|at| naive.running_weight(*at));
+    let weights = running.sum::<u64>() / naive.unit();
     assert_eq!(
         (pool.len(), pool.available()),
         (naive.members.len(), available.len())
@@ -348,8 +494,12 @@ fn same_state(pool: &Pool, naive: &Naive) {
     );
     assert_eq!(
         pool.is_void(),
-        naive.members.is_empty() && naive.policy == Algorithm::WRR && !naive.limit.is_set()
+        naive.members.is_empty()
+            && naive.policy == Algorithm::WRR
+            && !naive.limit.is_set()
+            && naive.health.settings == Settings::default()
     );
+    same_health(pool, naive);
 }
 
 /// How many sequences each property tries.
@@ -393,9 +543,25 @@ proptest! {
         }
     }
 
+    #[test]
+    fn the_pool_follows_its_backends_as_the_naive_one_does(commands in health_commands()) {
+        let (mut pool, mut naive) = (Pool::new(), Naive::new());
+        for command in &commands {
+            if pool.is_void() {
+                (pool, naive) = (Pool::new(), Naive::new());
+            }
+            if let Command::SaveAndLoad = command {
+                pool = reloaded(&pool);
+            }
+            prop_assert_eq!(step(&mut pool, command), naive_step(&mut naive, command), "{:?}", command);
+            pool.check();
+            same_state(&pool, &naive);
+        }
+    }
+
     /// A full copy taken in the middle, whose layout differs, changes no later pick and no later byte.
     #[test]
-    fn a_copy_goes_on_like_the_original(before in commands(), after in commands()) {
+    fn a_copy_goes_on_like_the_original(before in all_commands(), after in all_commands()) {
         let mut original = Pool::new();
         for command in &before {
             step(&mut original, command);
@@ -416,7 +582,7 @@ proptest! {
     /// not do.
     #[test]
     fn a_pick_succeeds_when_the_pool_said_it_would(
-        commands in commands(),
+        commands in all_commands(),
         starts in 0u64..10,
         lags in prop::collection::vec(0u64..30, 1..4),
     ) {
@@ -424,8 +590,10 @@ proptest! {
         pool.tick(1_000 + starts);
         for command in &commands {
             step(&mut pool, command);
-            let Availability::Limited(millis) = pool.availability() else {
-                continue;
+            let millis = match pool.availability() {
+                Availability::Limited(millis) => millis,
+                Availability::Cooling(millis) | Availability::Ejected(millis) => millis,
+                _ => continue,
             };
             if pool.is_any_over() {
                 continue;
@@ -447,7 +615,7 @@ proptest! {
     /// Until nothing is over: whatever the ticks between were, and whatever each cleared.
     #[test]
     fn ticks_leave_the_same_state_however_they_are_cut(
-        commands in commands(),
+        commands in all_commands(),
         span in 0u64..3000,
         cuts in prop::collection::vec((0u64..3000, budget()), 0..6),
     ) {

@@ -92,7 +92,10 @@ fn over_time(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
             .map(|lease| lease.id)
         {
             assert!(pool.renew(lease, 5));
-            assert!(pool.done(lease, &Report::default()) && !pool.done(lease, &Report::default()));
+            assert!(
+                pool.done(lease, &Report::default()).is_some()
+                    && pool.done(lease, &Report::default()).is_none()
+            );
         }
         pool.check();
     }

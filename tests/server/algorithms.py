@@ -6,6 +6,9 @@ Names are `str`. `packed` makes of them what stands in a command that is a list 
 BY_LOAD = ["lc", "p2c"]
 BY_CHANCE = ["random", "wrandom", "p2c"]
 ALGORITHMS = ["rr", "wrr", "random", "wrandom", "lc", "p2c"]
+# It picks with LEASE only, so it is not among those that every test takes its turn with.
+BY_LATENCY = ["ewma"]
+ALL = [*ALGORITHMS, *BY_LATENCY]
 
 FORESEEABLE = [name for name in ALGORITHMS if name not in BY_CHANCE]
 # They do not look at leases, so they pick with LEASE what they pick without.

@@ -36,12 +36,14 @@ COMMANDS = {
     "LB.PICK": Command("LB.PICK web", -2, {"write", "fast"}, {"RW", "access", "update"}),
     "LB.PEEK": Command("LB.PEEK web", -2, {"readonly", "fast"}, {"RO", "access"}),
     "LB.DONE": Command("LB.DONE web 7-1", -3, {"write", "fast"}, {"RW", "access", "update"}, "0.2.0"),
+    "LB.REPORT": Command("LB.REPORT web a", -3, {"write", "fast"}, {"RW", "access", "update"}, "0.3.0"),
     "LB.RENEW": Command("LB.RENEW web 7-1 9", 4, {"write", "fast"}, {"RW", "access", "update"}, "0.2.0"),
     "LB.RELEASE": Command(
         "LB.RELEASE web OWNER o", 4, {"write", "fast"}, {"RW", "access", "update"}, "0.2.0"
     ),
     "LB.LEASES": Command("LB.LEASES web", -2, {"readonly"}, {"RO", "access"}, "0.2.0"),
     "LB.LIMIT": Command("LB.LIMIT web", -2, {"write"}, {"RW", "access", "update"}, "0.2.0"),
+    "LB.HEALTH": Command("LB.HEALTH web", -2, {"write"}, {"RW", "access", "update"}, "0.3.0"),
     "LB.WHEN": Command("LB.WHEN web", 2, {"readonly"}, {"RO", "access"}, "0.2.0"),
     "LB.INFO": Command("LB.INFO web", 2, {"readonly", "fast"}, {"RO", "access"}),
     "LB.STATS": Command("LB.STATS web", -2, {"readonly"}, {"RO", "access"}),

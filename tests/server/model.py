@@ -16,6 +16,9 @@ from algorithms import ALGORITHMS, BY_CHANCE, packed
 from wire import Refused
 
 CHANCE = set(packed(BY_CHANCE))
+# Health, COOL and `ewma` go by reports over time. Their plain form is tests/core/naive_health.rs, which
+# random reports drive. A second one here would be its translation. Nothing types COOL or `ewma`.
+NOT_MODELLED = {"LB.HEALTH"}
 STATES = {b"up", b"drain", b"down"}
 WORD = 2**64 - 1
 SPAN = 2**40  # the longest
@@ -177,12 +180,46 @@ class Backend:
         """What lc and p2c go by. As floats such small fractions are equal where they are, and only there."""
         return (self.leases + 1) / self.weight
 
+    def report(self, told: "Report") -> None:
+        """Counts what is told of a request."""
+        self.failed += told.failed
+        self.latency += sum(told.latency)
+        self.latencies += len(told.latency)
+
+    def is_open(self, clock: int) -> bool:
+        """Whether it can be picked, as far as the pool as a whole can be picked from."""
+        is_in = bool(self.weight) and self.state == b"up"
+        return is_in and (self.limit is None or self.limit.allows(self.leases, clock))
+
     def stats(self, clock: int) -> list[Any]:
-        """As LB.STATS shows it."""
-        stats = [b"weight", self.weight, b"state", self.state, b"picks", self.picks, b"leases", self.leases]
-        stats += [b"done", self.done, b"failures", self.failed, b"expired", self.expired]
+        """As LB.STATS shows it. Its health is that of a pool without LB.HEALTH."""
+        running = self.weight if self.is_open(clock) else 0
+        stats = [b"weight", self.weight, b"running-weight", b"%d" % running, b"state", self.state]
+        stats += [b"health", b"ok", b"back-in-ms", -1, b"picks", self.picks, b"leases", self.leases]
+        stats += [b"done", self.done, b"failures", self.failed, b"failures-in-a-row", 0, b"ejections", 0]
+        stats += [b"expired", self.expired]
         stats += [*(self.limit or Limit()).standing(clock), b"tier", self.tier]
-        return [*stats, b"latency-us", self.latency // (self.latencies or 1)]
+        stats += [b"latency-us", self.latency // (self.latencies or 1), b"latency-sum-us", self.latency]
+        return [*stats, b"latencies", self.latencies, b"load", b"0"]
+
+
+@dataclass(slots=True)
+class Report:
+    """What LB.DONE and LB.REPORT tell, but for COOL."""
+
+    failed: bool
+    latency: list[int]
+
+    @staticmethod
+    def of(words: Iterable[bytes]) -> "Report":
+        """Reads it."""
+        found = options(words, {b"OK": 0, b"FAIL": 0, b"LATENCY": 1, b"LOAD": 1})
+        if b"OK" in found and b"FAIL" in found:
+            raise Refusal("ERR")
+        if b"LOAD" in found and not re.fullmatch(rb"[0-9]{1,3}([.][0-9]+)?", *found[b"LOAD"]):
+            raise Refusal("ERR")
+        latency = [integer(*found[b"LATENCY"], 0, LATENCY)] if b"LATENCY" in found else []
+        return Report(b"FAIL" in found, latency)
 
 
 @dataclass(slots=True)
@@ -410,12 +447,7 @@ class Pool:
         """Those that can be picked."""
         if not self.limit.allows(len(self.leases), self.clock):
             return []
-        clock = self.clock
-        return [
-            b
-            for b in self.backends.values()
-            if b.weight and b.state == b"up" and (b.limit is None or b.limit.allows(b.leases, clock))
-        ]
+        return [b for b in self.backends.values() if b.is_open(self.clock)]
 
     def pick(self, request: Request) -> list[Any]:
         """The names of those that are picked, with their leases if there are to be any."""
@@ -626,6 +658,7 @@ class Model:
         numbers += [(b"leases", len(pool.leases))]
         told = [b"policy", pool.policy, *[word for pair in numbers for word in pair]]
         told += pool.limit.standing(pool.clock)
+        told += [b"ejected", 0, b"cooling", 0, b"held", 0]
         return [*told, b"clock", pool.clock, b"rules-version", pool.rules, b"bytes", ANY]
 
     def lb_stats(self, key: bytes, *words: bytes) -> Any:
@@ -642,10 +675,7 @@ class Model:
         return "OK"
 
     def lb_done(self, key: bytes, id: bytes, *words: bytes) -> int:
-        found = options(words, {b"OK": 0, b"FAIL": 0, b"LATENCY": 1})
-        if b"OK" in found and b"FAIL" in found:
-            raise Refusal("ERR")
-        latency = [integer(*found[b"LATENCY"], 0, LATENCY)] if b"LATENCY" in found else []
+        told = Report.of(words)
         pool = self.looked(key)
         lease = pool.leases.get(id)
         if not lease or pool.is_over(lease):
@@ -654,10 +684,16 @@ class Model:
         backend = lease.backend
         backend.leases -= 1
         backend.done += 1
-        backend.failed += b"FAIL" in found
-        backend.latency += sum(latency)
-        backend.latencies += len(latency)
+        backend.report(told)
         return 1
+
+    def lb_report(self, key: bytes, name: bytes, *words: bytes) -> int:
+        names([name])
+        told = Report.of(words)
+        backend = self.looked(key).backends.get(name)
+        if backend:
+            backend.report(told)
+        return int(backend is not None)
 
     def lb_renew(self, key: bytes, id: bytes, span: bytes) -> int:
         millis = integer(span, 1, SPAN)
@@ -814,6 +850,7 @@ COMMANDS = {
     b"LB.INFO": (1, 1, Model.lb_info),
     b"LB.STATS": (1, 2, Model.lb_stats),
     b"LB.DONE": (2, ANY_NUMBER, Model.lb_done),
+    b"LB.REPORT": (2, ANY_NUMBER, Model.lb_report),
     b"LB.RENEW": (3, 3, Model.lb_renew),
     b"LB.RELEASE": (3, 3, Model.lb_release),
     b"LB.LEASES": (1, ANY_NUMBER, Model.lb_leases),

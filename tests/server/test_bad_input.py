@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from algorithms import ALGORITHMS
+from algorithms import ALL
 from commands import COMMANDS
 from dump import Dump
 from model import LEASED, PAYLOAD
@@ -28,7 +28,7 @@ NAMING = [
 ]
 NAMING += ["LB.PICK web EXCLUDE 1", "LB.PEEK web COUNT 2 EXCLUDE 2 a"]
 NAMING += ["LB.LEASES web BACKEND", "LB.LEASES none OWNER o BACKEND", "LB.LIMIT web BACKEND"]
-NAMING += ["LB.LIMIT none MAX 1 BACKEND"]
+NAMING += ["LB.LIMIT none MAX 1 BACKEND", "LB.REPORT web", "LB.REPORT none"]
 OWNING = ["LB.PICK web LEASE 9 OWNER", "LB.PICK none COUNT 2 LEASE 9 OWNER", "LB.RELEASE web OWNER"]
 OWNING += ["LB.RELEASE none OWNER", "LB.LEASES web OWNER"]
 PICKING = ["LB.PICK web", "LB.PEEK web", "LB.PICK web rr", "LB.PEEK none wrr", "LB.PICK web LEASE 9"]
@@ -72,7 +72,7 @@ MISTAKES = {
         "LB.LIMIT web TIER 1 RATE 1 1 BACKEND x",
         "LB.LIMIT none BACKEND x MAX 0",
     ],
-    f"ERR 'fastest' is no algorithm: {', '.join(ALGORITHMS)}": [
+    f"ERR 'fastest' is no algorithm: {', '.join(ALL)}": [
         f"{command} fastest" for command in ["LB.PICK web", "LB.PEEK web", "LB.POLICY web", "LB.PICK none"]
     ],
     "ERR 'hash' is no algorithm": ["LB.POLICY web hash", "LB.POLICY none hash"],
@@ -94,11 +94,14 @@ MISTAKES = {
         "LB.LEASES web LEASE 7-1",
         "LB.LEASES none COUNT 1 LEASE",
     ],
-    "ERR 'PERHAPS' is no keyword: OK, FAIL": with_each(["LB.DONE web 7-1", "LB.DONE none 7-1 OK"], "PERHAPS"),
+    "ERR 'PERHAPS' is no keyword: OK, FAIL, LATENCY us, LOAD x or COOL ms": with_each(
+        ["LB.DONE web 7-1", "LB.DONE none 7-1 OK", "LB.REPORT web a", "LB.REPORT none a OK"], "PERHAPS"
+    ),
+    "ERR 'PERHAPS' is no keyword: FAILS n": with_each(["LB.HEALTH web", "LB.HEALTH none FAILS 1"], "PERHAPS"),
     "ERR 'BACKEND' is no keyword: OWNER": ["LB.RELEASE web BACKEND a", "LB.RELEASE none BACKEND a"],
     "ERR 'KEEP' is no keyword: REPLACE": ["LB.LOAD web x KEEP"],
     "ERR 'sideways' is no state: up, drain or down": ["LB.STATE web a sideways", "LB.STATE none a sideways"],
-    "ERR …chance cannot be foreseen…rr, wrr or lc": [
+    "ERR …chance cannot be foreseen…rr, wrr, lc or ewma": [
         "LB.PEEK web p2c",
         "LB.PEEK web random",
         "LB.PEEK none wrandom COUNT 2",
@@ -118,11 +121,21 @@ MISTAKES = {
     "ERR BURST lacks its value": ["LB.LIMIT web RATE 5 1000 BURST"],
     "ERR TIER lacks its value": ["LB.LIMIT web BACKEND a TIER"],
     "ERR LATENCY lacks its value": ["LB.DONE web 7-1 LATENCY", "LB.DONE none 7-1 FAIL LATENCY"],
+    "ERR LOAD lacks its value": ["LB.DONE web 7-1 LOAD", "LB.REPORT none a OK LOAD"],
+    "ERR COOL lacks its value": ["LB.DONE web 7-1 COOL", "LB.REPORT none a OK COOL"],
+    "ERR FAILS lacks its value": ["LB.HEALTH web FAILS", "LB.HEALTH none EJECT 9 FAILS"],
+    "ERR ADAPT lacks its value": ["LB.HEALTH web ADAPT"],
+    "ERR MIN and WINDOW need FAILRATE": ["LB.HEALTH web MIN 9", "LB.HEALTH none FAILS 3 WINDOW 9"],
+    "ERR 'LOAD' is given twice": ["LB.REPORT web a LOAD 1 LOAD 1", "LB.DONE web 7-1 LOAD 1 LOAD 2"],
+    "ERR 'COOL' is given twice": ["LB.REPORT web a COOL 1 COOL 1", "LB.DONE none 7-1 COOL 1 OK COOL 2"],
+    "ERR 'FAILS' is given twice": ["LB.HEALTH web FAILS 1 FAILS 1", "LB.HEALTH none FAILS 0 FAILS 0"],
+    "ERR 'WINDOW' is given twice": ["LB.HEALTH web FAILRATE 5 WINDOW 9 WINDOW 9"],
     "ERR OWNER needs LEASE": [
         "LB.PICK web OWNER o",
         "LB.PICK none rr COUNT 2 OWNER o",
         "LB.PEEK web OWNER o",
     ],
+    "ERR ewma goes by leases": ["LB.PICK web ewma", "LB.PICK none ewma COUNT 2"],
     "ERR BURST needs RATE": ["LB.LIMIT web BURST 3", "LB.LIMIT web BACKEND a MAX 3 BURST 3"]
     + ["LB.LIMIT web RATE 0 0 BURST 3", "LB.LIMIT web RATE 0 1000 BURST 3", "LB.LIMIT none BURST 3"],
     "ERR TIER needs BACKEND": ["LB.LIMIT web TIER 1", "LB.LIMIT web MAX 3 TIER 0", "LB.LIMIT none TIER 1"],
@@ -148,6 +161,7 @@ MISTAKES = {
         "LB.DONE web 7-1 OK OK",
         "LB.DONE none 7-1 FAIL OK",
         "LB.DONE web 7-1 OK LATENCY 1 FAIL",
+        "LB.REPORT web a OK LOAD 1 FAIL",
     ],
     "ERR 'LATENCY' is given twice": ["LB.DONE web 7-1 LATENCY 1 LATENCY 1"],
     "ERR …payload is no pool": ["LB.LOAD web garbage REPLACE", "LB.LOAD web garbage", "LB.LOAD none ''"],
@@ -157,7 +171,8 @@ MISTAKES = {
     "ERR …the server's own clock is not there yet": ["LB.TICK web 100000000000000", f"LB.TICK web {2**47}"],
     "WRONGTYPE ": ["LB.ADD text a", "LB.PICK text", "LB.STATS text", "LB.POLICY text rr", "LB.SEED text 1"]
     + ["LB.PICK text LEASE 9", "LB.DONE text 7-1", "LB.DONE text ?", "LB.LIMIT text", "LB.LIMIT text MAX 1"]
-    + ["LB.LIMIT text RATE 1 1", "LB.TICK text 1", "LB.EPOCH text 1", "LB.LEASES text", "LB.WHEN text"],
+    + ["LB.LIMIT text RATE 1 1", "LB.TICK text 1", "LB.EPOCH text 1", "LB.LEASES text", "LB.WHEN text"]
+    + ["LB.REPORT text a OK", "LB.REPORT text a", "LB.HEALTH text", "LB.HEALTH text FAILS 1"],
     "ERR LB.STATE takes one backend and one state": ["LB.STATE web a up down"],
     "ERR LB.POLICY takes one algorithm": ["LB.POLICY web rr wrr"],
     "ERR LB.STATS takes one backend": ["LB.STATS web a b"],
@@ -181,6 +196,15 @@ RANGES = {
     "RATE": (["LB.LIMIT web RATE {} 1000", "LB.LIMIT web BACKEND a RATE {} 1000 BURST 3"], 0, 2**40),
     "the time of RATE": (["LB.LIMIT web RATE 5 {}", "LB.LIMIT none RATE 5 {}"], 1, 2**40),
     "BURST": (["LB.LIMIT web RATE 5 1000 BURST {}", "LB.LIMIT none BURST {}"], 1, 2**40),
+    "COOL": (["LB.REPORT web a COOL {}", "LB.DONE web 7-1 COOL {}", "LB.REPORT none a COOL {}"], 1, 2**40),
+    "FAILS": (["LB.HEALTH web FAILS {}", "LB.HEALTH none FAILS {}"], 0, 2**20),
+    "FAILRATE": (["LB.HEALTH web FAILRATE {}"], 0, 100),
+    "MIN": (["LB.HEALTH web FAILRATE 5 MIN {}"], 1, 2**20),
+    "WINDOW": (["LB.HEALTH web FAILRATE 5 WINDOW {}"], 1, 2**40),
+    "EJECT": (["LB.HEALTH web EJECT {}", "LB.HEALTH none FAILS 1 EJECT {}"], 1, 2**40),
+    "MAXEJECT": (["LB.HEALTH web MAXEJECT {}"], 0, 100),
+    "SLOWSTART": (["LB.HEALTH web SLOWSTART {}"], 0, 2**40),
+    "ADAPT": (["LB.HEALTH web ADAPT {}"], 0, 2**40),
     "TIER": (["LB.LIMIT web BACKEND a TIER {}", "LB.LIMIT none TIER {}"], 0, 255),
 }
 for what, (forms, least, most) in RANGES.items():
@@ -236,6 +260,11 @@ SHOWN = [
     "LB.PICK web BLOCK {}",
     "LB.DONE web 7-1 {}",
     "LB.DONE web 7-1 LATENCY {}",
+    "LB.REPORT web a {}",
+    "LB.REPORT web a LOAD {}",
+    "LB.REPORT web a COOL {}",
+    "LB.HEALTH web {}",
+    "LB.HEALTH web FAILRATE {}",
     "LB.RENEW web 7-1 {}",
     "LB.RELEASE web {} o",
     "LB.LEASES web {}",
@@ -332,7 +361,7 @@ def damaged(payload):
 
 def assert_harmless(wire, commands):
     """Each is refused, or makes a pool `new` that can be used like any other."""
-    uses = [f"LB.PICK new {algorithm} COUNT 9 LEASE 9" for algorithm in ALGORITHMS]
+    uses = [f"LB.PICK new {algorithm} COUNT 9 LEASE 9" for algorithm in ALL]
     uses += ["LB.PEEK new wrr", "LB.STATS new", "LB.LEASES new", "LB.WHEN new", "LB.RELEASE new OWNER o"]
     uses += ["LB.ADD new b 3", "LB.REM new a", "DUMP new", "DEL new"]
     outcomes = set()

@@ -6,16 +6,28 @@ from unittest.mock import ANY
 import pytest
 import redis
 
-from algorithms import ALGORITHMS
+from algorithms import ALGORITHMS, FORESEEABLE
 from model import PAYLOAD
 from wire import Refused, Wire, pack, words
 
 UNLIMITED = {b"max": 0, b"rate": 0, b"rate-ms": 0, b"burst": 0, b"tokens": 0}
-A = {b"weight": 5, b"state": b"up", b"picks": 0, b"leases": 0, b"done": 0, b"failures": 0, b"expired": 0}
-A |= UNLIMITED | {b"tier": 0, b"latency-us": 0}
-B = A | {b"weight": 1}
+A = {b"weight": 5, b"running-weight": b"5", b"state": b"up", b"health": b"ok", b"back-in-ms": -1}
+A |= {b"picks": 0, b"leases": 0, b"done": 0, b"failures": 0, b"failures-in-a-row": 0, b"ejections": 0}
+A |= {b"expired": 0} | UNLIMITED | {b"tier": 0}
+A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"load": b"0"}
+B = A | {b"weight": 1, b"running-weight": b"1"}
 INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0, b"leases": 0}
-INFO |= UNLIMITED | {b"clock": 0, b"rules-version": 1, b"bytes": ANY}
+INFO |= UNLIMITED | {
+    b"ejected": 0,
+    b"cooling": 0,
+    b"held": 0,
+    b"clock": 0,
+    b"rules-version": 1,
+    b"bytes": ANY,
+}
+
+HEALTH = {b"fails": 0, b"failrate": 0, b"min": 20, b"window": 5000, b"eject": 5000, b"maxeject": 50}
+HEALTH |= {b"slowstart": 0, b"adapt": 0}
 
 # What each command answers about the pool `web` with a 5, b 1, c 1. `str` is a simple string, `bytes` a bulk
 # string, `dict` a map.
@@ -47,6 +59,13 @@ REPLIES = [
     ("LB.STATS web a", A),
     ("LB.STATS web x", None),
     ("LB.STATS web", {b"a": A, b"b": B, b"c": B}),
+    ("LB.PEEK web ewma COUNT 3", [b"a", b"a", b"a"]),
+    ("LB.PEEK web ewma", b"a"),
+    ("LB.REPORT web a", 1),
+    ("LB.REPORT web a FAIL LATENCY 1500 LOAD 0.75 COOL 1000", 1),
+    ("LB.REPORT web x OK", 0),
+    ("LB.HEALTH web", HEALTH),
+    ("LB.HEALTH web FAILS 5 FAILRATE 50 MIN 9 WINDOW 100 EJECT 1000 MAXEJECT 9 SLOWSTART 7 ADAPT 8", "OK"),
     ("LB.SEED web 18446744073709551615", "OK"),
     ([b"LB.LOAD", b"web", PAYLOAD, b"REPLACE"], "OK"),
 ]
@@ -57,6 +76,7 @@ LEASE_2 = {b"lease": b"7-2", b"backend": b"b", b"owner": None, b"age": 0, b"rema
 LIMITED = {b"max": 3, b"rate": 2, b"rate-ms": 100, b"burst": 4, b"tokens": 4}
 LEASED_REPLIES = [
     ("LB.PICK web LEASE 500", [b"c", b"7-3"]),
+    ("LB.PICK web ewma LEASE 500", [b"a", b"7-3"]),
     ("LB.PICK web COUNT 2 LEASE 500 OWNER o", [[b"c", b"7-3"], [b"a", b"7-4"]]),
     ("LB.PICK web lc LEASE 500 COUNT 2", [[b"a", b"7-3"], [b"a", b"7-4"]]),
     ("LB.PICK web LEASE 500 EXCLUDE 3 a b c", None),
@@ -66,6 +86,8 @@ LEASED_REPLIES = [
     ("LB.PEEK web lc COUNT 2 DISTINCT", [b"a", b"c"]),
     ("LB.DONE web 7-1", 1),
     ("LB.DONE web 7-2 FAIL LATENCY 1500", 1),
+    ("LB.DONE web 7-1 OK LATENCY 1500 LOAD 1.5 COOL 1000", 1),
+    ("LB.DONE web 7-3 OK COOL 1000", 0),
     ("LB.DONE web 7-3", 0),
     ("LB.DONE web nonsense", 0),
     ("LB.RENEW web 7-1 1", 1),
@@ -121,6 +143,9 @@ MISSING = [
     ("LB.LIMIT none BACKEND a", None),
     ("LB.LIMIT none BACKEND a MAX 1", Refused("NOBACKEND the pool has no backend 'a': LB.ADD adds one")),
     ("LB.LIMIT none MAX 0 RATE 0 0", "OK"),
+    ("LB.REPORT none a FAIL COOL 9", 0),
+    ("LB.HEALTH none", HEALTH),
+    ("LB.HEALTH none FAILS 0 FAILRATE 0 SLOWSTART 0 ADAPT 0", "OK"),
     ("LB.WHEN none", [b"empty", -1]),
     ("LB.TICK none 1", "OK"),
     ("LB.EPOCH none 1", "OK"),
@@ -129,7 +154,12 @@ MISSING = [
 
 # The commands that make a pool.
 CREATORS = ["LB.ADD none a", "LB.ADD none a 1 b 2", "LB.SET none a 1", "LB.POLICY none rr"]
-CREATORS += ["LB.LIMIT none MAX 1", "LB.LIMIT none RATE 1 1000"]
+CREATORS += [
+    "LB.LIMIT none MAX 1",
+    "LB.LIMIT none RATE 1 1000",
+    "LB.HEALTH none FAILS 5",
+    "LB.HEALTH none ADAPT 9",
+]
 
 OPTIONS = [
     "",
@@ -537,7 +567,7 @@ def test_excluded_ones_are_passed_over_for_this_command_alone(lb, algorithm):
     assert set(lb(f"LB.PICK web {algorithm} COUNT 40")) == {"a", "b", "c"}
 
 
-@pytest.mark.parametrize("algorithm", ["", "rr", "wrr", "lc"])
+@pytest.mark.parametrize("algorithm", ["", *FORESEEABLE])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_peek_answers_what_the_next_pick_does_and_changes_nothing(lb, algorithm, options):
     lb("LB.ADD web a 5 b 3 c 2 d 1 e 0")
@@ -595,6 +625,11 @@ def test_names_and_keys_are_any_bytes(server, name):
         ("lb.leases web backend a owner b count 1", "LB.LEASES web BACKEND a OWNER b COUNT 1"),
         ("lb.release web owner b", "LB.RELEASE web OWNER b"),
         ("lb.done web 7-1 fail latency 5", "LB.DONE web 7-1 FAIL LATENCY 5"),
+        ("lb.report web a ok latency 5 load 0.5 cool 9", "LB.REPORT web a OK LATENCY 5 LOAD 0.5 COOL 9"),
+        (
+            "lb.health web fails 3 failrate 50 min 9 window 9 eject 9 maxeject 9 slowstart 9 adapt 9",
+            "LB.HEALTH web FAILS 3 FAILRATE 50 MIN 9 WINDOW 9 EJECT 9 MAXEJECT 9 SLOWSTART 9 ADAPT 9",
+        ),
     ],
 )
 def test_keywords_are_the_same_in_upper_and_lower_case(manual, command, same):

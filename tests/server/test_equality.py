@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from algorithms import ALGORITHMS, BY_CHANCE, FORESEEABLE, packed
+from algorithms import ALGORITHMS, ALL, BY_CHANCE, FORESEEABLE, packed
 from epoch import OPENER, opened
 from payload import member, payload, varint
 from replication import in_step
@@ -43,7 +43,7 @@ TIMES = [b"5", b"10", b"40", b"41", b"100", b"333", b"1000", b"5000", b"%d" % 2*
 # What a mistake puts among the words.
 JUNK = [b"", b"n" * 513, b"70000", b"-1", b"01", b"5x", b"0", b"3", b"10001", b"9" * 30, b"\x01\0\xff"]
 JUNK += [b"COUNT", b"DISTINCT", b"EXCLUDE", b"hash", b"wrr", b"REPLACE", b"drain", "Ā".encode()]
-JUNK += [b"LEASE", b"OWNER", b"MAX", b"RATE", b"7-0", b"%d" % 2**40]
+JUNK += [b"COOL", b"LOAD", b"LEASE", b"OWNER", b"MAX", b"RATE", b"7-0", b"%d" % 2**40]
 
 # Runs commands, each behind the number of its words; `call` stops at an error, `pcall` goes on.
 SCRIPT = b"""
@@ -116,9 +116,9 @@ OWNERS = [b"o", b"\0\xff"]
 LEASE = [[b"LEASE", b"1"], *each([b"LEASE"], [b"30", b"400"], [b"OWNER"], OWNERS), [b"lease", b"%d" % 2**40]]
 
 PICK = each([b"LB.PICK"], KEY, OPTIONAL_ALGORITHM, COUNT, EXCLUDE)
-GRANT = each([b"LB.PICK"], KEY, OPTIONAL_ALGORITHM, COUNT, EXCLUDE, LEASE)
+GRANT = each([b"LB.PICK"], KEY, [*OPTIONAL_ALGORITHM, b"ewma", b"Ewma"], COUNT, EXCLUDE, LEASE)
 LOOK = [
-    *each([b"LB.PEEK"], KEY, OPTIONAL_ALGORITHM, COUNT, EXCLUDE),
+    *each([b"LB.PEEK"], KEY, [*OPTIONAL_ALGORITHM, b"ewma"], COUNT, EXCLUDE),
     *each([b"LB.WEIGHT", b"LB.STATE", b"LB.STATS"], KEY, NAMES),
     *each([b"LB.LIST", b"LB.CARD", b"LB.INFO", b"LB.STATS", b"LB.POLICY"], KEY) * 5,
     *each([b"LB.LEASES", b"LB.LIMIT", b"LB.WHEN"], KEY) * 5,
@@ -127,12 +127,22 @@ LOOK = [
 CHANGE = [
     *each([b"LB.ADD", b"LB.REM"], KEY, NAMES),
     *each([b"LB.STATE"], KEY, NAMES, [b"drain", b"up", b"DOWN"]),
-    *each([b"LB.POLICY"], KEY, packed(ALGORITHMS)) * 3,
+    *each([b"LB.POLICY"], KEY, packed(ALL)) * 3,
     *each([b"LB.SEED"], KEY, [b"%d" % seed for seed in [0, 1, 2**64 - 1, 2**64]]) * 2,
     *each([b"LB.EPOCH"], KEY, [b"0", b"7", b"%d" % (2**64 - 1)]) * 3,
     *each([b"LB.RULES"], KEY, [b"2", b"2", b"1"]) * 4,
     *each([b"LB.RELEASE"], KEY, [b"OWNER"], OWNERS) * 2,
 ]
+HEALTH = [
+    *each(
+        [b"LB.HEALTH"], KEY, [b"FAILS"], [b"0", b"1", b"2"], [[], [b"EJECT", b"30"], [b"maxeject", b"100"]]
+    ),
+    *each([b"LB.HEALTH"], KEY, [b"FAILRATE", b"50", b"MIN", b"2"], [[], [b"WINDOW", b"50"]]),
+    *each([b"LB.HEALTH"], KEY, [b"SLOWSTART", b"ADAPT"], [b"0", b"100", b"%d" % 2**40]),
+]
+REPORTS = [[], [b"OK"], [b"FAIL"], [b"FAIL"], [b"OK", b"LATENCY", b"900"], [b"OK", b"latency", b"70"]]
+REPORTS += [[b"LOAD", b"0.9", b"FAIL"], [b"LOAD", b"0.25"], [b"COOL", b"40"], [b"cool", b"%d" % 2**40, b"OK"]]
+REPORT = each([b"LB.REPORT"], KEY, NAMES, REPORTS)
 TICK = each([b"LB.TICK"], KEY, TIMES)
 MOST = each([b"MAX"], [b"0", b"1", b"2", b"9"])
 RATE = [*each([b"RATE"], [b"1", b"3"], [b"7", b"300"], [[], [b"BURST", b"5"]]), [b"RATE", b"0", b"0"]]
@@ -152,6 +162,7 @@ SIZES = [*range(9, 20), 64, 65, 150]
 FLEETS = each([b"LB.ADD", b"LB.SET"], KEY, [fleet(size, step) for size in SIZES for step in range(7)])
 RELOADS = each([b"EVAL"], [RELOAD], [b"2"], KEY, KEY, REPLACE)
 OUTCOMES = [[], [b"FAIL"], [b"OK", b"LATENCY", b"900"], [b"LATENCY", b"%d" % 2**50, b"FAIL"]]
+OUTCOMES += REPORTS
 ABOUT = [*each([b"LB.DONE"], OUTCOMES), *each([b"LB.RENEW"], [b"1", b"70", b"9000"])]
 ABOUT_LEASES = each([b"EVAL"], [ABOUT_LEASE], [b"1"], KEY, [b"1", b"2", b"7"], ABOUT)
 
@@ -180,7 +191,9 @@ CRAFTED = st.builds(
     st.sampled_from(OVERS),
 )
 PICKS = [PICK, PICK, PICK, GRANT, GRANT, TICK]
-VALID = mixed(*PICKS, CHANGE, CHANGE, LIMIT, WEIGHTED, REMOVED, LOOK, MOVE, FLEETS, CRAFTED)
+VALID = mixed(
+    *PICKS, CHANGE, CHANGE, LIMIT, HEALTH, REPORT, REPORT, WEIGHTED, REMOVED, LOOK, MOVE, FLEETS, CRAFTED
+)
 
 
 def mistaken(command, mistake):
@@ -292,6 +305,7 @@ def questions(sequence):
     yield digests
     for key in KEYS:
         yield from ([b"LB.WHEN", key], [b"LB.LEASES", key, b"COUNT", b"5"])
+        yield from ([b"LB.STATS", key], [b"LB.HEALTH", key])
         yield from ([b"LB.PICK", key, algorithm, b"COUNT", b"15"] for algorithm in packed(FORESEEABLE))
         if not sequence.is_seeded:
             yield [b"LB.SEED", key, b"42"]
@@ -302,6 +316,7 @@ def questions(sequence):
         for time in [b"50", b"9000"]:
             yield [b"LB.PICK", key, b"lc", b"COUNT", b"5", b"LEASE", b"300", b"OWNER", b"o"]
             yield [b"LB.PICK", key, b"p2c", b"COUNT", b"5", b"LEASE", b"90"]
+            yield [b"LB.PICK", key, b"ewma", b"COUNT", b"5", b"LEASE", b"90"]
             yield from ([b"LB.WHEN", key], [b"LB.TICK", key, time])
         yield from ([b"LB.LEASES", key, b"COUNT", b"5"], [b"LB.PICK", key, b"lc"])
     yield digests

@@ -158,7 +158,21 @@ WORDS += [
     b"OK",
     b"FAIL",
 ]
-WORDS += [b"LATENCY", b"rr", b"lc", b"p2c", b"EXCLUDE", b"1", b"2", b"9"]
+WORDS += [
+    b"LATENCY",
+    b"LOAD",
+    b"COOL",
+    b"FAILS",
+    b"0.5",
+    b"ewma",
+    b"rr",
+    b"lc",
+    b"p2c",
+    b"EXCLUDE",
+    b"1",
+    b"2",
+    b"9",
+]
 HURT = [
     *(
         [b"LB.DONE"],
@@ -169,7 +183,12 @@ HURT = [
         [b"LB.TICK"],
         [b"LB.EPOCH"],
         [b"LB.RULES"],
+        [b"LB.REPORT"],
+        [b"LB.HEALTH"],
     ),
+    *([b"LB.REPORT", b"a"], [b"LB.REPORT", b"a", b"LOAD"], [b"LB.REPORT", b"b", b"FAIL", b"COOL"]),
+    *([b"LB.HEALTH", b"FAILS"], [b"LB.HEALTH", b"FAILRATE"], [b"LB.HEALTH", b"SLOWSTART"]),
+    *([b"LB.HEALTH", b"EJECT"], [b"LB.HEALTH", b"ADAPT"], [b"LB.PICK", b"ewma", b"LEASE"]),
     *([b"LB.PICK"], [b"LB.PEEK"], [b"LB.PICK", b"LEASE"], [b"LB.PICK", b"COUNT", b"9", b"LEASE"]),
     *([b"LB.DONE", b"7-0", b"LATENCY"], [b"LB.RENEW", b"7-0"], [b"LB.LEASES", b"COUNT"]),
     *([b"LB.LIMIT", b"MAX"], [b"LB.LIMIT", b"RATE", b"9"], [b"LB.LIMIT", b"RATE", b"9", b"9", b"BURST"]),

@@ -67,6 +67,19 @@ COMMANDS = """
     LB.POLICY web rr
     LB.POLICY web fastest
     LB.POLICY web wrr
+    LB.HEALTH web
+    LB.HEALTH web FAILS 2 FAILRATE 50 EJECT 1 SLOWSTART 10 ADAPT 1
+    LB.HEALTH web FAILS x
+    LB.REPORT web a OK LATENCY 900 LOAD 0.5
+    LB.REPORT web a FAIL
+    LB.REPORT web a FAIL
+    LB.REPORT web b COOL 1
+    LB.REPORT web nobody FAIL
+    LB.REPORT web a LOAD x
+    LB.PICK web ewma LEASE 1000
+    LB.PICK web ewma COUNT 9 LEASE 1000
+    LB.PEEK web ewma COUNT 9
+    LB.HEALTH web FAILS 0 FAILRATE 0 SLOWSTART 0 ADAPT 0
     LB.LIST web
     LB.CARD web
     LB.PICK web

@@ -14,7 +14,6 @@ use super::entry::{Entry, Links, List, Mark, Short, lease_hash};
 use super::lease_id::LeaseId;
 use super::owners::Owners;
 use super::places::{Places, Record};
-use super::timed::Whose;
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::chains::{Chains, NONE};
 use crate::lb::ground::clock::Millis;
@@ -479,14 +478,21 @@ impl Leases {
         !self.marked.is_empty()
     }
 
-    /// Ends the first lease of the oldest mark. Answers whose count that changes.
-    pub fn end_first_marked(&mut self) -> Option<Whose> {
+    /// The first lease of the oldest mark.
+    pub fn first_marked(&self) -> Option<At> {
         let (_, marked) = self.marked.first_key_value()?;
-        let first = self.list(*marked).first;
-        Some(self.end(first).map_or(Whose::POOL, Whose::of))
+        Some(self.list(*marked).first)
     }
 
     // Ways to find leases
+
+    /// When the lease of that number ends by itself, if it is there.
+    pub fn deadline_of(&self, number: u64) -> Option<Millis> {
+        let entries = &self.entries.records;
+        let is_it = |at: At| self.entry(at).number == number;
+        let at = (self.by_number).find(lease_hash(number), entries, is_it)?;
+        Some(self.entry(at).deadline.millis())
+    }
 
     /// The lease that ends first by itself.
     #[inline(always)]

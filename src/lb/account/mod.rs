@@ -2,8 +2,11 @@
 //!
 //! It knows no pool and no algorithm. A pool that never used any of this has no account, and pays nothing for it.
 
+mod agenda;
 mod deadlines;
 mod entry;
+mod health;
+mod latency;
 mod lease;
 mod lease_id;
 mod leases_saved;
@@ -11,12 +14,16 @@ mod limit;
 mod owners;
 mod places;
 mod quotas;
+mod report;
 mod tally;
 mod timed;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
+pub use health::{Effects, FAILS_MAX, HealthSettings, HealthWord, LOAD_MAX, LOAD_ONE, Reason};
+use health::{Health, Moment, Prober};
+pub use latency::Latencies;
 pub use lease::Lease;
 use lease::{At, Leases};
 pub use lease_id::LeaseId;
@@ -25,8 +32,9 @@ use limit::Limit;
 pub use limit::{LEASES_MAX, Limits, RATE_MAX, Rate};
 use quotas::Quotas;
 pub use quotas::TokensBefore;
+pub use report::{Outcome, Report, Source};
 use tally::Tallies;
-pub use tally::{Report, Tally};
+pub use tally::Tally;
 pub use timed::{Timed, Whose};
 
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
@@ -42,6 +50,10 @@ pub struct Account {
     leases: Leases,
     quotas: Quotas,
     tallies: Tallies,
+    /// None in a pool that never used it.
+    health: Option<Box<Health>>,
+    /// None in a pool that never picked by latency.
+    latencies: Option<Box<Latencies>>,
 }
 
 /// Where limits keep all willing backends out.
@@ -72,6 +84,11 @@ impl Account {
             && self.leases.is_default()
             && self.quotas.is_default()
             && self.tallies.is_default()
+            && self.latencies.is_none()
+            && self
+                .health
+                .as_ref()
+                .is_none_or(|health| health.is_default())
     }
 
     // Time
@@ -88,7 +105,10 @@ impl Account {
 
     /// Whether time changes anything here.
     pub fn is_timed(&self) -> bool {
-        !self.leases.is_empty() || self.quotas.is_timed()
+        !self.leases.is_empty()
+            || self.quotas.is_timed()
+            || self.latencies.is_some()
+            || self.health.as_ref().is_some_and(|h| h.is_timed())
     }
 
     /// The clock at which the things end that are due by that time. An earlier one, if otherwise more than `most` leases would end
@@ -142,11 +162,192 @@ impl Account {
         (self.leases).grant(slot, terms.owner, self.clock, deadline)
     }
 
-    /// Ends a lease, and counts how it went. Answers the backend's slot, if the lease was open.
-    pub fn done(&mut self, id: LeaseId, report: &Report) -> Option<Slot> {
+    /// Ends a lease, and heeds what is told of its request. Answers the backend's slot, if the lease was open, and what followed.
+    pub fn done(&mut self, id: LeaseId, report: &Report) -> Option<(Slot, Effects)> {
         let slot = self.leases.end(self.open(id)?)?;
         self.tallies.done(slot, report);
+        Some((slot, self.heed(slot, Source::Lease(id.number), report)))
+    }
+
+    /// Heeds what is told of a backend by a caller; answers what followed.
+    pub fn report(&mut self, slot: Slot, report: &Report) -> Effects {
+        self.tallies.reported(slot, report);
+        self.heed(slot, Source::Caller, report)
+    }
+
+    #[inline(always)]
+    fn heed(&mut self, slot: Slot, source: Source, report: &Report) -> Effects {
+        match (&self.health, &self.latencies) {
+            (None, None) => Effects::default(),
+            _ => self.heed_health(slot, source, report),
+        }
+    }
+
+    fn heed_health(&mut self, slot: Slot, source: Source, report: &Report) -> Effects {
+        let moment = self.moment();
+        let effects = match (&mut self.health, &self.latencies) {
+            (Some(health), _) => health.report(slot, source, report, moment),
+            (None, latencies) => Effects {
+                counted: latencies.as_ref().is_some_and(|l| l.is_in(slot)),
+                ..Effects::default()
+            },
+        };
+        let outcome = report.outcome.filter(|_| effects.counted);
+        if let (Some(latencies), Some(outcome)) = (&mut self.latencies, outcome) {
+            let leases = self.leases.len();
+            latencies.report(slot, outcome, report.latency, leases, moment.clock);
+        }
+        effects
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            clock: self.clock,
+            next_lease: self.leases.next,
+        }
+    }
+
+    // Health and latencies
+
+    /// The health, made where there was none. These are the backends' weights where they are up, else 0, of each slot.
+    pub fn health_of(&mut self, weights: impl ExactSizeIterator<Item = u16>) -> &mut Health {
+        self.health.get_or_insert_with(|| {
+            let mut health = Box::new(Health::of(weights.len()));
+            let all = weights.enumerate();
+            all.for_each(|(slot, weight)| health.set_weight(slot, weight));
+            health
+        })
+    }
+
+    /// The health, if there is one.
+    #[inline(always)]
+    pub fn health(&self) -> Option<&Health> {
+        self.health.as_deref()
+    }
+
+    /// The running weight of a backend that the operator gave this weight.
+    #[inline(always)]
+    pub fn running_weight(&self, slot: Slot, weight: u16) -> u32 {
+        match &self.health {
+            Some(health) => health.running_weight(slot, weight),
+            None => weight.into(),
+        }
+    }
+
+    /// The unit of running weights.
+    pub fn unit(&self) -> u32 {
+        self.health.as_ref().map_or(1, |health| health.unit())
+    }
+
+    /// The latencies, if there are any.
+    #[inline(always)]
+    pub fn latencies(&self) -> Option<&Latencies> {
+        self.latencies.as_deref()
+    }
+
+    /// From now on reports move latencies. The same weights as for [`Account::health_of`].
+    pub fn heed_latencies(&mut self, weights: impl ExactSizeIterator<Item = u16>) {
+        if self.latencies.is_none() {
+            self.latencies = Some(Box::new(Latencies::of(weights.len())));
+            let all = weights.enumerate();
+            all.for_each(|(slot, weight)| self.follow(slot, weight));
+        }
+    }
+
+    /// A backend of this weight was added to a pool that has picked before.
+    pub fn added(&mut self, slot: Slot, weight: u16) {
+        if let Some(health) = &mut self.health {
+            health.added(slot, weight, self.clock);
+        }
+    }
+
+    /// The weight of a backend where it is up, else 0, or its health has changed.
+    #[inline(always)]
+    pub fn follow(&mut self, slot: Slot, weight: u16) {
+        if let Some(health) = &mut self.health {
+            health.set_weight(slot, weight);
+        }
+        if let Some(latencies) = &mut self.latencies {
+            let is_fit = self.health.as_ref().is_none_or(|h| h.is_in(slot));
+            latencies.set_in(slot, weight > 0 && is_fit, self.clock);
+        }
+    }
+
+    /// Changes the settings of health, where it was made; answers whether that changed anything.
+    pub fn set_health(&mut self, settings: HealthSettings) -> bool {
+        let moment = self.moment();
+        let health = self.health.as_mut();
+        health.is_some_and(|health| health.set(settings, moment))
+    }
+
+    /// The operator says that a backend is well; answers whether it was out.
+    pub fn restore(&mut self, slot: Slot) -> bool {
+        let moment = self.moment();
+        let health = self.health.as_mut();
+        health.is_some_and(|health| health.restore(slot, moment))
+    }
+
+    /// Whether a probe of any backend is due.
+    #[inline(always)]
+    pub fn is_probe_due(&self) -> bool {
+        (self.health.as_ref()).is_some_and(|health| health.outages().probes().next().is_some())
+    }
+
+    /// The backends of which a probe is due, and which no limit of their own keeps out, in the order in which picks take them.
+    pub fn probes(&self) -> impl Iterator<Item = Slot> {
+        let outages = self.health.iter().map(|health| health.outages());
+        let due = outages.flat_map(|outages| outages.probes());
+        due.filter(|slot| self.is_probe_open(*slot))
+    }
+
+    /// Whether a probe of a backend is due, and no limit of its own keeps it out.
+    pub fn is_probe_open(&self, slot: Slot) -> bool {
+        let outages = self.health.as_ref().map(|health| health.outages());
+        let is_due = outages.is_some_and(|o| o.is_due(slot) && o.serves(slot));
+        is_due && !self.is_limited(Whose::of(slot))
+    }
+
+    /// A backend was picked. If a probe of it was due, it is this pick.
+    #[inline(always)]
+    pub fn picked(&mut self, slot: Slot, lease: Option<LeaseId>) {
+        if self.health.is_some() {
+            self.take_probe(slot, lease);
+        }
+    }
+
+    fn take_probe(&mut self, slot: Slot, lease: Option<LeaseId>) {
+        if let Some(health) = self.health.as_mut().filter(|h| h.outages().is_due(slot)) {
+            let by = lease.map_or(Prober::Unleased, |id| Prober::Lease(id.number));
+            health.take_probe(slot, by, self.clock);
+        }
+    }
+
+    /// Ends a lease of which nobody told how its request went.
+    fn end_untold(&mut self, at: At) -> Option<Slot> {
+        let Some(health) = &mut self.health else {
+            return self.leases.end(at);
+        };
+        let number = self.leases.lease(at).id.number;
+        let slot = self.leases.end(at)?;
+        health.lease_ended(slot, number, self.clock);
         Some(slot)
+    }
+
+    /// Ends the first lease of the oldest mark. Answers whose count that changes.
+    fn end_first_marked(&mut self) -> Option<Whose> {
+        let at = self.leases.first_marked()?;
+        Some(self.end_untold(at).map_or(Whose::POOL, Whose::of))
+    }
+
+    fn end_first_of_health(&mut self, clock: Millis) -> Option<Whose> {
+        let health = self.health.as_mut()?;
+        let at = health.due().filter(|due| *due <= clock).unwrap_or(clock);
+        let whose = health.end_first(clock)?;
+        if let (Some(latencies), Some(slot)) = (&mut self.latencies, whose.slot()) {
+            let is_in = health.outages().serves(slot) && health.is_in(slot);
+            latencies.set_in(slot, is_in, at);
+        }
+        Some(whose)
     }
 
     /// Lets a lease end that long from now; false where it is not open.
@@ -179,6 +380,10 @@ impl Account {
         let due = [
             self.leases.first_due().map(|(due, _)| due),
             self.quotas.due(),
+            self.health.as_ref().and_then(|health| health.first()),
+            self.latencies
+                .as_ref()
+                .and_then(|latencies| latencies.first()),
         ];
         self.leases.is_any_marked() || due.into_iter().flatten().any(|due| due <= self.clock)
     }
@@ -289,8 +494,8 @@ impl Account {
         self.quotas.put_back(slot, before);
     }
 
-    /// The time at which a limit lets the first willing backend in again, if nothing else happens. Some backend is willing, nothing is
-    /// over, and limits keep all out: each backend, or only the pool as a whole.
+    /// The time at which the first willing backend is back, if nothing else happens, and why it is out. Some backend is willing, nothing
+    /// is over, and limits and outages keep all out: each backend, or only the pool as a whole.
     ///
     /// It looks at [`LOOKED_AT`] leases and as many buckets at most. If more of them matter, it answers a time before which nobody
     /// comes back.
@@ -298,29 +503,44 @@ impl Account {
         &self,
         is_willing: impl Fn(Slot) -> bool,
         kept_out: KeptOut,
-    ) -> Option<Millis> {
+    ) -> Option<(Millis, Reason)> {
         // How many leases must end before one more is allowed.
         let excess = |limit: &Limit, leases: u32| match limit.max {
             0 => 0,
             max => (leases + 1).saturating_sub(max),
         };
-        let mut first = match kept_out {
+        let is_free = |slot: Slot| {
+            let limit = self.quotas.of(Whose::of(slot));
+            is_willing(slot) && excess(limit, self.leases.on(slot)) == 0
+        };
+        let refill = match kept_out {
             KeptOut::ByThePool => Some(self.clock),
-            KeptOut::Each => self.quotas.first_refill(LOOKED_AT, |slot| {
-                let limit = self.quotas.of(Whose::of(slot));
-                is_willing(slot) && excess(limit, self.leases.on(slot)) == 0
+            KeptOut::Each => (self.quotas).first_refill(LOOKED_AT, |slot| {
+                self.out_for(slot).is_none() && is_free(slot)
             }),
         };
+        let mut first = refill.map(|refill| (refill, Reason::Limited));
+        let out = self.health.iter().flat_map(|health| health.outages().out());
+        for (looked_at, (wakes, slot)) in out.enumerate() {
+            if looked_at == LOOKED_AT {
+                return first.into_iter().chain([(wakes, Reason::Ejected)]).min();
+            }
+            if let Some((back, reason)) = self.out_for(slot).filter(|_| is_free(slot)) {
+                let limit = self.quotas.of(Whose::of(slot));
+                let back = back.max(limit.next(self.clock));
+                first = first.into_iter().chain([(back, reason)]).min();
+            }
+        }
         let pool = self.quotas.of(Whose::POOL);
         let mut pool_excess = excess(pool, self.leases.len() as u32);
         let mut pool_back = pool.next(self.clock);
         let mut ended = HashMap::new();
         for (looked_at, lease) in self.leases.by_deadline().enumerate() {
-            if pool_excess == 0 && first.is_some_and(|first| first <= lease.deadline) {
+            if pool_excess == 0 && first.is_some_and(|(first, _)| first < lease.deadline) {
                 break;
             }
             if looked_at == LOOKED_AT {
-                return Some(lease.deadline);
+                return Some((lease.deadline, Reason::Limited));
             }
             if pool_excess > 0 {
                 pool_excess -= 1;
@@ -332,11 +552,25 @@ impl Account {
                 let limit = self.quotas.of(Whose::of(slot));
                 if *ended == excess(limit, self.leases.on(slot)) {
                     let back = lease.deadline.max(limit.next(lease.deadline));
-                    first = first.into_iter().chain([back]).min();
+                    let (out, reason) = self.out_for(slot).unwrap_or((0, Reason::Limited));
+                    first = first.into_iter().chain([(back.max(out), reason)]).min();
                 }
             }
         }
-        first.map(|first| first.max(pool_back))
+        first.map(|(first, reason)| match first < pool_back {
+            true => (pool_back, Reason::Limited),
+            false => (first, reason),
+        })
+    }
+
+    /// Until when a backend is ejected or cools, if it does so. A probe that is on its way may end with its lease.
+    fn out_for(&self, slot: Slot) -> Option<(Millis, Reason)> {
+        let outages = self.health.as_ref()?.outages();
+        let (wakes, reason) = outages.out_for(slot)?;
+        let lease = outages.probing_lease(slot);
+        let ends = lease.and_then(|number| self.leases.deadline_of(number));
+        let ends = ends.map(|ends| ends.max(outages.cools_until(slot)));
+        Some((ends.map_or(wakes, |ends| ends.min(wakes)), reason))
     }
 
     // Saved as sections of the second form: see `pool/saved.rs`
@@ -416,6 +650,46 @@ impl Account {
         leases_saved::load_marks(&mut self.leases, gone, from)
     }
 
+    /// Writes the health of the backends in these slots, if there is anything in it.
+    pub fn save_health(&self, slots: &[Slot], to: &mut Writer) {
+        if let Some(health) = self.health.as_ref().filter(|health| !health.is_default()) {
+            health.save(slots, to);
+        }
+    }
+
+    /// Reads it, in a pool with this number of slots.
+    pub fn load_health(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
+        self.health = Some(Box::new(Health::load(slots, self.clock, from)?));
+        Ok(())
+    }
+
+    /// Writes the latencies of the backends in these slots, if reports move any.
+    pub fn save_latencies(&self, slots: &[Slot], to: &mut Writer) {
+        if let Some(latencies) = &self.latencies {
+            latencies.save_head(to);
+            slots.iter().for_each(|slot| latencies.save(*slot, to));
+        }
+    }
+
+    /// Reads them, in a pool with this number of slots.
+    pub fn load_latencies(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
+        let mut latencies = Latencies::load_head(slots, from)?;
+        (0..slots).try_for_each(|slot| latencies.load(slot, self.clock, from))?;
+        self.latencies = Some(Box::new(latencies));
+        Ok(())
+    }
+
+    /// All was read of a backend, which has this weight if it is up, else 0.
+    pub fn loaded(&mut self, slot: Slot, weight: u16) {
+        if let Some(health) = &mut self.health {
+            health.set_weight(slot, weight);
+        }
+        if let Some(latencies) = &mut self.latencies {
+            let is_fit = self.health.as_ref().is_none_or(|h| h.is_in(slot));
+            latencies.load_in(slot, weight > 0 && is_fit);
+        }
+    }
+
     /// Whether every lease of a backend that is gone is over by a mark.
     pub fn are_gone_marked(&self) -> bool {
         self.leases.are_gone_marked()
@@ -424,39 +698,62 @@ impl Account {
     /// Panics where the ways to find something disagree. For the tests.
     pub fn check(&self) {
         self.leases.check();
+        self.health.iter().for_each(|health| health.check());
+        self.latencies
+            .iter()
+            .for_each(|latencies| latencies.check());
     }
 }
 
 impl Kept for Account {
+    fn grown(&mut self, slots: usize) {
+        self.health.grown(slots);
+        self.latencies.grown(slots);
+    }
+
     /// The backend's leases are over.
     fn forget(&mut self, slot: Slot) {
         self.leases.forget(slot);
         self.quotas.forget(slot);
         self.tallies.forget(slot);
+        self.health.forget(slot);
+        self.latencies.forget(slot);
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
         self.leases.renumber(gaps);
         self.quotas.renumber(gaps);
         self.tallies.renumber(gaps);
+        self.health.renumber(gaps);
+        self.latencies.renumber(gaps);
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
         self.leases.relocate(by);
         self.quotas.relocate(by);
         self.tallies.relocate(by);
+        self.health.relocate(by);
+        self.latencies.relocate(by);
     }
 
     fn heap_bytes(&self) -> usize {
-        self.leases.heap_bytes() + self.quotas.heap_bytes() + self.tallies.heap_bytes()
+        self.leases.heap_bytes()
+            + self.quotas.heap_bytes()
+            + self.tallies.heap_bytes()
+            + self.health.heap_bytes()
+            + self.latencies.heap_bytes()
     }
 }
 
 impl Timed for Account {
     /// A time that no clock can show does not come.
+    #[inline]
     fn due(&self) -> Option<Millis> {
         let leases = self.leases.first_due().map(|(deadline, _)| deadline);
-        let due = leases.into_iter().chain(self.quotas.due()).min();
+        let mut due = leases.into_iter().chain(self.quotas.due()).min();
+        if let Some(health) = &self.health {
+            due = due.into_iter().chain(health.due()).min();
+        }
         let due = due.filter(|due| *due <= CLOCK_MAX);
         match self.leases.is_any_marked() {
             true => Some(self.clock),
@@ -469,7 +766,7 @@ impl Timed for Account {
     fn end_first(&mut self, clock: Millis) -> Option<Whose> {
         if let Some((_, at)) = self.leases.first_due().filter(|(due, _)| *due <= clock) {
             let is_marked = self.leases.lease(at).is_marked;
-            let slot = self.leases.end(at);
+            let slot = self.end_untold(at);
             // It had ended before its deadline came, whatever was cleared first.
             if let Some(slot) = slot.filter(|_| !is_marked) {
                 self.tallies.expired(slot);
@@ -477,6 +774,13 @@ impl Timed for Account {
             return Some(slot.map_or(Whose::POOL, Whose::of));
         }
         let refilled = self.quotas.end_first(clock);
-        refilled.or_else(|| self.leases.end_first_marked())
+        let mut first = refilled.or_else(|| self.end_first_marked());
+        if first.is_none() {
+            first = self.end_first_of_health(clock);
+        }
+        if first.is_none() {
+            first = self.latencies.as_mut().and_then(|l| l.end_first(clock));
+        }
+        first
     }
 }

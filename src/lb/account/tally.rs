@@ -1,17 +1,18 @@
 //! How the leases of each backend ended.
 
+use super::report::Report;
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::Mover;
 use crate::lb::ground::saved::{Malformed, Reader, Writer};
 use crate::lb::ground::sparse::Sparse;
 
-/// How the leases of a backend ended.
+/// How the leases of a backend ended, and what else was reported of it.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Leases that LB.DONE ended.
     pub done: u64,
-    /// Those of them that had failed.
+    /// Failures that LB.DONE or LB.REPORT told.
     pub failed: u64,
     /// Leases that ended by their deadline.
     pub expired: u64,
@@ -21,23 +22,24 @@ pub struct Tally {
     pub latencies: u64,
 }
 
-/// How it went, as LB.DONE tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// It failed.
-    pub failed: bool,
-    /// How long it took, in microseconds.
-    pub latency: Option<u64>,
-}
-
 impl Tally {
     /// The mean of the latencies that were reported, in microseconds; 0 where none was.
     pub fn mean_latency(&self) -> u64 {
         self.latency.checked_div(self.latencies).unwrap_or(0)
     }
 
+    fn reported(&mut self, report: &Report) {
+        if report.failed() {
+            self.failed = counted(self.failed);
+        }
+        if let Some(latency) = report.latency {
+            self.latency = self.latency.saturating_add(latency).min(COUNTER_MAX);
+            self.latencies = counted(self.latencies);
+        }
+    }
+
     fn is_default(&self) -> bool {
-        self.done == 0 && self.expired == 0
+        self.done == 0 && self.failed == 0 && self.expired == 0 && self.latencies == 0
     }
 }
 
@@ -64,12 +66,13 @@ impl Tallies {
     pub fn done(&mut self, slot: Slot, report: &Report) {
         let tally = self.0.at(slot);
         tally.done = counted(tally.done);
-        if report.failed {
-            tally.failed = counted(tally.failed);
-        }
-        if let Some(latency) = report.latency {
-            tally.latency = tally.latency.saturating_add(latency).min(COUNTER_MAX);
-            tally.latencies = counted(tally.latencies);
+        tally.reported(report);
+    }
+
+    /// LB.REPORT told this.
+    pub fn reported(&mut self, slot: Slot, report: &Report) {
+        if report.failed() || report.latency.is_some() {
+            self.0.at(slot).reported(report);
         }
     }
 
@@ -103,10 +106,10 @@ impl Tallies {
         let done = from.number("leases", COUNTER_MAX)?;
         let tally = Tally {
             done,
-            failed: from.number("failures", done)?,
+            failed: from.number("failures", COUNTER_MAX)?,
             expired: from.number("leases", COUNTER_MAX)?,
             latency: from.number("latency", COUNTER_MAX)?,
-            latencies: from.number("latency", done)?,
+            latencies: from.number("latency", COUNTER_MAX)?,
         };
         if !tally.is_default() {
             *self.0.at(slot) = tally;

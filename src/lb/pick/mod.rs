@@ -1,11 +1,13 @@
 //! The algorithms: one file each, one line each in the table.
 
 mod by_tier;
+mod ewma;
 mod lc;
 mod own;
 mod p2c;
 mod random;
 mod rr;
+mod tournament;
 mod view;
 mod wrandom;
 mod wrr;
@@ -27,10 +29,15 @@ use super::ground::saved::{Malformed, Reader, Writer};
 /// Makes the memory of these algorithms.
 macro_rules! owns {
     ($($own:ident: $algorithm:ty),* $(,)?) => {
-        /// The memory of all algorithms in a pool.
+        /// The memory of all algorithms in a pool, and what decides which of them picks and how. That stands here because it fits into
+        /// a gap: beside it, it would cost each pool 8 bytes.
         #[derive(Clone, Debug, Default)]
         pub struct Owns {
             $(pub $own: <$algorithm as Pick>::Own,)*
+            /// The algorithm of picks that name none.
+            pub policy: Algorithm,
+            /// The version of the rules.
+            pub rules: u8,
         }
 
         impl Kept for Owns {
@@ -152,6 +159,7 @@ algorithms! {
     wrandom: wrandom::WeightedRandom,
     lc: lc::LeastConnections,
     p2c: p2c::PowerOfTwoChoices,
+    ewma: ewma::LeastLatency,
 }
 
 /// The algorithms that can be foreseen, in the same order.
@@ -195,6 +203,12 @@ struct Line {
     take_back: fn(&mut Owns, View<'_>, Slot, Before),
 }
 
+impl Default for Algorithm {
+    fn default() -> Algorithm {
+        Algorithm::WRR
+    }
+}
+
 impl Algorithm {
     /// The policy of a new pool.
     pub const WRR: Algorithm = Algorithm(Place::wrr);
@@ -225,6 +239,11 @@ impl Algorithm {
     /// Its code in a saved pool.
     pub(super) fn code(self) -> u8 {
         self.line().code
+    }
+
+    /// Whether it goes by latencies, and by the leases that are granted in between.
+    pub fn goes_by_latency(self) -> bool {
+        self == Algorithm(Place::ewma)
     }
 
     /// Whether chance decides, so that its picks cannot be foreseen.
@@ -328,6 +347,7 @@ mod tests {
         fn what_an_algorithm_keeps_is_saved_in_a_section_of_its_own() {
             let mut owns = Owns::default();
             assert_eq!(owns.save_sections(&[]), []);
+            assert_eq!((owns.policy, owns.rules), (Algorithm::WRR, 0));
             owns.counting = Some(Box::new(Counts(vec![7, 0, 300])));
             let sections = owns.save_sections(&[0, 2]);
             let [(200, section)] = &sections[..] else {

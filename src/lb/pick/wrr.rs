@@ -184,6 +184,13 @@ impl Credits {
         at(seat, self.get(seat.tier()).map_or(0, |t| t.turns))
     }
 
+    /// Multiplies the credit of a backend that takes no part, because all running weights are multiplied.
+    pub fn scale(field: &Field, slot: Slot, by: i64) {
+        let seat = &field.seats()[slot];
+        let credit = seat.credit().saturating_mul(by);
+        seat.set_credit(credit.clamp(-CREDIT_MAX, CREDIT_MAX));
+    }
+
     /// Writes the credit of a backend.
     pub fn save(&self, field: &Field, slot: Slot, to: &mut Writer) {
         to.put(&self.of(field, slot));

@@ -1,7 +1,7 @@
 //! Time, leases and limits.
 
 use super::parts::Pool;
-use crate::lb::account::{KeptOut, Lease, LeaseId, Limits, Report, Tally, Timed, Whose};
+use crate::lb::account::{KeptOut, Lease, LeaseId, Limits, Reason, Tally, Timed, Whose};
 use crate::lb::field::State;
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
 use crate::lb::ground::clock::{self, Millis};
@@ -16,6 +16,10 @@ pub enum Availability {
     /// that cannot be told at once, it is worth while to ask again then, and not before: something is over and not cleared yet, or
     /// more than 1,000 leases must end first.
     Limited(Millis),
+    /// As before, where the first one back asked for a time without requests.
+    Cooling(Millis),
+    /// As before, where the first one back is ejected, and a probe of it is due then.
+    Ejected(Millis),
     /// None comes back by itself: some are drained.
     Drained,
     /// Some are down.
@@ -57,7 +61,7 @@ impl Pool {
     /// one tick, an earlier time, if otherwise more than `most` leases would end that do not end together.
     pub fn due_by(&self, time: Millis, most: usize) -> Option<Millis> {
         self.due().filter(|due| *due <= time)?;
-        match self.rules < BOUNDED {
+        match self.owns.rules < BOUNDED {
             true => Some(self.account.as_ref()?.due_by(time, most)),
             false => Some(time.max(self.clock())),
         }
@@ -98,7 +102,10 @@ impl Pool {
                 return;
             };
             match account.end_first(clock).map(Whose::slot) {
-                Some(Some(slot)) => self.flow_changed(slot),
+                Some(Some(slot)) => {
+                    self.refresh(slot);
+                    self.flow_changed(slot);
+                }
                 Some(None) => _ = self.recheck(Whose::POOL),
                 None => return,
             }
@@ -107,16 +114,16 @@ impl Pool {
 
     /// By the rules of version 1 all that is over is cleared at once.
     pub(super) fn clear_all_if_old(&mut self) {
-        while self.rules < BOUNDED && self.is_any_over() {
+        while self.owns.rules < BOUNDED && self.is_any_over() {
             self.clear(BUDGET);
         }
     }
 
     /// Gives the pool the rules of this version; answers whether that changed anything. Rules are never taken back.
     pub fn raise_rules(&mut self, rules: u8) -> bool {
-        let raises = self.rules < rules && rules <= Pool::RULES;
+        let raises = self.owns.rules < rules && rules <= Pool::RULES;
         if raises {
-            self.rules = rules;
+            self.owns.rules = rules;
         }
         raises
     }
@@ -124,7 +131,7 @@ impl Pool {
     /// Whether a primary gives this pool the newest rules before its first lease, or its first limit. A pool that had leases goes
     /// on by its own.
     pub fn is_due_for_new_rules(&self) -> bool {
-        self.rules < Pool::RULES && self.account.as_ref().is_none_or(|a| !a.had_leases())
+        self.owns.rules < Pool::RULES && self.account.as_ref().is_none_or(|a| !a.had_leases())
     }
 
     // Leases
@@ -155,16 +162,6 @@ impl Pool {
     /// The lease of that id, if it is open.
     pub fn lease(&self, id: LeaseId) -> Option<Lease<'_>> {
         self.account.as_ref()?.lease(id)
-    }
-
-    /// Ends a lease, and counts how it went; false where it is not open.
-    pub fn done(&mut self, id: LeaseId, report: &Report) -> bool {
-        let account = self.account.as_mut();
-        let ended = account.and_then(|account| account.done(id, report));
-        if let Some(slot) = ended {
-            self.flow_changed(slot);
-        }
-        ended.is_some()
     }
 
     /// Lets a lease end that long from now; false where it is not open.
@@ -253,16 +250,23 @@ impl Pool {
         let limiting = account.filter(|_| (0..seats.len()).any(is_willing));
         let back = limiting.and_then(|account| {
             if account.is_any_over() {
-                return Some(self.clock() + 1);
+                return Some((self.clock() + 1, Reason::Limited));
             }
-            let kept_out = match self.field.eligible_in_all() {
+            let kept_out = match self.field.eligible_in_all() + self.probes_open() {
                 0 => KeptOut::Each,
                 _ => KeptOut::ByThePool,
             };
             account.first_back(is_willing, kept_out)
         });
         match back {
-            Some(time) => Availability::Limited(clock::shown(time) - self.clock()),
+            Some((time, reason)) => {
+                let millis = clock::shown(time) - self.clock();
+                match reason {
+                    Reason::Limited => Availability::Limited(millis),
+                    Reason::Cooling => Availability::Cooling(millis),
+                    Reason::Ejected => Availability::Ejected(millis),
+                }
+            }
             None if self.is_empty() => Availability::Empty,
             None if self.backends().any(|b| b.state() == State::Drain) => Availability::Drained,
             None if self.backends().any(|b| b.state() == State::Down) => Availability::Down,

@@ -42,7 +42,10 @@ impl Pool {
     /// Whether nothing would be lost with the pool: no backends, and no setting that is not the default.
     pub fn is_void(&self) -> bool {
         let is_limited = self.account.as_ref().is_some_and(|a| a.limits_pool());
-        self.is_empty() && self.policy == Algorithm::WRR && !is_limited
+        self.is_empty()
+            && self.owns.policy == Algorithm::WRR
+            && !is_limited
+            && !self.has_health_settings()
     }
 
     /// The backends in order of addition.
@@ -134,19 +137,21 @@ impl Pool {
     }
 
     /// Puts a backend in or out of service; answers whether that changed anything, or nothing where it is not there. `Down`
-    /// ends its leases.
+    /// ends its leases. `Up` also ends its ejection, and lets it cool no longer.
     pub fn set_state(&mut self, name: &[u8], state: State) -> Option<bool> {
         let slot = self.roster.find(name)?;
         let changed = self.field.seats()[slot].state != state;
         self.field.set_state(slot, state);
+        self.follow(slot);
         self.refresh(slot);
+        let is_restored = state == State::Up && self.restore(slot);
         if state == State::Down
             && let Some(account) = &mut self.account
         {
             account.end_on(slot);
             self.clear_all_if_old();
         }
-        Some(changed)
+        Some(changed || is_restored)
     }
 
     /// Whether a backend can be moved to that tier. Of the tiers that there can be, 0 is always kept for newcomers.
@@ -156,13 +161,14 @@ impl Pool {
 
     /// The algorithm of picks that name none.
     pub fn policy(&self) -> Algorithm {
-        self.policy
+        self.owns.policy
     }
 
     /// Sets the policy; answers whether that changed anything.
     pub fn set_policy(&mut self, policy: Algorithm) -> bool {
-        let changed = self.policy != policy;
-        self.policy = policy;
+        let changed = self.owns.policy != policy;
+        self.owns.policy = policy;
+        self.heed_latencies_for(Some(policy));
         changed
     }
 }

@@ -2,6 +2,7 @@
 
 mod backend;
 mod flow;
+mod health;
 mod members;
 mod parts;
 mod picking;
@@ -9,6 +10,7 @@ mod saved;
 
 pub use backend::Backend;
 pub use flow::Availability;
+pub use health::HealthOf;
 pub use members::{Added, Replaced};
 pub use parts::Pool;
 pub use picking::{Picked, Request};

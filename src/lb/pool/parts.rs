@@ -6,7 +6,7 @@ use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::chance::Chance;
 use crate::lb::ground::kept::Kept;
 use crate::lb::ground::memory::{Mover, allocated};
-use crate::lb::pick::{Algorithm, Own, Owns, View};
+use crate::lb::pick::{Own, Owns, View};
 use crate::lb::roster::Roster;
 
 /// A pool of backends.
@@ -21,9 +21,7 @@ pub struct Pool {
     /// None in a pool that never used time, leases or limits.
     pub(super) account: Option<Box<Account>>,
     pub(super) chance: Chance,
-    pub(super) policy: Algorithm,
     pub(super) picks: u64,
-    pub(super) rules: u8,
 }
 
 impl Default for Pool {
@@ -42,18 +40,19 @@ impl Pool {
         Pool {
             roster: Roster::default(),
             field: Field::default(),
-            owns: Owns::default(),
+            owns: Owns {
+                rules: 1,
+                ..Owns::default()
+            },
             account: None,
             chance: Chance::default(),
-            policy: Algorithm::WRR,
             picks: 0,
-            rules: 1,
         }
     }
 
     /// The version of the rules that the pool runs by.
     pub fn rules(&self) -> u8 {
-        self.rules
+        self.owns.rules
     }
 
     /// How many bytes of memory the pool takes, with `beside` bytes beside it in the same block.
@@ -94,15 +93,41 @@ impl Pool {
 
     /// Gives a newcomer its seat. The roster has just taken in its name.
     pub(super) fn seat(&mut self, slot: Slot, seat: Seat) {
+        let weight = seat.weight;
         self.field.add(seat);
         self.owns.grown(slot + 1);
+        self.account.grown(slot + 1);
+        if let Some(account) = self.account.as_mut().filter(|_| self.picks > 0) {
+            account.added(slot, weight);
+        }
+        self.follow(slot);
         self.refresh(slot);
+    }
+
+    /// The weight of a backend where it is up, else 0.
+    pub(super) fn weight_if_up(&self, slot: Slot) -> u16 {
+        let seat = &self.field.seats()[slot];
+        match seat.state {
+            State::Up => seat.weight,
+            State::Drain | State::Down => 0,
+        }
+    }
+
+    /// The weight, the state or the health of a backend has changed.
+    pub(super) fn follow(&mut self, slot: Slot) {
+        let weight = self.weight_if_up(slot);
+        if let Some(account) = &mut self.account {
+            account.follow(slot, weight);
+        }
     }
 
     /// Removes the backend of a slot.
     pub(super) fn vacate(&mut self, slot: Slot) {
         self.suspend(slot);
-        self.account.forget(slot);
+        if let Some(account) = &mut self.account {
+            account.follow(slot, 0);
+            account.forget(slot);
+        }
         self.owns.forget(slot);
         self.field.forget(slot);
         self.roster.forget(slot);
@@ -121,14 +146,19 @@ impl Pool {
         self.account.renumber(&gaps);
     }
 
-    /// The running weight that a backend should have: its weight times the factors of its state and its limit.
+    /// The running weight that a backend should have: its weight times the factors of its state, its limit and its health.
     fn due_weight(&self, slot: Slot) -> u32 {
-        let seat = &self.field.seats()[slot];
-        let is_limited = |account: &Account| account.is_limited(Whose::of(slot));
-        match seat.state {
-            State::Up if !self.account.as_deref().is_some_and(is_limited) => seat.weight.into(),
-            State::Up | State::Drain | State::Down => 0,
+        let weight = self.weight_if_up(slot);
+        match self.account.as_deref() {
+            Some(account) if account.is_limited(Whose::of(slot)) => 0,
+            Some(account) => account.running_weight(slot, weight),
+            None => weight.into(),
         }
+    }
+
+    /// The unit of running weights: the weight 1 as a running weight.
+    pub(super) fn unit(&self) -> u32 {
+        (self.account.as_ref()).map_or(1, |account| account.unit())
     }
 
     /// Gives a backend the running weight that it should have; answers whether it had another one.
@@ -166,6 +196,7 @@ impl Pool {
         self.owns.weight_changes(&self.field, slot);
         self.owns.reweighted(&self.field, slot, before, weight);
         self.field.set_weight(slot, weight);
+        self.follow(slot);
         self.field.run(slot, self.due_weight(slot));
         let see = View::of(&self.field, self.account.as_deref());
         self.owns.weight_changed(see, slot);

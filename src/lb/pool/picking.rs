@@ -44,7 +44,7 @@ impl Pool {
     /// Picks a backend. Where no algorithm is named, the pool's policy picks.
     #[inline(always)]
     pub fn pick(&mut self, algorithm: Option<Algorithm>) -> Option<Backend<'_>> {
-        let slot = self.choose(algorithm)?;
+        let slot = self.choose(algorithm, &[])?;
         if self.account.is_some() {
             self.spend(slot, None);
         }
@@ -62,19 +62,28 @@ impl Pool {
         if !self.has_numbers_for(1) {
             return None;
         }
-        let slot = self.choose(algorithm)?;
+        let slot = self.choose(algorithm, &[])?;
+        self.heed_latencies_for(algorithm);
         let lease = self.spend(slot, Some(terms))?;
         let card = self.roster.count(slot);
         Some((Backend::of(card, &self.field, slot), lease))
     }
 
     #[inline(always)]
-    fn choose(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
-        if self.is_closed() {
-            return None;
+    fn choose(&mut self, algorithm: Option<Algorithm>, passed_over: &[Slot]) -> Option<Slot> {
+        if let Some(account) = &self.account {
+            if account.is_limited(Whose::POOL) {
+                return None;
+            }
+            if account.is_probe_due()
+                && let Some(probe) = self.next_probe(passed_over)
+            {
+                self.picks = counted(self.picks);
+                return Some(probe);
+            }
         }
         let see = View::of(&self.field, self.account.as_deref());
-        let algorithm = algorithm.unwrap_or(self.policy);
+        let algorithm = algorithm.unwrap_or(self.owns.policy);
         let slot = algorithm.pick(&mut self.owns, see, &mut self.chance)?;
         self.picks = counted(self.picks);
         Some(slot)
@@ -102,10 +111,11 @@ impl Pool {
         if request.terms.is_some() && !self.has_numbers_for(request.count) {
             return Picked::default();
         }
-        let mut suspended = Vec::new();
+        let mut passed_over = Vec::new();
         for name in &request.exclude {
-            if let Some(slot) = self.roster.find(name).filter(|slot| self.suspend(*slot)) {
-                suspended.push(slot);
+            if let Some(slot) = self.roster.find(name) {
+                self.suspend(slot);
+                passed_over.push(slot);
             }
         }
         let mut picked = Picked {
@@ -113,19 +123,21 @@ impl Pool {
             lease: None,
         };
         while picked.slots.len() < request.count
-            && let Some(slot) = self.choose(request.algorithm)
+            && let Some(slot) = self.choose(request.algorithm, &passed_over)
         {
+            self.heed_latencies_for(request.algorithm);
             self.roster.count(slot);
             picked.slots.push(slot);
             if self.account.is_some() || request.terms.is_some() {
                 let lease = self.spend(slot, request.terms.as_ref());
                 picked.lease = picked.lease.or(lease);
             }
-            if request.distinct && self.suspend(slot) {
-                suspended.push(slot);
+            if request.distinct {
+                self.suspend(slot);
+                passed_over.push(slot);
             }
         }
-        for slot in suspended {
+        for slot in passed_over {
             self.refresh(slot);
         }
         picked
@@ -134,7 +146,7 @@ impl Pool {
     /// Picks that often, where a pick changes nothing that decides who is eligible.
     fn picks_alone(&mut self, algorithm: Option<Algorithm>, count: usize) -> Picked {
         let mut slots = Vec::with_capacity(count);
-        let algorithm = algorithm.unwrap_or(self.policy);
+        let algorithm = algorithm.unwrap_or(self.owns.policy);
         let see = View::of(&self.field, None);
         while slots.len() < count
             && let Some(slot) = algorithm.pick(&mut self.owns, see, &mut self.chance)
@@ -152,6 +164,7 @@ impl Pool {
         let account = self.account();
         account.take_tokens(slot);
         let lease = terms.map(|terms| account.grant(slot, terms));
+        account.picked(slot, lease);
         match lease {
             Some(_) => self.flow_changed(slot),
             None => self.tokens_changed(slot),
@@ -166,9 +179,12 @@ impl Pool {
 
     /// The answer that [`Pool::picks`] would give. The pool stays as it is. No answer where chance would decide.
     pub fn peek(&mut self, request: &Request) -> Option<Vec<Slot>> {
-        let algorithm = request.algorithm.unwrap_or(self.policy);
+        let algorithm = request.algorithm.unwrap_or(self.owns.policy);
         if algorithm.is_by_chance() {
             return None;
+        }
+        if self.is_probe_due() || algorithm.goes_by_latency() && request.count > 1 {
+            return Some(self.look_ahead(algorithm, request));
         }
         let mut undo = Vec::new();
         for name in &request.exclude {
@@ -209,14 +225,24 @@ impl Pool {
         }
         Some(match is_whole {
             true => picked,
-            false => self.clone().picks(request).slots,
+            false => self.look_ahead(algorithm, request),
         })
+    }
+
+    /// The picks of a copy.
+    fn look_ahead(&self, algorithm: Algorithm, request: &Request) -> Vec<Slot> {
+        let terms = Pool::terms_ahead(algorithm);
+        let request = Request {
+            terms: terms.or(request.terms),
+            ..request.clone()
+        };
+        self.clone().picks(&request).slots
     }
 
     /// Whether this pick is the first in the pool's life that needs chance.
     #[inline(always)]
     pub fn needs_seed(&self, algorithm: Option<Algorithm>, exclude: &[&[u8]]) -> bool {
-        algorithm.unwrap_or(self.policy).is_by_chance()
+        algorithm.unwrap_or(self.owns.policy).is_by_chance()
             && !self.chance.is_seeded()
             && self.has_eligible(exclude)
     }
@@ -224,9 +250,7 @@ impl Pool {
     /// Whether there is a backend for a pick that passes these over.
     pub fn has_eligible(&self, exclude: &[&[u8]]) -> bool {
         let excluded = exclude.iter().filter_map(|name| self.roster.find(name));
-        let excluded: HashSet<Slot> = excluded
-            .filter(|slot| self.field.seats()[*slot].running_weight() > 0)
-            .collect();
+        let excluded: HashSet<Slot> = excluded.filter(|slot| self.is_open(*slot)).collect();
         excluded.len() < self.available()
     }
 
@@ -241,7 +265,7 @@ impl Pool {
     pub fn available(&self) -> usize {
         match self.is_closed() {
             true => 0,
-            false => self.field.eligible_in_all(),
+            false => self.field.eligible_in_all() + self.probes_open(),
         }
     }
 
@@ -249,15 +273,22 @@ impl Pool {
     pub fn eligible(&self) -> impl Iterator<Item = &[u8]> {
         let open = (!self.is_closed()).then_some(&self.field);
         let slots = open.into_iter().flat_map(|field| field.all_eligible());
-        slots.map(|slot| self.roster.name(slot))
+        let probes = open.and(self.account.as_ref()).into_iter();
+        let probes = probes.flat_map(|account| account.probes());
+        slots.chain(probes).map(|slot| self.roster.name(slot))
     }
 
-    /// The sum of the weights of all that can be picked.
+    /// The sum of the weights of all that can be picked, as they run.
     pub fn total_weight(&self) -> u64 {
         match self.is_closed() {
             true => 0,
-            false => self.field.weight_in_all(),
+            false => self.field.weight_in_all() / u64::from(self.unit()),
         }
+    }
+
+    /// Whether a backend can be picked, as far as it and its own limits are concerned.
+    fn is_open(&self, slot: Slot) -> bool {
+        self.field.seats()[slot].running_weight() > 0 || self.is_probe_open(slot)
     }
 
     /// How many picks the pool has answered.

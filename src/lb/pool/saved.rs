@@ -23,6 +23,10 @@ pub enum Format {
 
 /// The code of the section of all that is over and not cleared. Algorithms have lower codes.
 const OVER: u8 = 128;
+/// That of the health of the backends.
+const HEALTH: u8 = 129;
+/// That of their latencies.
+const LATENCIES: u8 = 130;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -41,11 +45,16 @@ impl Pool {
         let slots: Vec<Slot> = self.roster.members().collect();
         let mut sections = self.owns.save_sections(&slots);
         if let Some(account) = &self.account {
-            let mut over = Writer::default();
-            account.save_over(&self.roster.gaps(), &mut over);
-            if !over.is_empty() {
-                sections.push((OVER, over.into_bytes()));
-            }
+            let mut add = |code, save: &dyn Fn(&mut Writer)| {
+                let mut section = Writer::default();
+                save(&mut section);
+                if !section.is_empty() {
+                    sections.push((code, section.into_bytes()));
+                }
+            };
+            add(OVER, &|to| account.save_over(&self.roster.gaps(), to));
+            add(HEALTH, &|to| account.save_health(&slots, to));
+            add(LATENCIES, &|to| account.save_latencies(&slots, to));
         }
         sections
     }
@@ -57,8 +66,8 @@ impl Pool {
     /// Writes the pool in that form, which holds it.
     pub fn save(&self, format: Format, to: &mut Writer) {
         let gaps = self.roster.gaps();
-        to.put(&self.rules);
-        to.put(&self.policy.code());
+        to.put(&self.owns.rules);
+        to.put(&self.owns.policy.code());
         to.put(&self.picks);
         self.owns.rr.save(&gaps, to);
         self.chance.save(to);
@@ -111,11 +120,11 @@ impl Pool {
     /// Reads a pool in that form.
     pub fn load(format: Format, from: &mut Reader) -> Result<Pool, Malformed> {
         let mut pool = Pool::new();
-        pool.rules = from.get()?;
-        if !(1..=Pool::RULES).contains(&pool.rules) {
+        pool.owns.rules = from.get()?;
+        if !(1..=Pool::RULES).contains(&pool.owns.rules) {
             return Err(Malformed::Version);
         }
-        pool.policy = Algorithm::by_code(from.get()?).ok_or(Malformed::Version)?;
+        pool.owns.policy = Algorithm::by_code(from.get()?).ok_or(Malformed::Version)?;
         pool.picks = from.number("picks", COUNTER_MAX)?;
         pool.owns.rr.load(from)?;
         pool.chance = Chance::load(from)?;
@@ -182,11 +191,16 @@ impl Pool {
         let mut seats = self.field.seats().iter().enumerate();
         let is_sound = seats.all(|(slot, seat)| seat.state != State::Down || is_idle(slot));
         checked("lease's backend", (), is_sound && account.are_gone_marked())?;
-        checked("deadline", (), self.rules > 1 || !account.is_any_over())
+        checked(
+            "deadline",
+            (),
+            self.owns.rules > 1 || !account.is_any_over(),
+        )
     }
 
     /// They are written in one order, none of them is empty, and there is one at least: equal pools have equal bytes.
     fn load_sections(&mut self, gone: &[u32], from: &mut Reader) -> Result<(), Malformed> {
+        let slots = self.roster.slots();
         let mut sections = Vec::new();
         while !from.is_at_end() {
             let code = from.get()?;
@@ -194,13 +208,21 @@ impl Pool {
             let mut rest = Reader::of(section);
             match (code, &mut self.account) {
                 (OVER, Some(account)) => account.load_over(gone, &mut rest)?,
-                _ => (self.owns).load_section(code, self.roster.slots(), &mut rest)?,
+                (HEALTH, Some(account)) => account.load_health(slots, &mut rest)?,
+                (LATENCIES, Some(account)) => account.load_latencies(slots, &mut rest)?,
+                _ => (self.owns).load_section(code, slots, &mut rest)?,
             }
             checked("sections", (), rest.is_at_end())?;
             sections.push((code, section.to_vec()));
         }
-        // A bucket that no tick has reached keeps its backend out.
-        (0..self.roster.slots()).for_each(|slot| _ = self.refresh(slot));
+        for slot in 0..slots {
+            let weight = self.weight_if_up(slot);
+            if let Some(account) = &mut self.account {
+                account.loaded(slot, weight);
+            }
+            // A bucket that no tick has reached keeps its backend out.
+            self.refresh(slot);
+        }
         let are_all = !sections.is_empty() && sections == self.save_sections();
         checked("sections", (), are_all)
     }

@@ -1,0 +1,172 @@
+//! LB.REPORT: tells how a backend does, without a lease.
+
+use super::arguments::{Options, Words, name};
+use crate::lb::{Effects, LOAD_MAX, LOAD_ONE, Outcome, Report as Told, SPAN_MAX};
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec};
+
+/// LB.REPORT
+pub struct Report;
+
+impl Command for Report {
+    const SPEC: Spec = Spec {
+        name: "LB.REPORT",
+        summary: "Reports on a backend without a lease: the outcome and the latency of a request, its utilisation, or a time for which it wants no requests.",
+        complexity: "O(log N), with N the number of backends in the pool",
+        since: "0.3.0",
+        arity: -3,
+        flags: "write fast",
+        key: "RW access update",
+        args: &[Arg::KEY, Arg::BACKEND, OUTCOME, LATENCY, LOAD, COOL],
+    };
+
+    type Order<'a> = (&'a [u8], Told);
+
+    fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
+        Ok((name(call.arg(2))?, report_words(call.args(3))?))
+    }
+
+    fn access((_, told): &Self::Order<'_>) -> Access {
+        match told.cool {
+            Some(_) => Access::FromNow,
+            None => Access::Now,
+        }
+    }
+
+    fn run((backend, told): Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
+        let pool = key.pool_mut();
+        let effects = pool.and_then(|pool| pool.report(backend, &told));
+        call.reply().integer(usize::from(effects.is_some()));
+        match effects {
+            Some(_) if told == Told::default() => Effect::None,
+            Some(effects) => effect_of(&effects),
+            None => Effect::None,
+        }
+    }
+}
+
+pub(super) const OUTCOME: Arg = Arg::new(
+    "outcome",
+    Kind::OneOf(&[Arg::token_alone("OK"), Arg::token_alone("FAIL")]),
+)
+.optional();
+pub(super) const LATENCY: Arg = Arg::new("microseconds", Kind::Integer)
+    .token("LATENCY")
+    .optional();
+pub(super) const LOAD: Arg = Arg::new("utilisation", Kind::Double)
+    .token("LOAD")
+    .optional();
+pub(super) const COOL: Arg = Arg::MILLISECONDS.token("COOL").optional();
+
+/// The effect of a report that was heeded.
+pub(super) fn effect_of(effects: &Effects) -> Effect {
+    let Effects {
+        ejected,
+        back,
+        cools,
+        ..
+    } = *effects;
+    match ejected || back || cools {
+        true => Effect::events([
+            (c"lb.eject", usize::from(ejected)),
+            (c"lb.back", usize::from(back)),
+            (c"lb.cool", usize::from(cools)),
+        ]),
+        false => Effect::Unannounced,
+    }
+}
+
+/// Parses what is told.
+pub(super) fn report_words<'a>(words: impl Words<'a>) -> Result<Told, Error> {
+    let mut told = Told::default();
+    let mut options = Options::of(words);
+    while let Some(word) = options.keyword() {
+        let is = |keyword: &str| word.eq_ignore_ascii_case(keyword.as_bytes());
+        let is_outcome = is("OK") || is("FAIL");
+        let is_repeated = if is("OK") {
+            told.outcome.replace(Outcome::Ok).is_some()
+        } else if is("FAIL") {
+            told.outcome.replace(Outcome::Fail).is_some()
+        } else if is("LATENCY") {
+            let micros = options.number("LATENCY", 0..=LATENCY_MAX)?;
+            told.latency.replace(micros).is_some()
+        } else if is("LOAD") {
+            told.load.replace(load(options.value("LOAD")?)?).is_some()
+        } else if is("COOL") {
+            let millis = options.number("COOL", 1..=SPAN_MAX)?;
+            told.cool.replace(millis).is_some()
+        } else {
+            let words = "OK, FAIL, LATENCY us, LOAD x or COOL ms";
+            return Err(Error::not_one_of("keyword", word, words));
+        };
+        if is_repeated {
+            return Err(Error::repeated(if is_outcome {
+                b"OK or FAIL"
+            } else {
+                word
+            }));
+        }
+    }
+    Ok(told)
+}
+
+/// The longest latency, in microseconds: more than 35 years.
+const LATENCY_MAX: u64 = 1 << 50;
+
+/// Parses a utilisation: a decimal number. Millionths count, and what is beyond them does not.
+fn load(bytes: &[u8]) -> Result<u32, Error> {
+    parse_load(bytes).ok_or_else(|| Error::load(bytes))
+}
+
+fn parse_load(bytes: &[u8]) -> Option<u32> {
+    let mut parts = bytes.splitn(2, |byte| *byte == b'.');
+    let (whole, fraction) = (parts.next()?, parts.next());
+    let is_number = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    if !is_number(whole) || fraction.is_some_and(|fraction| !is_number(fraction)) {
+        return None;
+    }
+    let mut load: u32 = 0;
+    for digit in whole {
+        load = load.checked_mul(10)?.checked_add(u32::from(digit - b'0'))?;
+    }
+    load = load.checked_mul(LOAD_ONE)?;
+    let mut unit = LOAD_ONE;
+    for digit in fraction.unwrap_or(b"") {
+        unit /= 10;
+        load = load.checked_add(unit * u32::from(digit - b'0'))?;
+    }
+    (load <= LOAD_MAX).then_some(load)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_is_a_decimal_number() {
+        let load = |text: &str| parse_load(text.as_bytes());
+        assert_eq!(load("0"), Some(0));
+        assert_eq!(load("0.5"), Some(500_000));
+        assert_eq!(load("1"), Some(LOAD_ONE));
+        assert_eq!(load("1.2500009"), Some(1_250_000));
+        assert_eq!(load("00.0000019"), Some(1));
+        assert_eq!(load("1000"), Some(LOAD_MAX));
+        for wrong in [
+            "",
+            ".",
+            ".5",
+            "1.",
+            "-0",
+            "+1",
+            "1e3",
+            "1,5",
+            "0.1.2",
+            "nan",
+            "1000.000001",
+            "4294967296",
+            "99999999999999999999",
+            " 1",
+        ] {
+            assert_eq!(load(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! When something is due for which backend.
+
+use std::collections::BTreeSet;
+
+use crate::lb::ground::bounds::Slot;
+use crate::lb::ground::clock::Millis;
+use crate::lb::ground::kept::Gaps;
+use crate::lb::ground::memory::allocated;
+
+/// Times, each with the slot of a backend, the earliest first; of the same time, in order of addition. It is made of what the
+/// backends keep, and not saved.
+#[derive(Clone, Debug, Default)]
+pub struct Agenda(BTreeSet<(Millis, u32)>);
+
+impl Agenda {
+    pub fn add(&mut self, time: Millis, slot: Slot) {
+        self.0.insert((time, slot as u32));
+    }
+
+    pub fn remove(&mut self, time: Millis, slot: Slot) {
+        self.0.remove(&(time, slot as u32));
+    }
+
+    /// The earliest one.
+    pub fn first(&self) -> Option<(Millis, Slot)> {
+        self.0.first().map(|(time, slot)| (*time, *slot as Slot))
+    }
+
+    /// Takes out the earliest one, if its time has come at this clock.
+    pub fn take_first(&mut self, clock: Millis) -> Option<(Millis, Slot)> {
+        let first = self.first().filter(|(time, _)| *time <= clock)?;
+        self.0.pop_first();
+        Some(first)
+    }
+
+    /// All of them in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Millis, Slot)> {
+        self.0.iter().map(|(time, slot)| (*time, *slot as Slot))
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Closes the gaps. Nothing is due for a vacant slot any more.
+    pub fn renumber(&mut self, gaps: &Gaps) {
+        let all = std::mem::take(&mut self.0).into_iter();
+        let (from, to) = (
+            |slot: u32| gaps.before_slot(slot as Slot),
+            |slot: u32| gaps.before_slot(slot as Slot + 1),
+        );
+        let stay = all.filter(|(_, slot)| from(*slot) < to(*slot));
+        self.0 = stay.map(|(time, slot)| (time, from(slot) as u32)).collect();
+    }
+
+    pub fn heap_bytes(&self) -> usize {
+        // A leaf of a B-tree has room for eleven and holds about eight. So does a node above leaves.
+        let leaves = self.0.len().div_ceil(8);
+        let leaf = allocated(11 * size_of::<(Millis, u32)>() + 16);
+        leaves * leaf + leaves / 8 * (leaf + 96)
+    }
+}
