@@ -150,6 +150,8 @@ class Generator:
             *[self.state] * 3,
             *[self.members] * 2,
             *[self.renew, self.release] * 2,
+            *[self.report] * 4,
+            self.health,
             *[self.clockwork] * 2,
             *[self.moved] * 4,
             *[self.gone] * 1,
@@ -230,9 +232,34 @@ class Generator:
     def lease(self) -> bytes:
         return self.chance.choice(self.leases)
 
+    def told(self) -> list[bytes]:
+        """What LB.DONE and LB.REPORT tell."""
+        return self.maybe(
+            [self.chance.choice([b"OK", b"FAIL", b"FAIL"])],
+            [b"LATENCY", self.number(0, 9, 20_000, 2**50)],
+            [b"LOAD", self.chance.choice([b"0", b"0.3", b"1", b"7.25", b"1000"])],
+            *([[b"COOL", self.number(1, 20, 500, 2**40)]] if self.chance.random() < 0.2 else []),
+        )
+
     def done(self) -> Command:
-        outcome = self.maybe([self.chance.choice([b"OK", b"FAIL"])], [b"LATENCY", self.number(0, 9, 2**50)])
-        return Command([b"LB.DONE", self.key(), self.lease(), *outcome], lambda reply: reply in (0, 1))
+        words = [b"LB.DONE", self.key(), self.lease(), *self.told()]
+        return Command(words, lambda reply: reply in (0, 1))
+
+    def report(self) -> Command:
+        words = [b"LB.REPORT", self.key(), self.name(), *self.told()]
+        return Command(words, lambda reply: reply in (0, 1))
+
+    def health(self) -> Command:
+        window = [b"MIN", self.number(1, 3, 20), b"WINDOW", self.number(20, 500, 5000)]
+        settings = self.maybe(
+            [b"FAILS", self.number(0, 1, 3)],
+            [b"FAILRATE", self.number(0, 1, 50, 100), *window],
+            [b"EJECT", self.number(1, 100, 2000)],
+            [b"MAXEJECT", self.number(1, 50, 100)],
+            [b"SLOWSTART", self.number(0, 50, 1000)],
+            [b"ADAPT", self.number(0, 10, 500)],
+        )
+        return Command([b"LB.HEALTH", self.key(), *settings])
 
     def renew(self) -> Command:
         words = [b"LB.RENEW", self.key(), self.lease(), self.number(1, 20, 500, 2**40)]
