@@ -120,6 +120,7 @@ COMMANDS = """
     LB.TICK web 1
     LB.TICK web 99999999999999
     LB.EPOCH web 7
+    LB.RULES web 2
     LB.RELEASE web OWNER gateway
     LB.STATE web b down
     LB.STATE web b up

@@ -1,5 +1,7 @@
 """A pool is a value like any other: whatever the server does with its own types, it does with pools."""
 
+import random
+
 import pytest
 import redis
 
@@ -333,19 +335,23 @@ def test_active_defragmentation_moves_pools_and_changes_nothing(new_server, bina
             "LB.ADD", "big", *[w for host in long[start : start + 1000] for w in (host, 1)]
         )
     pipeline.execute()
+    # By chance: where all pages of the allocator are equally full, it moves nothing.
+    kept = set(random.Random(1).sample(range(20_000), 5_000))
     for pool in range(20_000):
-        if pool % 4:
+        if pool not in kept:
             pipeline.delete(f"pool:{pool}")
             pipeline.execute_command("LB.REM", "big", long[pool])
     pipeline.execute()
-    keys = ["big", *[f"pool:{pool}" for pool in range(0, 20_000, 4)]]
+    keys = ["big", *[f"pool:{pool}" for pool in sorted(kept)]]
     digests = [digest(client, key) for key in keys]
     before = client.info("memory")["allocator_frag_ratio"]
     for option, value in [("ignore-bytes", 1), ("threshold-lower", 1), ("cycle-min", 50), ("cycle-max", 75)]:
         client.config_set(f"active-defrag-{option}", value)
     client.config_set("activedefrag", "yes")
     eventually(lambda: client.info("stats")["active_defrag_hits"] > 3_000, 60)
-    eventually(lambda: client.info("memory")["allocator_frag_ratio"] < 0.9 * before, 60)
+    # The allocator of 7.4.1 hints at few moves: there only that they happen, and change nothing, can be seen.
+    if binary.satisfies("8.0"):
+        eventually(lambda: client.info("memory")["allocator_frag_ratio"] < 0.9 * before, 60)
     assert [digest(client, key) for key in keys] == digests
     assert len(set(client.execute_command("LB.PICK big COUNT 5000"))) == 5000
 
