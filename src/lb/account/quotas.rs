@@ -211,8 +211,8 @@ impl Kept for Quotas {
     }
 
     fn heap_bytes(&self) -> usize {
-        // A leaf of a B-tree has room for eleven and holds about eight. So does a node above leaves.
-        let leaves = self.refills.len().div_ceil(8);
+        // A leaf of a B-tree has room for eleven and holds six, where times only grow, to eight. So does a node above leaves.
+        let leaves = self.refills.len().div_ceil(7);
         let leaf = allocated(11 * size_of::<(Millis, Whose)>() + 16);
         let refills = leaves * leaf + leaves / 8 * (leaf + 96);
         let buckets = self.buckets + usize::from(self.of_pool.bucket.is_some());
