@@ -6,7 +6,8 @@
 //! drawn by chance.)
 //!
 //! The square was measured (`tests/bench/exponent.rs`): where each backend serves few requests at once, the first power leaves p99
-//! up to 40 % higher; where it serves 64, the square is worse by 6 % at most, and better where all are alike.
+//! up to 40 % higher. Where it serves many, the square is better where all are alike, and worse where half are slow: by 4 to 9 % with
+//! 64 at once, by up to 22 % with four.
 //!
 //! Exact, in O(log n). A backend without a report has the mean latency of the others, so a report of one changes the measure of
 //! all of these. They play a tournament of their own, in which the latency does not count, and its leader meets the other's.

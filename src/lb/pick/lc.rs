@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 
 use super::by_tier::ByTier;
 use super::own::{Before, Own, Pick};
+use super::tournament::{NOBODY, grow};
 use super::view::{Load, View};
 use crate::lb::field::{FAN, Field};
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
@@ -169,9 +170,6 @@ struct LoadTournament {
     levels: Vec<Vec<u32>>,
 }
 
-/// None of eight is eligible.
-const NOBODY: u32 = u32::MAX;
-
 impl LoadTournament {
     /// The tournament of that tier.
     fn of(see: View<'_>, last: &[u64], tier: u8) -> LoadTournament {
@@ -195,14 +193,7 @@ impl LoadTournament {
     /// all must be played.
     fn grown(&mut self, slots: usize) -> bool {
         self.loads.resize(slots, Load::INFINITE);
-        let mut entries = slots;
-        for level in &mut self.levels {
-            entries = entries.div_ceil(FAN);
-            if level.len() < entries {
-                level.push(NOBODY);
-            }
-        }
-        entries <= FAN
+        grow(&mut self.levels, slots)
     }
 
     /// The measure of the backend of that slot has changed.

@@ -24,7 +24,19 @@ pub struct Tournament {
 }
 
 /// None of eight takes part.
-const NOBODY: u32 = u32::MAX;
+pub const NOBODY: u32 = u32::MAX;
+
+/// Makes room in the levels of a tournament of eights, as [`Tournament::grown`] says.
+pub fn grow(levels: &mut [Vec<u32>], slots: usize) -> bool {
+    let mut entries = slots;
+    for level in levels {
+        entries = entries.div_ceil(FAN);
+        if level.len() < entries {
+            level.push(NOBODY);
+        }
+    }
+    entries <= FAN
+}
 
 impl Tournament {
     /// The tournament of this number of slots.
@@ -44,14 +56,7 @@ impl Tournament {
     /// Makes room for the slot that was added last, which takes no part yet; false where another level is needed, and all must be
     /// played.
     pub fn grown(&mut self, slots: usize) -> bool {
-        let mut entries = slots;
-        for level in &mut self.levels {
-            entries = entries.div_ceil(FAN);
-            if level.len() < entries {
-                level.push(NOBODY);
-            }
-        }
-        entries <= FAN
+        grow(&mut self.levels, slots)
     }
 
     /// What the rules say of a slot has changed.
