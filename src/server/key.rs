@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::os::raw::c_int;
 use std::ptr;
+use std::time::Duration;
 
 use redis_module::raw;
 
@@ -362,6 +363,28 @@ impl Key<'_> {
                 key_ref.replicate(c"LB.EPOCH", &[epoch.to_string().as_bytes()]);
             }
         }
+    }
+
+    /// Counts a pick that found no backend. The count is a note of this process, no part of the pool.
+    #[cold]
+    pub fn count_refused(&mut self) {
+        if let Some((_, local)) = self.parts() {
+            local.get_or_insert_default().refused += 1;
+        }
+    }
+
+    /// The picks that found no backend, in this process.
+    pub fn refused(&self) -> u64 {
+        // SAFETY: as in `pool`.
+        match unsafe { self.value.as_ref() } {
+            Some(Value::Pool(_, Some(local))) => local.refused,
+            _ => 0,
+        }
+    }
+
+    /// The number of clients that wait at this key, and the length of the oldest wait.
+    pub fn waits(&self) -> (usize, Duration) {
+        waits::standing(self.key_ref)
     }
 
     // For the rest of this room
