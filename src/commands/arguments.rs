@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use crate::lb::{
-    ALGORITHMS, Algorithm, COUNT_MAX, EXCLUDE_MAX, LeaseId, LeaseTerms, Millis, NAME_MAX, Request,
-    SPAN_MAX, digits,
+    ALGORITHMS, Algorithm, COUNT_MAX, EXCLUDE_MAX, LeaseTerms, Millis, NAME_MAX, Request, SPAN_MAX,
+    digits,
 };
 use crate::server::Error;
 
@@ -60,11 +60,6 @@ pub fn owner(bytes: &[u8]) -> Result<&[u8], Error> {
         true => Ok(bytes),
         false => Err(Error::owner(bytes)),
     }
-}
-
-/// Parses the id of a lease. Text that cannot be an id is not an error: no open lease has it.
-pub fn lease(bytes: &[u8]) -> Option<LeaseId> {
-    LeaseId::parse(bytes)
 }
 
 /// Parses a span of time.

@@ -51,6 +51,7 @@ impl Default for Deadlines {
     }
 }
 
+#[inline(always)]
 fn key(entries: &Entries, at: At) -> (Millis, u64) {
     let entry = &entries[at as usize];
     (entry.deadline.millis(), entry.number)
@@ -70,43 +71,39 @@ impl Deadlines {
     }
 
     /// Adds a lease.
+    #[inline(always)]
     pub fn insert(&mut self, at: At, entries: &mut Entries) {
         let own = key(entries, at);
         if self.is_before_first(own, entries) {
             (self.due, self.first) = (own.0, at);
         }
-        let is_behind = |lane: &&mut Lane| lane.last == NONE || key(entries, lane.last) < own;
-        let Some(lane) = self.lanes.iter_mut().find(is_behind) else {
-            self.heap.push(at);
-            return self.rise(self.heap.len() - 1, entries);
-        };
-        let previous = std::mem::replace(&mut lane.last, at);
-        match previous {
-            NONE => lane.first = at,
-            previous => entries[previous as usize].order.next = at,
+        for lane in &mut self.lanes {
+            let previous = lane.last;
+            if previous == NONE {
+                lane.first = at;
+            } else if key(entries, previous) < own {
+                entries[previous as usize].order.next = at;
+            } else {
+                continue;
+            }
+            lane.last = at;
+            entries[at as usize].order = Links {
+                previous,
+                next: NONE,
+            };
+            return;
         }
-        entries[at as usize].order = Links {
-            previous,
-            next: NONE,
-        };
+        self.insert_in_heap(at, entries);
     }
 
     /// Takes a lease out.
+    #[inline(always)]
     pub fn remove(&mut self, at: At, entries: &mut Entries) {
         match entries[at as usize].order {
             Links {
                 previous: place,
                 next: IN_HEAP,
-            } => {
-                let place = place as usize;
-                self.heap.swap_remove(place);
-                if let Some(other) = self.heap.get(place).copied() {
-                    self.rise(place, entries);
-                    if self.heap[place] == other {
-                        self.sink(place, entries);
-                    }
-                }
-            }
+            } => self.remove_from_heap(place as usize, entries),
             Links { previous, next } => {
                 *self.link_from(previous, at, entries) = next;
                 *self.link_back_from(next, at, entries) = previous;
@@ -117,16 +114,23 @@ impl Deadlines {
         }
     }
 
+    #[inline(always)]
     fn find_first(&mut self, entries: &Entries) {
         (self.due, self.first) = (NEVER, NONE);
-        let lanes = self.lanes.map(|lane| lane.first);
-        let heap = self.heap.first().copied().unwrap_or(NONE);
-        for at in lanes.into_iter().chain([heap]) {
-            if at != NONE {
-                let own = key(entries, at);
-                if self.is_before_first(own, entries) {
-                    (self.due, self.first) = (own.0, at);
-                }
+        for lane in 0..LANES {
+            self.consider(self.lanes[lane].first, entries);
+        }
+        if let Some(at) = self.heap.first() {
+            self.consider(*at, entries);
+        }
+    }
+
+    #[inline(always)]
+    fn consider(&mut self, at: At, entries: &Entries) {
+        if at != NONE {
+            let own = key(entries, at);
+            if self.is_before_first(own, entries) {
+                (self.due, self.first) = (own.0, at);
             }
         }
     }
@@ -149,6 +153,7 @@ impl Deadlines {
     }
 
     /// The link that leads on to `at` from the one before it, or from the head of its lane.
+    #[inline(always)]
     fn link_from<'a>(&'a mut self, previous: At, at: At, entries: &'a mut Entries) -> &'a mut At {
         match previous {
             NONE => {
@@ -160,6 +165,7 @@ impl Deadlines {
     }
 
     /// The link that leads back to `at` from the one behind it, or from the end of its lane.
+    #[inline(always)]
     fn link_back_from<'a>(&'a mut self, next: At, at: At, entries: &'a mut Entries) -> &'a mut At {
         match next {
             NONE => {
@@ -197,6 +203,23 @@ impl Deadlines {
     }
 
     // The heap
+
+    #[inline(never)]
+    fn insert_in_heap(&mut self, at: At, entries: &mut Entries) {
+        self.heap.push(at);
+        self.rise(self.heap.len() - 1, entries);
+    }
+
+    #[inline(never)]
+    fn remove_from_heap(&mut self, place: usize, entries: &mut Entries) {
+        self.heap.swap_remove(place);
+        if let Some(other) = self.heap.get(place).copied() {
+            self.rise(place, entries);
+            if self.heap[place] == other {
+                self.sink(place, entries);
+            }
+        }
+    }
 
     /// Puts a lease at a place of the heap, and notes that at its entry.
     fn put(&mut self, place: usize, at: At, entries: &mut Entries) {

@@ -11,14 +11,15 @@ use std::collections::BTreeMap;
 
 use super::deadlines::Deadlines;
 use super::entry::{Entry, Links, List, Mark, Short, lease_hash};
+use super::epochs::Epochs;
 use super::lease_id::LeaseId;
 use super::owners::Owners;
 use super::places::{Places, Record};
 use crate::lb::ground::bounds::Slot;
-use crate::lb::ground::chains::{Chains, NONE};
+use crate::lb::ground::chains::{Chains, Found, NONE, Records};
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::kept::{Gaps, Kept};
-use crate::lb::ground::memory::{Mover, buffer};
+use crate::lb::ground::memory::Mover;
 use crate::lb::ground::sparse::Sparse;
 
 pub use crate::lb::ground::chains::At;
@@ -62,20 +63,9 @@ pub struct Leases {
     owners: Owners,
     /// The lists with marks, in the order in which the marks were made.
     marked: BTreeMap<u64, Marked>,
-    /// The present epoch, and before it the epochs with open leases, and some that are over.
-    epochs: Vec<Epoch>,
-    /// How many epochs are over. They are swept out when they are more than half, so that each costs O(1).
-    over: usize,
+    epochs: Epochs,
     /// The number of the next lease.
     pub next: u64,
-}
-
-#[derive(Clone, Debug)]
-pub struct Epoch {
-    /// The number of its first lease.
-    pub first: u64,
-    pub epoch: u64,
-    open: u32,
 }
 
 /// The leases of a backend, in the order in which they were granted.
@@ -132,7 +122,7 @@ impl Leases {
 
     /// Whether there are no leases, and never were any.
     pub fn is_default(&self) -> bool {
-        self.next == 0 && self.is_empty() && self.epochs().next().is_none()
+        self.next == 0 && self.is_empty() && self.epochs.is_empty()
     }
 
     /// How many are on that slot.
@@ -143,24 +133,18 @@ impl Leases {
 
     /// From now on leases are of that epoch.
     pub fn open_epoch(&mut self, epoch: u64) {
-        self.epochs.pop_if(|present| present.open == 0);
-        self.append_epoch(self.next, epoch);
+        self.epochs.open(self.next, epoch);
     }
 
     /// Adds an epoch, from the lease of number `first` on. In a saved pool its leases come later.
     pub fn append_epoch(&mut self, first: u64, epoch: u64) {
-        self.epochs.push(Epoch {
-            first,
-            epoch,
-            open: 0,
-        });
+        self.epochs.append(first, epoch);
     }
 
-    /// The present epoch, and before it the epochs with open leases.
-    pub fn epochs(&self) -> impl Iterator<Item = &Epoch> {
-        let present = self.epochs.len().wrapping_sub(1);
-        let epochs = self.epochs.iter().enumerate();
-        epochs.filter_map(move |(at, e)| (e.open > 0 || at == present).then_some(e))
+    /// The epochs.
+    #[inline(always)]
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
     }
 
     /// Grants a lease with the next number.
@@ -179,7 +163,7 @@ impl Leases {
         self.next += 1;
         let group = self.group_of(slot);
         self.insert(number, group, owner, granted, deadline);
-        self.id(number)
+        self.epochs.id(number)
     }
 
     /// The group of a slot.
@@ -224,17 +208,22 @@ impl Leases {
             let list = self.owners.list_mut(owner);
             list.push(at, entries, |e| &mut e.owner_links);
         }
-        let epoch = self.epoch_of(number);
-        self.epochs[epoch].open += 1;
+        self.epochs.begins(number);
         self.by_deadline.insert(at, &mut self.entries.records);
     }
 
     /// The lease of that id, cleared or not.
-    pub fn find(&self, id: LeaseId) -> Option<At> {
+    #[inline(always)]
+    pub fn find(&self, id: LeaseId) -> Option<Found> {
+        let found = self.find_number(id.number)?;
+        (self.epochs.id(id.number) == id).then_some(found)
+    }
+
+    #[inline(always)]
+    fn find_number(&self, number: u64) -> Option<Found> {
+        let is_it = |at: At| self.entry(at).number == number;
         let entries = &self.entries.records;
-        let is_it = |at: At| entries[at as usize].number == id.number;
-        let at = (self.by_number).find(lease_hash(id.number), entries, is_it)?;
-        (self.id(id.number) == id).then_some(at)
+        self.by_number.find(lease_hash(number), entries, is_it)
     }
 
     /// Whether a lease is over at this clock.
@@ -257,7 +246,7 @@ impl Leases {
         let entry = self.entry(at);
         let slot = self.groups.records[entry.group as usize].slot;
         Lease {
-            id: self.id(entry.number),
+            id: self.epochs.id(entry.number),
             slot: (slot != NONE).then_some(slot as Slot),
             owner: (entry.owner != NONE).then(|| self.owners.name(entry.owner)),
             granted: entry.granted.millis(),
@@ -271,8 +260,15 @@ impl Leases {
         &self.entries.records[at as usize]
     }
 
-    /// Ends a lease; answers on which slot it was, if that backend is still there.
+    /// Ends the lease at that place; answers on which slot it was, if that backend is still there.
     pub fn end(&mut self, at: At) -> Option<Slot> {
+        let entries = &self.entries.records;
+        self.end_found(self.by_number.find_at(at, entries.hash(at), entries))
+    }
+
+    /// The same of a lease that was found.
+    pub fn end_found(&mut self, found: Found) -> Option<Slot> {
+        let at = found.at;
         let Entry {
             group,
             owner,
@@ -280,7 +276,7 @@ impl Leases {
             ..
         } = *self.entry(at);
         let entries = &mut self.entries.records;
-        self.by_number.remove(at, entries);
+        self.by_number.remove(found, entries);
         let of_group = &mut self.groups.records[group as usize];
         if let Some(turn) = of_group.list.remove(at, entries, |e| &mut e.group_links) {
             self.marked.remove(&turn);
@@ -290,25 +286,28 @@ impl Leases {
             self.groups.vacated(group);
         }
         if owner != NONE {
-            let list = self.owners.list_mut(owner);
-            if let Some(turn) = list.remove(at, entries, |e| &mut e.owner_links) {
-                self.marked.remove(&turn);
-            }
-            if list.len == 0 {
-                self.owners.remove(owner);
-            }
+            self.end_of_owner(owner, at);
         }
-        let epoch = self.epoch_of(number);
-        self.epochs[epoch].open -= 1;
-        if self.epochs[epoch].open == 0 && epoch + 1 < self.epochs.len() {
-            self.over += 1;
-            self.sweep_epochs();
-        }
-        self.by_deadline.remove(at, &mut self.entries.records);
-        self.entries.records[at as usize].vacate();
+        self.epochs.ends(number);
+        let entries = &mut self.entries.records;
+        self.by_deadline.remove(at, entries);
+        entries[at as usize].vacate();
         self.entries.vacated(at);
         self.shrink();
         (slot != NONE).then_some(slot as Slot)
+    }
+
+    /// Takes a lease out of its owner's list.
+    #[inline(always)]
+    fn end_of_owner(&mut self, owner: u32, at: At) {
+        let list = self.owners.list_mut(owner);
+        let entries = &mut self.entries.records;
+        if let Some(turn) = list.remove(at, entries, |e| &mut e.owner_links) {
+            self.marked.remove(&turn);
+        }
+        if list.len == 0 {
+            self.owners.remove(owner);
+        }
     }
 
     /// Gives back some of the memory that is not needed, more than one lease takes.
@@ -488,10 +487,7 @@ impl Leases {
 
     /// When the lease of that number ends by itself, if it is there.
     pub fn deadline_of(&self, number: u64) -> Option<Millis> {
-        let entries = &self.entries.records;
-        let is_it = |at: At| self.entry(at).number == number;
-        let at = (self.by_number).find(lease_hash(number), entries, is_it)?;
-        Some(self.entry(at).deadline.millis())
+        Some(self.entry(self.find_number(number)?.at).deadline.millis())
     }
 
     /// The lease that ends first by itself.
@@ -555,29 +551,6 @@ impl Leases {
         all
     }
 
-    fn id(&self, number: u64) -> LeaseId {
-        LeaseId {
-            epoch: self.epochs[self.epoch_of(number)].epoch,
-            number,
-        }
-    }
-
-    fn epoch_of(&self, number: u64) -> usize {
-        match self.epochs.last() {
-            Some(present) if present.first <= number => self.epochs.len() - 1,
-            _ => self.epochs.partition_point(|e| e.first <= number) - 1,
-        }
-    }
-
-    fn sweep_epochs(&mut self) {
-        if self.over * 2 > self.epochs.len() {
-            let present = self.epochs.pop();
-            self.epochs.retain(|e| e.open > 0);
-            self.epochs.extend(present);
-            self.over = 0;
-        }
-    }
-
     /// Panics where the ways to find a lease disagree. For the tests.
     pub fn check(&self) {
         assert_eq!(self.by_number.len(), self.len());
@@ -587,7 +560,8 @@ impl Leases {
         assert_eq!(self.by_deadline().count(), self.len());
         for at in self.by_deadline.iter(&self.entries.records) {
             let entry = self.entry(at);
-            assert_eq!(self.find(self.id(entry.number)), Some(at));
+            let found = self.find(self.epochs.id(entry.number));
+            assert_eq!(found.map(|found| found.at), Some(at));
             assert!(entry.number < self.next);
             grouped[entry.group as usize].push(entry.number);
             owned += u32::from(entry.owner != NONE);
@@ -620,9 +594,7 @@ impl Leases {
             marks -= usize::from(matches!(marked, Marked::Group(_)));
         }
         assert_eq!(marks, 0);
-        let open: u32 = self.epochs.iter().map(|e| e.open).sum();
-        assert_eq!(open as usize, self.len());
-        assert_eq!(self.epochs.len(), self.epochs().count() + self.over);
+        self.epochs.check(self.len());
         assert_eq!(self.owners.leases(), owned);
     }
 }
@@ -657,7 +629,7 @@ impl Kept for Leases {
         self.of_slots.relocate(by);
         self.groups.relocate(by);
         self.owners.relocate(by);
-        by.vec(&mut self.epochs);
+        self.epochs.relocate(by);
     }
 
     fn heap_bytes(&self) -> usize {
@@ -668,7 +640,7 @@ impl Kept for Leases {
             + self.by_deadline.heap_bytes()
             + self.of_slots.heap_bytes()
             + self.groups.heap_bytes()
-            + buffer(&self.epochs)
+            + self.epochs.heap_bytes()
             + self.owners.heap_bytes()
             + marks * 32
             + marks.div_ceil(8) * 224
@@ -723,11 +695,11 @@ mod tests {
         }
         let mut moves = 0;
         while let Some((_, at)) = leases.first_due() {
-            let before = leases.epochs.len();
+            let before = leases.epochs.kept();
             leases.end(at);
-            moves += usize::from(leases.epochs.len() != before);
+            moves += usize::from(leases.epochs.kept() != before);
             leases.check();
-            let shown: Vec<u64> = leases.epochs().map(|e| e.epoch).collect();
+            let shown: Vec<u64> = leases.epochs().iter().map(|e| e.epoch).collect();
             let open = 999 - leases.len().max(1) as u64 + 1;
             assert_eq!(shown, Vec::from_iter(open..1000));
         }

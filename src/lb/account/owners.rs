@@ -76,7 +76,7 @@ impl Owners {
     pub fn find(&self, name: &[u8]) -> Option<u32> {
         let owners = &self.owners.records;
         let is_it = |at: At| owners[at as usize].name.as_bytes() == name;
-        self.by_name.find(hash(name), owners, is_it)
+        Some(self.by_name.find(hash(name), owners, is_it)?.at)
     }
 
     /// The owner of that name. Adds it if there is none yet; then a lease must follow.
@@ -98,7 +98,9 @@ impl Owners {
 
     /// Removes an owner without leases.
     pub fn remove(&mut self, owner: u32) {
-        self.by_name.remove(owner, &mut self.owners.records);
+        let owners = &mut self.owners.records;
+        let found = self.by_name.find_at(owner, owners.hash(owner), owners);
+        self.by_name.remove(found, owners);
         let name = &mut self.owners.records[owner as usize].name;
         self.name_bytes -= name.heap_bytes();
         *name = Name::new(b"");

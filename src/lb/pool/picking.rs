@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::backend::Backend;
 use super::parts::Pool;
-use crate::lb::account::{LeaseId, LeaseTerms, TokensBefore, Whose};
+use crate::lb::account::{IdText, LeaseId, LeaseTerms, TokensBefore, Whose};
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::chance::Chance;
 use crate::lb::pick::{Algorithm, Before, View};
@@ -52,21 +52,22 @@ impl Pool {
         Some(Backend::of(card, &self.field, slot))
     }
 
-    /// Picks a backend, and grants a lease on it.
+    /// Picks a backend, and grants a lease on it. Answers the text of its id.
     #[inline(always)]
     pub fn grant(
         &mut self,
         algorithm: Option<Algorithm>,
         terms: &LeaseTerms,
-    ) -> Option<(Backend<'_>, LeaseId)> {
+    ) -> Option<(Backend<'_>, IdText)> {
         if !self.has_numbers_for(1) {
             return None;
         }
         let slot = self.choose(algorithm, &[])?;
         self.heed_latencies_for(algorithm);
         let lease = self.spend(slot, Some(terms))?;
+        let text = self.account().id_text(lease);
         let card = self.roster.count(slot);
-        Some((Backend::of(card, &self.field, slot), lease))
+        Some((Backend::of(card, &self.field, slot), text))
     }
 
     #[inline(always)]
