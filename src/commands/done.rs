@@ -21,10 +21,12 @@ impl Command for Done {
 
     type Order<'a> = (&'a [u8], Report);
 
+    #[inline(always)]
     fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
         Ok((call.arg(2), report_words(call.args(3))?))
     }
 
+    #[inline(always)]
     fn run((id, report): Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
         let done = (key.pool_mut()).and_then(|pool| pool.done(pool.read_id(id)?, &report));
         call.reply().integer(usize::from(done.is_some()));

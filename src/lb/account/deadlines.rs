@@ -51,10 +51,10 @@ impl Default for Deadlines {
     }
 }
 
+/// The key of the order.
 #[inline(always)]
 fn key(entries: &Entries, at: At) -> (Millis, u64) {
-    let entry = &entries[at as usize];
-    (entry.deadline.millis(), entry.number)
+    entries[at as usize].key()
 }
 
 impl Deadlines {
@@ -70,21 +70,23 @@ impl Deadlines {
         own.0 < self.due || own.0 == self.due && own < key(entries, self.first)
     }
 
-    /// Adds a lease.
+    /// Adds the lease of that number, and with that deadline.
     #[inline(always)]
-    pub fn insert(&mut self, at: At, entries: &mut Entries) {
-        let own = key(entries, at);
+    pub fn insert(&mut self, at: At, deadline: Millis, number: u64, entries: &mut Entries) {
+        let own = (deadline, number);
         if self.is_before_first(own, entries) {
-            (self.due, self.first) = (own.0, at);
+            (self.due, self.first) = (deadline, at);
         }
         for lane in &mut self.lanes {
             let previous = lane.last;
             if previous == NONE {
                 lane.first = at;
-            } else if key(entries, previous) < own {
-                entries[previous as usize].order.next = at;
             } else {
-                continue;
+                let last = &mut entries[previous as usize];
+                if last.key() > own {
+                    continue;
+                }
+                last.order.next = at;
             }
             lane.last = at;
             entries[at as usize].order = Links {
@@ -96,10 +98,10 @@ impl Deadlines {
         self.insert_in_heap(at, entries);
     }
 
-    /// Takes a lease out.
+    /// Takes out a lease of that order.
     #[inline(always)]
-    pub fn remove(&mut self, at: At, entries: &mut Entries) {
-        match entries[at as usize].order {
+    pub fn remove(&mut self, at: At, order: Links, entries: &mut Entries) {
+        match order {
             Links {
                 previous: place,
                 next: IN_HEAP,
@@ -306,6 +308,20 @@ mod tests {
     use crate::lb::account::entry::{Entry, Short};
     use crate::lb::ground::chance::Chance;
 
+    fn entry(number: u64, deadline: Millis) -> Entry {
+        Entry {
+            number,
+            deadline: Short::of(deadline),
+            granted: Short::of(0),
+            group: 0,
+            owner: NONE,
+            chain: NONE,
+            order: Links::NONE,
+            group_links: Links::NONE,
+            owner_links: Links::NONE,
+        }
+    }
+
     /// Against a sorted set. A few spans find lanes, any span comes into the heap, and some leases move.
     #[test]
     fn leases_end_in_the_order_of_their_deadlines_and_numbers() {
@@ -316,9 +332,9 @@ mod tests {
             let mut most_in_heap = 0;
             for number in 0..3000 {
                 let deadline = number / 3 + 10 * chance.below(spans);
-                entries.push(Entry::new(number, 0, deadline, 0, NONE));
-                let at = entries.len() as At - 1;
-                deadlines.insert(at, &mut entries);
+                let at = entries.len() as At;
+                entries.push(entry(number, deadline));
+                deadlines.insert(at, deadline, number, &mut entries);
                 plain.insert((deadline, number, at));
                 for _ in 0..chance.below(3) {
                     let any = chance.below(plain.len().max(1) as u64) as usize;
@@ -326,8 +342,9 @@ mod tests {
                         break;
                     };
                     plain.remove(&(deadline, number, at));
+                    let order = entries[at as usize].order;
                     match chance.below(3) {
-                        0 => deadlines.remove(at, &mut entries),
+                        0 => deadlines.remove(at, order, &mut entries),
                         1 => {
                             let to = entries.len() as At;
                             entries.push(entries[at as usize].clone());
@@ -335,10 +352,11 @@ mod tests {
                             plain.insert((deadline, number, to));
                         }
                         _ => {
-                            deadlines.remove(at, &mut entries);
-                            entries[at as usize].deadline = Short::of(deadline + 500);
-                            deadlines.insert(at, &mut entries);
-                            plain.insert((deadline + 500, number, at));
+                            deadlines.remove(at, order, &mut entries);
+                            let deadline = deadline + 500;
+                            entries[at as usize].deadline = Short::of(deadline);
+                            deadlines.insert(at, deadline, number, &mut entries);
+                            plain.insert((deadline, number, at));
                         }
                     }
                 }
@@ -361,8 +379,8 @@ mod tests {
         let mut deadlines = Deadlines::default();
         for number in 0..4000 {
             let span = [60_000, 10, 3_600_000, 500][number as usize % 4];
-            entries.push(Entry::new(number, 0, number + span, 0, NONE));
-            deadlines.insert(number as At, &mut entries);
+            entries.push(entry(number, number + span));
+            deadlines.insert(number as At, number + span, number, &mut entries);
         }
         deadlines.check(&entries);
         assert!(deadlines.heap.len() == 0);

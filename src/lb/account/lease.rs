@@ -86,17 +86,11 @@ pub enum Marked {
     Owner(u32),
 }
 
-impl Record for Entry {
-    fn links(&mut self) -> &mut Links {
-        &mut self.group_links
-    }
-
-    fn is_vacant(&self) -> bool {
-        Entry::is_vacant(self)
-    }
-}
-
 impl Record for Group {
+    fn vacate(&mut self, links: Links) {
+        self.links = links;
+    }
+
     fn links(&mut self) -> &mut Links {
         &mut self.links
     }
@@ -148,6 +142,7 @@ impl Leases {
     }
 
     /// Grants a lease with the next number.
+    #[inline(always)]
     pub fn grant(
         &mut self,
         slot: Slot,
@@ -167,6 +162,7 @@ impl Leases {
     }
 
     /// The group of a slot.
+    #[inline(always)]
     pub fn group_of(&mut self, slot: Slot) -> u32 {
         let group = self.of_slots.at(slot);
         if *group == 0 {
@@ -189,6 +185,7 @@ impl Leases {
     }
 
     /// Adds a lease. Its number is above those of all others, and has an epoch.
+    #[inline(always)]
     pub fn insert(
         &mut self,
         number: u64,
@@ -198,18 +195,30 @@ impl Leases {
         deadline: Millis,
     ) {
         let owner = owner.map_or(NONE, |name| self.owners.find_or_add(name));
-        let entry = Entry::new(number, granted, deadline, group, owner);
-        let at = self.entries.add(entry);
+        let at = self.entries.next();
         let entries = &mut self.entries.records;
-        self.by_number.insert(at, entries);
         let list = &mut self.groups.records[group as usize].list;
-        list.push(at, entries, |e| &mut e.group_links);
-        if owner != NONE {
-            let list = self.owners.list_mut(owner);
-            list.push(at, entries, |e| &mut e.owner_links);
-        }
+        let entry = Entry {
+            number,
+            deadline: Short::of(deadline),
+            granted: Short::of(granted),
+            group,
+            owner,
+            chain: (self.by_number).insert(at, lease_hash(number), entries),
+            order: Links::NONE,
+            group_links: list.push(at, entries, |e| &mut e.group_links),
+            owner_links: match owner {
+                NONE => Links::NONE,
+                owner => {
+                    let list = self.owners.list_mut(owner);
+                    list.push(at, entries, |e| &mut e.owner_links)
+                }
+            },
+        };
+        self.entries.add(entry);
         self.epochs.begins(number);
-        self.by_deadline.insert(at, &mut self.entries.records);
+        let entries = &mut self.entries.records;
+        self.by_deadline.insert(at, deadline, number, entries);
     }
 
     /// The lease of that id, cleared or not.
@@ -227,12 +236,13 @@ impl Leases {
     }
 
     /// Whether a lease is over at this clock.
+    #[inline(always)]
     pub fn is_over(&self, at: At, clock: Millis) -> bool {
         let entry = self.entry(at);
         entry.deadline.millis() <= clock || self.is_marked(entry)
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_marked(&self, entry: &Entry) -> bool {
         let number = entry.number;
         self.groups.records[entry.group as usize]
@@ -267,50 +277,60 @@ impl Leases {
     }
 
     /// The same of a lease that was found.
+    #[inline(always)]
     pub fn end_found(&mut self, found: Found) -> Option<Slot> {
         let at = found.at;
         let Entry {
+            number,
             group,
             owner,
-            number,
+            chain,
+            order,
+            group_links,
+            owner_links,
             ..
         } = *self.entry(at);
         let entries = &mut self.entries.records;
-        self.by_number.remove(found, entries);
+        self.by_number.remove(found, chain, entries);
+        self.by_deadline.remove(at, order, entries);
         let of_group = &mut self.groups.records[group as usize];
-        if let Some(turn) = of_group.list.remove(at, entries, |e| &mut e.group_links) {
-            self.marked.remove(&turn);
-        }
+        let list = &mut of_group.list;
+        let mut marks = [
+            list.remove(number, group_links, entries, |e| &mut e.group_links),
+            None,
+        ];
         let slot = of_group.slot;
         if of_group.is_vacant() {
-            self.groups.vacated(group);
+            self.groups.vacate(group);
         }
         if owner != NONE {
-            self.end_of_owner(owner, at);
+            let list = self.owners.list_mut(owner);
+            marks[1] = list.remove(number, owner_links, entries, |e| &mut e.owner_links);
+            if list.len == 0 {
+                self.owners.remove(owner);
+            }
+        }
+        for turn in marks.iter().flatten() {
+            self.marked.remove(turn);
         }
         self.epochs.ends(number);
-        let entries = &mut self.entries.records;
-        self.by_deadline.remove(at, entries);
-        entries[at as usize].vacate();
-        self.entries.vacated(at);
-        self.shrink();
+        self.entries.vacate(at);
+        if self.is_too_large() {
+            self.shrink();
+        }
         (slot != NONE).then_some(slot as Slot)
     }
 
-    /// Takes a lease out of its owner's list.
+    /// Whether it takes more memory than it needs.
     #[inline(always)]
-    fn end_of_owner(&mut self, owner: u32, at: At) {
-        let list = self.owners.list_mut(owner);
-        let entries = &mut self.entries.records;
-        if let Some(turn) = list.remove(at, entries, |e| &mut e.owner_links) {
-            self.marked.remove(&turn);
-        }
-        if list.len == 0 {
-            self.owners.remove(owner);
-        }
+    fn is_too_large(&self) -> bool {
+        self.entries.has_too_many()
+            || self.owners.has_too_many()
+            || self.is_empty() && self.entries.records.len() > KEPT
     }
 
     /// Gives back some of the memory that is not needed, more than one lease takes.
+    #[inline(never)]
     fn shrink(&mut self) {
         if self.is_empty() && self.entries.records.len() > KEPT {
             self.entries = Places::default();
@@ -358,10 +378,11 @@ impl Leases {
 
     /// Gives a lease another deadline.
     pub fn renew(&mut self, at: At, deadline: Millis) {
+        let Entry { order, number, .. } = *self.entry(at);
         let entries = &mut self.entries.records;
-        self.by_deadline.remove(at, entries);
+        self.by_deadline.remove(at, order, entries);
         entries[at as usize].deadline = Short::of(deadline);
-        self.by_deadline.insert(at, entries);
+        self.by_deadline.insert(at, deadline, number, entries);
     }
 
     // Marks
@@ -609,7 +630,7 @@ impl Kept for Leases {
         let of_group = &mut self.groups.records[group as usize];
         of_group.slot = NONE;
         if of_group.is_vacant() {
-            self.groups.vacated(group);
+            self.groups.vacate(group);
         }
     }
 

@@ -167,17 +167,22 @@ impl Account {
 
     #[inline(always)]
     fn open(&self, id: LeaseId) -> Option<Found> {
-        let found = self.leases.find(id);
-        found.filter(|found| !self.leases.is_over(found.at, self.clock))
+        let found = self.leases.find(id)?;
+        match self.leases.is_over(found.at, self.clock) {
+            true => None,
+            false => Some(found),
+        }
     }
 
     /// Grants a lease.
+    #[inline(always)]
     pub fn grant(&mut self, slot: Slot, terms: &LeaseTerms) -> LeaseId {
         let deadline = clock::deadline(self.clock, terms.span);
         (self.leases).grant(slot, terms.owner, self.clock, deadline)
     }
 
     /// Ends a lease, and heeds what is told of its request. Answers the backend's slot, if the lease was open, and what followed.
+    #[inline(always)]
     pub fn done(&mut self, id: LeaseId, report: &Report) -> Option<(Slot, Effects)> {
         let slot = self.leases.end_found(self.open(id)?)?;
         self.tallies.done(slot, report);
@@ -496,7 +501,7 @@ impl Account {
     }
 
     /// Takes a token out of each bucket that a pick of this backend needs one of.
-    #[inline]
+    #[inline(always)]
     pub fn take_tokens(&mut self, slot: Slot) -> TokensBefore {
         self.quotas.take_tokens(slot, self.clock)
     }

@@ -74,21 +74,21 @@ impl Chains {
         found.expect("the record is in the table")
     }
 
-    /// Adds a record.
+    /// Adds a record of that hash; answers the link that it must have.
     #[inline(always)]
-    pub fn insert(&mut self, at: At, records: &mut impl Records) {
+    pub fn insert(&mut self, at: At, hash: u64, records: &mut impl Records) -> At {
         // Three records for two chains, and three for four at the least.
         if self.heads.len() * 3 <= self.len * 2 {
             self.split(records);
         }
-        self.push(at, records);
         self.len += 1;
+        let chain = self.chain(hash);
+        std::mem::replace(&mut self.heads[chain], at)
     }
 
-    /// Removes a record that was found.
+    /// Removes a record that was found, and has that link.
     #[inline(always)]
-    pub fn remove(&mut self, found: Found, records: &mut impl Records) {
-        let next = records.link(found.at);
+    pub fn remove(&mut self, found: Found, next: At, records: &mut impl Records) {
         *self.link_to(found, records) = next;
         self.len -= 1;
         // Twice at most.
@@ -110,12 +110,6 @@ impl Chains {
             NONE => &mut self.heads[found.chain],
             before => records.link_mut(before),
         }
-    }
-
-    #[inline(always)]
-    fn push(&mut self, at: At, records: &mut impl Records) {
-        let chain = self.chain(records.hash(at));
-        *records.link_mut(at) = std::mem::replace(&mut self.heads[chain], at);
     }
 
     /// The chain of a hash, where there is one.
@@ -154,7 +148,8 @@ impl Chains {
         let mut at = first;
         while at != NONE {
             let next = records.link(at);
-            self.push(at, records);
+            let chain = self.chain(records.hash(at));
+            *records.link_mut(at) = std::mem::replace(&mut self.heads[chain], at);
             at = next;
         }
     }
@@ -203,7 +198,7 @@ mod tests {
         for round in 0..3 {
             for at in 0..3000 {
                 assert!(find(&chains, &numbers, at).is_none());
-                chains.insert(at, &mut numbers);
+                numbers.0[at as usize].1 = chains.insert(at, numbers.hash(at), &mut numbers);
                 assert_eq!(find(&chains, &numbers, at).map(|found| found.at), Some(at));
             }
             assert_eq!(chains.len(), 3000);
@@ -216,7 +211,7 @@ mod tests {
             for at in (0..3000).map(|at| (at * 7 + round) % 3000) {
                 let found = find(&chains, &numbers, at).unwrap();
                 assert_eq!(found.at, at);
-                chains.remove(found, &mut numbers);
+                chains.remove(found, numbers.link(at), &mut numbers);
                 assert!(find(&chains, &numbers, at).is_none());
             }
             assert_eq!((chains.len(), chains.heads.len()), (0, 0));
