@@ -33,8 +33,7 @@ impl Reply {
     pub fn picked(self, pool: Option<&Pool>, picked: &Picked, is_array: bool) {
         match pool {
             Some(pool) => {
-                let names = picked.slots.iter().map(|slot| pool.name(*slot));
-                self.given(names, picked.lease, is_array);
+                self.given(pool.names(&picked.slots), picked.lease, is_array);
             }
             None => self.given(std::iter::empty(), None, is_array),
         }
