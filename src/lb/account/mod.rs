@@ -22,7 +22,9 @@ mod timed;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-pub use health::{Effects, FAILS_MAX, HealthSettings, HealthWord, LOAD_MAX, LOAD_ONE, Reason};
+pub use health::{
+    Effects, FAILS_MAX, HealthSettings, HealthWord, LOAD_MAX, LOAD_ONE, Outages, Reason,
+};
 use health::{Health, Moment, Prober};
 pub use latency::Latencies;
 pub use lease::Lease;
@@ -230,13 +232,9 @@ impl Account {
     // Health and latencies
 
     /// The health, made where there was none. These are the backends' weights where they are up, else 0, of each slot.
-    pub fn health_of(&mut self, weights: impl ExactSizeIterator<Item = u16>) -> &mut Health {
-        self.health.get_or_insert_with(|| {
-            let mut health = Box::new(Health::of(weights.len()));
-            let all = weights.enumerate();
-            all.for_each(|(slot, weight)| health.set_weight(slot, weight));
-            health
-        })
+    pub fn health_of(&mut self, weights: impl Iterator<Item = u16>) -> &mut Health {
+        self.health
+            .get_or_insert_with(|| Box::new(Health::of(weights)))
     }
 
     /// The health, if there is one.
@@ -266,9 +264,9 @@ impl Account {
     }
 
     /// From now on reports move latencies. The same weights as for [`Account::health_of`].
-    pub fn heed_latencies(&mut self, weights: impl ExactSizeIterator<Item = u16>) {
+    pub fn heed_latencies(&mut self, weights: impl Iterator<Item = u16>) {
         if self.latencies.is_none() {
-            self.latencies = Some(Box::new(Latencies::of(weights.len())));
+            self.latencies = Some(Box::default());
             let all = weights.enumerate();
             all.for_each(|(slot, weight)| self.follow(slot, weight));
         }
@@ -307,24 +305,13 @@ impl Account {
         health.is_some_and(|health| health.restore(slot, moment))
     }
 
-    /// Whether a probe of any backend is due.
+    /// Lets picks of this tier take the probe of a backend, if one is due and no limit of its own keeps it out; of none, no pick.
+    /// Answers whether that changed anything.
     #[inline(always)]
-    pub fn is_probe_due(&self) -> bool {
-        (self.health.as_ref()).is_some_and(|health| health.outages().probes().next().is_some())
-    }
-
-    /// The backends of which a probe is due, and which no limit of their own keeps out, in the order in which picks take them.
-    pub fn probes(&self) -> impl Iterator<Item = Slot> {
-        let outages = self.health.iter().map(|health| health.outages());
-        let due = outages.flat_map(|outages| outages.probes());
-        due.filter(|slot| self.is_probe_open(*slot))
-    }
-
-    /// Whether a probe of a backend is due, and no limit of its own keeps it out.
-    pub fn is_probe_open(&self, slot: Slot) -> bool {
-        let outages = self.health.as_ref().map(|health| health.outages());
-        let is_due = outages.is_some_and(|o| o.is_due(slot) && o.serves(slot));
-        is_due && !self.is_limited(Whose::of(slot))
+    pub fn open_probe(&mut self, slot: Slot, tier: Option<u8>) -> bool {
+        let is_limited = self.is_limited(Whose::of(slot));
+        let health = self.health.as_mut();
+        health.is_some_and(|health| health.open_probe(slot, tier.filter(|_| !is_limited)))
     }
 
     /// A backend was picked. If a probe of it was due, it is this pick.
@@ -690,7 +677,7 @@ impl Account {
 
     /// Reads them, in a pool with this number of slots.
     pub fn load_latencies(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
-        let mut latencies = Latencies::load_head(slots, from)?;
+        let mut latencies = Latencies::load_head(from)?;
         (0..slots).try_for_each(|slot| latencies.load(slot, self.clock, from))?;
         self.latencies = Some(Box::new(latencies));
         Ok(())
@@ -723,11 +710,6 @@ impl Account {
 }
 
 impl Kept for Account {
-    fn grown(&mut self, slots: usize) {
-        self.health.grown(slots);
-        self.latencies.grown(slots);
-    }
-
     /// The backend's leases are over.
     fn forget(&mut self, slot: Slot) {
         self.leases.forget(slot);

@@ -44,7 +44,7 @@ impl Pool {
     /// Picks a backend. Where no algorithm is named, the pool's policy picks.
     #[inline(always)]
     pub fn pick(&mut self, algorithm: Option<Algorithm>) -> Option<Backend<'_>> {
-        let slot = self.choose(algorithm, &[])?;
+        let slot = self.choose(algorithm)?;
         if self.account.is_some() {
             self.spend(slot, None);
         }
@@ -62,7 +62,7 @@ impl Pool {
         if !self.has_numbers_for(1) {
             return None;
         }
-        let slot = self.choose(algorithm, &[])?;
+        let slot = self.choose(algorithm)?;
         self.heed_latencies_for(algorithm);
         let lease = self.spend(slot, Some(terms))?;
         let text = self.account().id_text(lease);
@@ -71,14 +71,12 @@ impl Pool {
     }
 
     #[inline(always)]
-    fn choose(&mut self, algorithm: Option<Algorithm>, passed_over: &[Slot]) -> Option<Slot> {
+    fn choose(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
         if let Some(account) = &self.account {
             if account.is_limited(Whose::POOL) {
                 return None;
             }
-            if account.is_probe_due()
-                && let Some(probe) = self.next_probe(passed_over)
-            {
+            if let Some(probe) = self.next_probe() {
                 self.picks = counted(self.picks);
                 return Some(probe);
             }
@@ -124,7 +122,7 @@ impl Pool {
             lease: None,
         };
         while picked.slots.len() < request.count
-            && let Some(slot) = self.choose(request.algorithm, &passed_over)
+            && let Some(slot) = self.choose(request.algorithm)
         {
             self.heed_latencies_for(request.algorithm);
             self.roster.count(slot);
@@ -189,7 +187,7 @@ impl Pool {
         if algorithm.is_by_chance() {
             return None;
         }
-        if self.is_probe_due() || algorithm.goes_by_latency() && request.count > 1 {
+        if self.probes_open() > 0 || algorithm.goes_by_latency() && request.count > 1 {
             return Some(self.look_ahead(algorithm, request));
         }
         let mut undo = Vec::new();
@@ -283,10 +281,9 @@ impl Pool {
 
     /// The names of all that can be picked. Each costs O(log n).
     pub fn eligible(&self) -> impl Iterator<Item = &[u8]> {
-        let open = (!self.is_closed()).then_some(&self.field);
-        let slots = open.into_iter().flat_map(|field| field.all_eligible());
-        let probes = open.and(self.account.as_ref()).into_iter();
-        let probes = probes.flat_map(|account| account.probes());
+        let open = (!self.is_closed()).then_some(self);
+        let slots = (open.into_iter()).flat_map(|pool| pool.field.all_eligible());
+        let probes = open.into_iter().flat_map(|pool| pool.probes());
         slots.chain(probes).map(|slot| self.roster.name(slot))
     }
 
