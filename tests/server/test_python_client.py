@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import types
+import urllib.error
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +24,8 @@ from awaited import FLAVOURS, Flavour
 from commands import COMMANDS
 from redis_lb import BackendStats, Granted, HealthSettings, Limits, NoBackendError, OpenLease, PoolInfo, When
 from redis_lb.flow import method
+from redis_lb.local import Memory
+from sentinel import NAME, Sentinels
 from server import BOUND, eventually, free_port, waiting
 
 ODD = ["two words", "\0\udcff\r\n", '"\\', "é"]
@@ -296,6 +299,15 @@ def test_a_retry_after_cools_the_backend(web, value, least, most):
         assert lease.backend != "a"
 
 
+def test_errors_of_urllib_tell_when_to_come_again(web):
+    error = urllib.error.HTTPError(
+        "http://a", 503, "busy", email.message_from_string("Retry-After: 40"), None
+    )
+    with pytest.raises(urllib.error.HTTPError), web.lease():
+        raise error
+    assert 30_000 < web.backend_stats("a").back_in_ms <= 40_100
+
+
 @pytest.mark.parametrize("value", [None, "soon", "-1", "Sun, 06 Nov 1994 08:49:37 GMT", ""])
 def test_a_retry_after_that_says_nothing_is_a_failure(web, value):
     web.set_health(fails=100)
@@ -439,7 +451,7 @@ def test_picks_go_on_without_the_server_and_with_it_again(flavour, new_server, p
     assert [pool.pick() for _ in range(3)] == list("aab"), "an order of its own"
     assert pool.is_away
     server.start()
-    eventually(lambda: not pool.is_away)
+    eventually(lambda: not pool._memory.rests)
     assert [pool.pick() for _ in range(2)] == list("aa"), "the shared one goes on"
     server.kill()
     assert [pool.pick() for _ in range(4)] == list("acaa"), "so does its own"
@@ -456,7 +468,7 @@ def test_picks_go_on_without_the_server_and_with_it_again(flavour, new_server, p
     # Weights and members that changed are known the next time.
     server.start()
     server.client().execute_command("LB.SET", "web", "a", 1, "c", 1, "new", 2)
-    eventually(lambda: not pool.is_away)
+    eventually(lambda: not pool._memory.rests)
     eventually(lambda: pool.pick() and "new" in pool._memory._backends)
     server.kill()
     assert Counter(pool.pick() for _ in range(400)) == {"a": 100, "c": 100, "new": 200}
@@ -477,6 +489,27 @@ def test_local_picks_end_after_their_time(flavour, new_server):
         pool.pick()
     with pytest.raises(redis.ConnectionError), pool.lease():
         pass
+
+
+def test_one_caller_finds_out_whether_the_server_is_back():
+    memory = Memory(retry_ms=100, refresh_ms=1, fallback_ms=60_000)
+    memory.answered()
+    memory.learn({"a": BackendStats(weight=1, state="up", picks=0)}, took_s=0)
+    memory.failed()
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(lambda _: memory.goes_alone(), range(800)))
+        eventually(lambda: not memory.rests)
+        assert list(threads.map(lambda _: memory.goes_alone(), range(800))).count(False) == 1
+
+
+def test_reading_the_backends_takes_a_hundredth_of_the_time():
+    memory = Memory(retry_ms=100, refresh_ms=1, fallback_ms=60_000)
+    assert memory.wants_refresh()
+    memory.learn({}, took_s=0.001)
+    time.sleep(0.05)
+    assert not memory.wants_refresh()
+    time.sleep(0.06)
+    assert memory.wants_refresh() and not memory.wants_refresh()
 
 
 def test_what_the_server_says_is_not_replaced(flavour, server):
@@ -873,17 +906,10 @@ def test_shards_by_a_client_of_a_cluster(flavour, pair):
 
 @pytest.mark.heavy
 def test_a_pool_behind_sentinels_is_found_after_a_failover(flavour, new_server):
-    primary = new_server(repl_diskless_sync_delay=0)
-    replica = new_server(replicaof=f"127.0.0.1 {primary.port}")
-    watch = {
-        "sentinel monitor": f"shop 127.0.0.1 {primary.port} 1",
-        "sentinel down_after_milliseconds": "shop 1000",
-        "sentinel failover_timeout": "shop 5000",
-    }
-    sentinel = new_server(module=None, arguments=["--sentinel"], **watch)
-    # It hears of the replica by INFO, every ten seconds; or sooner from a new primary.
-    eventually(lambda: sentinel.client().sentinel_slaves("shop"), 30)
-    pool = flavour.pool(flavour.master([("127.0.0.1", sentinel.port)], "shop"), "web", retry_ms=50)
+    sentinels = Sentinels(new_server)
+    primary = sentinels.nodes[0]
+    places = [("127.0.0.1", sentinel.port) for sentinel in sentinels.sentinels]
+    pool = flavour.pool(flavour.master(places, NAME), "web", retry_ms=50)
     pool.add({"a": 1, "b": 1})
     primary.client().wait(1, 5_000)
     assert pool.pick() == "a"
@@ -894,7 +920,7 @@ def test_a_pool_behind_sentinels_is_found_after_a_failover(flavour, new_server):
         assert pool.pick() in ("a", "b"), "by itself"
         assert pool.is_away
         eventually(lambda: pool.pick() and not pool.is_away, 30)
-        assert replica.client().role()[0] == "master"
+        assert sentinels.primary() is not primary
     assert pool.info().leases == 0
     assert pool.backend_stats("b").done == 1
 

@@ -75,6 +75,11 @@ class Memory:
 
     @property
     def is_away(self) -> bool:
+        """Whether Redis did not answer when it was last asked."""
+        return self._ask_at is not None
+
+    @property
+    def rests(self) -> bool:
         """Whether nobody should ask Redis now."""
         ask_at = self._ask_at
         return ask_at is not None and time.monotonic() < ask_at
@@ -89,7 +94,7 @@ class Memory:
         with self._lock:
             if self._ask_at is None or not self.can_go_alone:
                 return False
-            if self.is_away:
+            if self.rests:
                 return True
             self._ask_at = time.monotonic() + self._retry_s
             return False

@@ -47,7 +47,7 @@ class PoolFlows(Commands, Leasing[L]):
 
     @property
     def is_away(self) -> bool:
-        """Whether Redis has not answered lately, so that picks are local."""
+        """Whether Redis did not answer when it was last asked, so that picks are local."""
         return self._memory.is_away
 
     @method
@@ -142,7 +142,7 @@ class PoolFlows(Commands, Leasing[L]):
 
     def _while_there(self, asking: Flow[bool]) -> Flow[bool | None]:
         """For what a request can do without: it asks no server that is away, and raises nothing."""
-        if self._memory.is_away:
+        if self._memory.rests:
             return None
         try:
             return (yield from asking)

@@ -85,7 +85,7 @@ class ShardFlows(Leasing[L], Generic[S, L]):
         """The shards to ask, beginning with the next one."""
         turn = next(self._turns) % len(self.shards)
         order = self.shards[turn:] + self.shards[:turn]
-        return [shard for shard in order if not shard.is_away] or list(order)
+        return [shard for shard in order if not shard._memory.rests] or list(order)
 
     def _go_round(
         self, order: list[S], ask: Callable[[S, int], Flow[T | None]], local: Callable[[S], T | None], wait_ms: int
