@@ -8,6 +8,7 @@ mod p2c;
 mod random;
 mod rr;
 mod tournament;
+mod turns;
 mod view;
 mod wrandom;
 mod wrr;

@@ -27,12 +27,15 @@ impl Pool {
     // Reports
 
     /// Ends a lease, and heeds what is told of its request; answers what followed, if the lease was open.
+    #[inline(always)]
     pub fn done(&mut self, id: LeaseId, report: &Report) -> Option<Effects> {
         if report.cool.is_some() && self.lease(id).is_some() {
             self.make_health();
         }
         let (slot, effects) = self.account.as_mut()?.done(id, report)?;
-        self.heeded(slot);
+        if effects.moved {
+            self.heeded(slot);
+        }
         self.flow_changed(slot);
         Some(effects)
     }
@@ -47,25 +50,26 @@ impl Pool {
             self.make_health();
         }
         let effects = self.account().report(slot, report);
-        self.heeded(slot);
+        if effects.moved {
+            self.heeded(slot);
+        }
         let see = View::of(&self.field, self.account.as_deref());
         self.owns.load_changed(see, slot);
         Some(effects)
     }
 
-    /// The health of a backend may have changed.
-    #[inline(always)]
+    /// A backend stands in another way than before.
     fn heeded(&mut self, slot: Slot) {
-        if self.account.as_ref().is_some_and(|a| a.health().is_some()) {
-            self.follow(slot);
-            self.refresh(slot);
-        }
+        self.follow(slot);
+        self.refresh(slot);
     }
 
     /// The operator says that a backend is well; answers whether it was out.
     pub(super) fn restore(&mut self, slot: Slot) -> bool {
         let was_out = self.account.as_mut().is_some_and(|a| a.restore(slot));
-        self.heeded(slot);
+        if was_out {
+            self.heeded(slot);
+        }
         was_out
     }
 

@@ -58,6 +58,8 @@ pub struct Effects {
     pub back: bool,
     /// It cools, or longer than before.
     pub cools: bool,
+    /// Its running weight may be another one now, or its probe is due, or no longer.
+    pub moved: bool,
 }
 
 /// The word for how a backend stands.
@@ -244,13 +246,14 @@ impl Health {
         moment: Moment,
     ) -> Effects {
         let Moment { clock, next_lease } = moment;
+        let stood = self.outages.standing(slot);
         let counted = self.outages.counts(slot, source);
         let outcome = report.outcome.filter(|_| counted);
         let mut effects = Effects {
             counted,
             ..Effects::default()
         };
-        self.adapt(slot, outcome, report.load, clock);
+        let adapted = self.adapt(slot, outcome, report.load, clock);
         if let Some(outcome) = outcome.filter(|_| self.settings.ejects()) {
             let turn = (self.outages).judge(slot, outcome, &self.settings, clock, next_lease);
             effects.ejected = turn == Turn::Ejected;
@@ -263,20 +266,28 @@ impl Health {
             self.outages.lease_ended(slot, number, clock);
         }
         effects.cools = (report.cool).is_some_and(|span| self.outages.cool(slot, span, clock));
+        effects.moved = adapted || effects.cools || self.outages.standing(slot) != stood;
         effects
     }
 
-    /// What is not whole yet says nothing about its capacity.
-    fn adapt(&mut self, slot: Slot, outcome: Option<Outcome>, load: Option<u32>, clock: Millis) {
+    /// What is not whole yet says nothing about its capacity. Answers whether its factor changed.
+    fn adapt(
+        &mut self,
+        slot: Slot,
+        outcome: Option<Outcome>,
+        load: Option<u32>,
+        clock: Millis,
+    ) -> bool {
         let step = self.settings.adapt;
         let is_whole = (self.starts.as_ref()).is_none_or(|starts| starts.tenths(slot) == STEPS);
         let tells = outcome.is_some() || load.is_some();
-        if step > 0 && is_whole && tells && self.outages.serves(slot) {
-            let weights = self.outages.weights();
-            let adaptations =
-                (self.adaptations).get_or_insert_with(|| Box::new(Adaptations::of(weights)));
-            adaptations.report(slot, outcome, load, step, clock);
+        if step == 0 || !is_whole || !tells || !self.outages.serves(slot) {
+            return false;
         }
+        let weights = self.outages.weights();
+        let adaptations =
+            (self.adaptations).get_or_insert_with(|| Box::new(Adaptations::of(weights)));
+        adaptations.report(slot, outcome, load, step, clock)
     }
 
     /// A lease ended, and nobody told how it went.

@@ -335,12 +335,14 @@ proptest! {
                         }
                         let expected = naive.report(at, lease, failed, report.load.map(u64::from), report.cool, next_lease);
                         for real in [&mut real, &mut cut] {
-                            let Effects { counted, ejected, back, cools } = real.health.report(slot, source, report, moment);
+                            let Effects { counted, ejected, back, cools, moved } = real.health.report(slot, source, report, moment);
                             prop_assert_eq!([counted, ejected, back, cools], expected);
                             if let Some(outcome) = report.outcome.filter(|_| counted) {
                                 real.latencies.report(slot, outcome, report.latency, leases.len(), real.clock);
                             }
-                            real.refresh(slot, real.clock);
+                            if moved {
+                                real.refresh(slot, real.clock);
+                            }
                         }
                     }
                 }
