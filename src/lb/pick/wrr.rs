@@ -226,12 +226,12 @@ impl Credits {
 impl Own for Credits {
     /// Makes the credit a plain number. A backend without weight has a flat line, so for it that is all.
     fn weight_changes(&mut self, field: &Field, slot: Slot) {
-        let credit = self.of(field, slot);
-        let (seats, tier) = (field.seats(), field.seats()[slot].tier());
-        if let Some(tournament) = self.get_mut(tier) {
+        let seats = field.seats();
+        if let Some(tournament) = self.get_mut(seats[slot].tier()) {
+            let credit = at(&seats[slot], tournament.turns);
             tournament.line_changes(seats, slot);
+            seats[slot].set_credit(credit);
         }
-        seats[slot].set_credit(credit);
     }
 
     fn weight_changed(&mut self, see: View<'_>, slot: Slot) {
