@@ -9,7 +9,7 @@ pub struct Info;
 impl Command for Info {
     const SPEC: Spec = Spec {
         name: "LB.INFO",
-        summary: "Describes a pool: number of backends, number of available backends, weights, policy, picks, leases, limits of the pool as a whole (0 = no limit), remaining tokens, clock and bytes.",
+        summary: "Describes a pool: number of backends, number of available backends, weights, policy, picks, leases, limits of the pool as a whole (0 = no limit), remaining tokens, waiting clients, refused picks, clock and bytes.",
         complexity: "O(1)",
         since: "0.1.0",
         arity: 2,
@@ -37,6 +37,12 @@ impl Command for Info {
             ("picks", pool.total_picks() as usize),
             ("leases", pool.leases()),
         ];
+        let (waiting, oldest) = key.waits();
+        let of_process = [
+            ("waiting", waiting),
+            ("oldest-wait-ms", oldest.as_millis() as usize),
+            ("refused", key.refused() as usize),
+        ];
         let (ejected, cooling, held) = pool.outages();
         let after = [
             ("ejected", ejected),
@@ -47,10 +53,11 @@ impl Command for Info {
             ("bytes", pool.bytes(0)),
         ];
         let limits = standing(pool, None).map(|(field, number)| (field, number as usize));
-        reply.map(1 + before.len() + limits.len() + after.len());
+        reply.map(1 + before.len() + limits.len() + of_process.len() + after.len());
         reply.bulk(b"policy");
         reply.bulk(pool.policy().name().as_bytes());
-        for (field, number) in before.into_iter().chain(limits).chain(after) {
+        let fields = before.into_iter().chain(limits).chain(of_process);
+        for (field, number) in fields.chain(after) {
             reply.field(field, number);
         }
         Effect::None

@@ -92,22 +92,16 @@ impl Command for Pick {
                     call.reply().bulk(backend.name());
                     Effect::Picked(1)
                 }
-                None => {
-                    call.reply().nil();
-                    Effect::None
-                }
+                None => none(key, call),
             },
             Order::Lease(algorithm, terms) => {
                 let granted = (key.pool_mut()).and_then(|pool| pool.grant(algorithm, &terms));
                 match granted {
                     Some((backend, lease)) => {
-                        call.reply().granted(backend.name(), lease);
+                        call.reply().granted(backend.name(), &lease);
                         Effect::Picked(1)
                     }
-                    None => {
-                        call.reply().nil();
-                        Effect::None
-                    }
+                    None => none(key, call),
                 }
             }
             Order::Many(words) => pick_many(&words, key, call),
@@ -145,6 +139,13 @@ fn read_words(call: &Call) -> Result<Order<'_>, Error> {
     }
 }
 
+#[cold]
+fn none(key: &mut Key, call: &Call) -> Effect {
+    key.count_refused();
+    call.reply().nil();
+    Effect::None
+}
+
 fn pick_many(words: &PickWords, key: &mut Key, call: &Call) -> Effect {
     let picked = key.pool_mut().map(|pool| pool.picks(&words.request));
     let picked = picked.unwrap_or_default();
@@ -157,7 +158,10 @@ fn pick_many(words: &PickWords, key: &mut Key, call: &Call) -> Effect {
     }
     call.reply().picked(key.pool(), &picked, words.is_array);
     match picked.slots.len() {
-        0 => Effect::None,
+        0 => {
+            key.count_refused();
+            Effect::None
+        }
         picks => Effect::Picked(picks),
     }
 }

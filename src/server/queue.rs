@@ -270,6 +270,18 @@ impl<C: Copy + Eq + Hash, W> Queues<C, W> {
         Some(waiter)
     }
 
+    /// The key at which a client waits.
+    pub fn place_of(&self, client: C) -> Option<&At> {
+        self.clients.get(&client).map(|(at, _)| at)
+    }
+
+    /// The number of clients that wait at that key, and the data of the oldest wait.
+    pub fn standing(&self, at: &At) -> Option<(usize, &W)> {
+        let waiters = &self.queues.get(at)?.waiters;
+        let (_, oldest) = waiters.values().next()?;
+        Some((waiters.len(), oldest))
+    }
+
     /// Whether a client waits at that key.
     pub fn is_any_at(&self, at: &At) -> bool {
         self.queues.contains_key(at)

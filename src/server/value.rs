@@ -37,6 +37,8 @@ pub struct ProcessNotes {
     pub term: u64,
     /// The time of the pool's valid hint, by the server's clock. Its other hints are out of date.
     pub hint: Option<Millis>,
+    /// The picks that found no backend, in this process.
+    pub refused: u64,
 }
 
 impl ProcessNotes {

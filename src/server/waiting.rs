@@ -105,6 +105,7 @@ pub fn wait(
         words,
         is_array,
         timer,
+        since: Instant::now(),
     };
     waits::with(|waits| waits.queues.add(at(key_ref), client, kind, waiter));
 }
@@ -281,10 +282,14 @@ pub fn send_all_away(ctx: Ctx) {
 }
 
 /// The server calls this when the time of a wait is over.
-unsafe extern "C" fn time_out(_: Ctx, client: *mut c_void) {
+unsafe extern "C" fn time_out(ctx: Ctx, client: *mut c_void) {
     let client = client.cast();
     // The server frees a timer that fires: to stop it here would free it twice.
     let timed_out = guarded("a wait that timed out", || {
+        let at = waits::with(|waits| waits.queues.place_of(client).cloned());
+        if let Some((db, name)) = at {
+            KeyRef::with(ctx, db, &name, count_refused);
+        }
         if let Some(waiter) = leave(client) {
             let is_array = waiter.is_array;
             end(client, Outcome::Nothing { is_array });
@@ -292,6 +297,13 @@ unsafe extern "C" fn time_out(_: Ctx, client: *mut c_void) {
     });
     if timed_out.is_none() && leave(client).is_some() {
         end(client, Outcome::fault());
+    }
+}
+
+fn count_refused(key_ref: KeyRef) {
+    // A key of another type has no count.
+    if let Ok(mut key) = Key::open_unasked(key_ref) {
+        key.count_refused();
     }
 }
 

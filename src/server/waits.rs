@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::os::raw::c_int;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use redis_module::raw;
 
@@ -23,6 +24,8 @@ pub struct Waiter {
     pub is_array: bool,
     /// The timer that ends the wait.
     pub timer: Option<raw::RedisModuleTimerID>,
+    /// The beginning of the wait.
+    pub since: Instant,
 }
 
 /// The state of all waits.
@@ -56,6 +59,19 @@ pub fn is_any() -> bool {
 /// Whether a client waits at that key.
 pub fn is_any_at(key_ref: KeyRef) -> bool {
     is_any() && with(|waits| waits.queues.is_any_at(&at(key_ref)))
+}
+
+/// The number of clients that wait at that key, and the length of the oldest wait.
+pub fn standing(key_ref: KeyRef) -> (usize, Duration) {
+    if !is_any() {
+        return (0, Duration::ZERO);
+    }
+    with(|waits| {
+        let standing = waits.queues.standing(&at(key_ref));
+        standing.map_or((0, Duration::ZERO), |(waiting, oldest)| {
+            (waiting, oldest.since.elapsed())
+        })
+    })
 }
 
 /// The key in the form that the queues use.

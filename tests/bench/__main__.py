@@ -1,7 +1,7 @@
 """Measures the module and what one can do without it.
 
     scripts/bench [--quick] [--only PATTERN] [part …]
-    scripts/bench hot|queues [--quick]    simulations, with files of their own: see hot.py and queues.py
+    scripts/bench hot|queues|health [--quick]    simulations, with files of their own: see the three modules
 
 Parts: instructions (needs valgrind), throughput, latency, requests (from a pick with a lease to its end),
 values (memory, RDB, DUMP), slowest (single commands), promises (what the rivals keep) and scale (a million
@@ -9,11 +9,16 @@ pools). Without any: all of them, or with --quick the first six. --only runs the
 pattern finds, and the first of them.
 
 Servers: the installed one; redis-8.2.3 for instructions; valkey-9.1.2 for the slowest commands. Or those of
-$REDIS_LB_SERVERS, all but the first one for both. Results: bench.json, .md and .svg in target/bench; a whole
-run writes tests/data/bench.* and the tables of README.md beside this file.
+$REDIS_LB_SERVERS, all but the first one for both.
+
+Results: bench.json, .md and .svg in target/bench, or quick.* with --quick or --only. Those of whole parts
+keep what earlier runs found of other parts with the same library: instructions can be counted on a busy
+machine, but times must be taken on an idle one. Once every part was run, tests/data/bench.* and the tables
+of README.md beside this file are written.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -30,7 +35,7 @@ from server import Server
 from servers import Binary, chosen, fetch, installed
 from wire import Wire
 
-from . import hot, queues, requests
+from . import health, hot, queues, requests
 from .cases import Case, plain, with_aof
 from .floor import floor
 from .load import Rate, apart, latencies, throughput
@@ -48,7 +53,7 @@ README = Path(__file__).with_name("README.md")
 MARKS = "<!-- written by scripts/bench -->\n", "<!-- end of what scripts/bench wrote -->\n"
 PARTS = ["instructions", "throughput", "latency", "requests", "values", "slowest", "promises", "scale"]
 IN_QUICK = PARTS[:6]
-ALONE = ["hot", "queues"]
+ALONE = ["hot", "queues", "health"]
 OTHERS = {"redis-8.2.3": {"instructions", "requests"}, "valkey-9.1.2": {"slowest"}}
 SUITES = {"no persistence": {}, "AOF": {"appendonly": "yes", "appendfsync": "no"}}
 START = time.monotonic()
@@ -217,6 +222,24 @@ def measure(
     return data
 
 
+def joined(old: Figures, new: Figures) -> Figures:
+    """Both, and of what both have the new."""
+    both = {**old, **new}
+    for name in old.keys() & new.keys():
+        if isinstance(old[name], dict) and isinstance(new[name], dict):
+            both[name] = joined(old[name], new[name])
+    return both
+
+
+def with_earlier(data: Figures) -> Figures:
+    """With the parts that earlier runs measured in full of the same library."""
+    earlier = TARGET / "bench.json"
+    old = json.loads(earlier.read_text()) if earlier.exists() else {}
+    if any(old.get(field) != data[field] for field in ("library", "machine", "rounds")):
+        return data
+    return joined(old, data)
+
+
 def processor() -> str:
     """What the machine says it is."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -255,6 +278,8 @@ def main() -> None:
         hot.run(binaries[0], library, options.quick)
     if "queues" in options.parts:
         queues.main(options.quick)
+    if "health" in options.parts:
+        health.main(library, options.quick)
     if not options.parts & {*PARTS}:
         return
     rounds = (QUICK if options.quick else FULL)["rounds"]
@@ -270,16 +295,30 @@ def main() -> None:
         if parts:
             servers[binary.name] = measure(binary, library, options, parts, is_first)
     load = f"{before:.1f} before and {os.getloadavg()[0]:.1f} after"
-    data = {"machine": processor(), "load": load, "rounds": rounds, "servers": servers}
-    is_whole = not options.quick and not options.only and options.parts == set(PARTS)
-    if is_whole:
+    data = {
+        "machine": processor(),
+        "library": hashlib.sha256(library.read_bytes()).hexdigest(),
+        "rounds": rounds,
+        "load": dict.fromkeys(options.parts & {*PARTS}, load),
+        "servers": servers,
+    }
+    are_whole = not options.quick and not options.only
+    if are_whole:
+        data = with_earlier(data)
+        for name, of in data["servers"].items():
+            of["targets"] = reached(name, of)
+    are_all = are_whole and data["load"].keys() == {*PARTS}
+    if are_all:
         before, _, rest = README.read_text().partition(MARKS[0])
         README.write_text(f"{before}{MARKS[0]}{summary(data)}{MARKS[1]}{rest.partition(MARKS[1])[2]}")
-    for folder in [TARGET, DATA] if is_whole else [TARGET]:
-        (folder / "bench.json").write_text(json.dumps(data, indent=1) + "\n")
-        (folder / "bench.md").write_text(report(data))
+    files = [TARGET / ("bench" if are_whole else "quick")]
+    if are_all:
+        files.append(DATA / "bench")
+    for file in files:
+        file.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")
+        file.with_suffix(".md").write_text(report(data))
         if drawn := picture(data):
-            (folder / "bench.svg").write_text(drawn)
+            file.with_suffix(".svg").write_text(drawn)
     print(report(data))
     say(f"written to {TARGET}")
 

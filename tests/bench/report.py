@@ -179,9 +179,10 @@ def summary(data: Figures) -> str:
 
 def tables(data: Figures) -> Iterator[str]:
     """All of them."""
+    loads = "; ".join(f"{part}: {load}" for part, load in sorted(data["load"].items()))
     yield (
-        f"{data['machine']}, load {data['load']}; median of {data['rounds']} interleaved rounds, "
-        "pipelines of 64; picks a second of the processor time of the server's main thread"
+        f"{data['machine']}; median of {data['rounds']} interleaved rounds, pipelines of 64; "
+        f"picks a second of the processor time of the server's main thread. Load of the machine: {loads}."
     )
     for server, figures in data["servers"].items():
         for suite, cases in figures["suites"].items():

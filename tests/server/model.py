@@ -658,6 +658,7 @@ class Model:
         numbers += [(b"leases", len(pool.leases))]
         told = [b"policy", pool.policy, *[word for pair in numbers for word in pair]]
         told += pool.limit.standing(pool.clock)
+        told += [b"waiting", 0, b"oldest-wait-ms", 0, b"refused", ANY]
         told += [b"ejected", 0, b"cooling", 0, b"held", 0]
         return [*told, b"clock", pool.clock, b"rules-version", pool.rules, b"bytes", ANY]
 

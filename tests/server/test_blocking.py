@@ -17,7 +17,7 @@ from persistence import AOF, stream
 from replication import is_linked, replica_of
 from server import eventually
 from waiter import NEVER, Waiter, blocked, lease, leases
-from wire import Refused, Wire, pack, words
+from wire import Refused, Wire, dict_of, pack, words
 
 
 @pytest.fixture
@@ -324,6 +324,31 @@ def test_a_wait_may_be_very_long_and_no_longer(server, web):
     assert longest.read() == b"a"
     for bad in (1 << 40) + 1, -1, "x", "":
         assert web.ask([b"LB.PICK", b"web", b"BLOCK", str(bad).encode()]).code == "ERR"
+
+
+def test_info_tells_of_waits_and_refusals_of_this_server(server, web):
+    def told(*fields):
+        info = dict_of(web.ask("LB.INFO web"))
+        return [info[field.encode()] for field in fields]
+
+    assert told("waiting", "oldest-wait-ms", "refused") == [0, 0, 0]
+    assert web.ask("LB.PICK web") is None
+    assert web.ask("LB.PICK web LEASE 1000") is None
+    assert web.ask("LB.PICK web COUNT 2") == []
+    assert web.ask("LB.PICK web EXCLUDE 1 a BLOCK 1") is None
+    assert told("waiting", "refused") == [0, 4]
+    first, second = Waiter(server), Waiter(server)
+    eventually(lambda: told("oldest-wait-ms")[0] >= 50)
+    assert told("waiting", "refused") == [2, 4]
+    web.ask("RENAME web other")
+    assert web.ask("LB.INFO web") is None
+    web.ask("RENAME other web")
+    assert told("waiting", "refused") == [2, 4]
+    web.ask(f"LB.DONE web {web.taken}")
+    first.read()
+    assert told("waiting", "refused") == [1, 4]
+    assert web.ask(f"CLIENT KILL ID {second.id}") == 1
+    eventually(lambda: told("waiting", "oldest-wait-ms") == [0, 0])
 
 
 # Where nobody can wait

@@ -18,6 +18,9 @@ A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"load": b"0"}
 B = A | {b"weight": 1, b"running-weight": b"1"}
 INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0, b"leases": 0}
 INFO |= UNLIMITED | {
+    b"waiting": 0,
+    b"oldest-wait-ms": 0,
+    b"refused": 0,
     b"ejected": 0,
     b"cooling": 0,
     b"held": 0,

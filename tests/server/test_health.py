@@ -475,7 +475,7 @@ def test_a_report_that_health_and_ewma_heed_costs_a_little_more(binary):
 @pytest.mark.heavy
 @pytest.mark.timeout(300)
 def test_no_command_is_long_when_all_deadlines_have_passed(manual):
-    """Of 100,000 backends half are ejected, half cool. On a busy machine a round or two may have a long one."""
+    """Of 100,000 backends half are ejected, half cool. On a busy machine some rounds may have a long one."""
     long = []
     for _ in waiting(200):
         with Wire(manual.port) as wire:

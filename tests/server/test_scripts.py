@@ -54,6 +54,9 @@ REFUSED = [
     ("sentinel", "start --port -1", "--port"),
     ("sentinel", "stop --all", "--all"),
     ("bench", "latencies", "latencies"),
+    ("watch", "--interval 0", "--interval"),
+    ("watch", "--url http://localhost", "scheme"),
+    ("watch", "web more", "more"),
     ("bench", "--only (", "--only ("),
 ]
 
@@ -106,7 +109,7 @@ def test_wrong_arguments_are_refused_before_anything_is_installed(bare, name, ar
 
 @pytest.mark.parametrize("name, arguments, word", REFUSED)
 def test_wrong_arguments_are_refused_by_one_line(tmp_path, name, arguments, word):
-    folder = [] if name == "bench" else ["--folder", tmp_path / "nodes"]
+    folder = [] if name in ("bench", "watch") else ["--folder", tmp_path / "nodes"]
     one_line(call(name, *arguments.split(), *folder), word)
     assert not (tmp_path / "nodes").exists()
 

@@ -5,6 +5,7 @@
 mod agenda;
 mod deadlines;
 mod entry;
+mod epochs;
 mod health;
 mod latency;
 mod lease;
@@ -28,7 +29,7 @@ use health::{Health, Moment, Prober};
 pub use latency::Latencies;
 pub use lease::Lease;
 use lease::{At, Leases};
-pub use lease_id::LeaseId;
+pub use lease_id::{EpochText, IdText, LeaseId};
 pub use leases_saved::{LeasesHead, LeasesSaved};
 use limit::Limit;
 pub use limit::{LEASES_MAX, Limits, RATE_MAX, Rate};
@@ -40,6 +41,7 @@ pub use tally::Tally;
 pub use timed::{Timed, Whose};
 
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
+use crate::lb::ground::chains::Found;
 use crate::lb::ground::clock::{self, CLOCK_MAX, Millis};
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::Mover;
@@ -179,23 +181,41 @@ impl Account {
 
     /// The lease of that id, if it is open.
     pub fn lease(&self, id: LeaseId) -> Option<Lease<'_>> {
-        Some(self.leases.lease(self.open(id)?))
+        Some(self.leases.lease(self.open(id)?.at))
     }
 
-    fn open(&self, id: LeaseId) -> Option<At> {
-        let found = self.leases.find(id);
-        found.filter(|at| !self.leases.is_over(*at, self.clock))
+    /// Reads the id of a lease.
+    #[inline(always)]
+    pub fn read_id(&self, text: &[u8]) -> Option<LeaseId> {
+        self.leases.epochs().read(text)
+    }
+
+    /// The text of a lease's id.
+    #[inline(always)]
+    pub fn id_text(&self, id: LeaseId) -> IdText {
+        self.leases.epochs().text(id)
+    }
+
+    #[inline(always)]
+    fn open(&self, id: LeaseId) -> Option<Found> {
+        let found = self.leases.find(id)?;
+        match self.leases.is_over(found.at, self.clock) {
+            true => None,
+            false => Some(found),
+        }
     }
 
     /// Grants a lease.
+    #[inline(always)]
     pub fn grant(&mut self, slot: Slot, terms: &LeaseTerms) -> LeaseId {
         let deadline = clock::deadline(self.clock, terms.span);
         (self.leases).grant(slot, terms.owner, self.clock, deadline)
     }
 
     /// Ends a lease, and heeds what is told of its request. Answers the backend's slot, if the lease was open, and what followed.
+    #[inline(always)]
     pub fn done(&mut self, id: LeaseId, report: &Report) -> Option<(Slot, Effects)> {
-        let slot = self.leases.end(self.open(id)?)?;
+        let slot = self.leases.end_found(self.open(id)?)?;
         self.tallies.done(slot, report);
         Some((slot, self.heed(slot, Source::Lease(id.number), report)))
     }
@@ -385,7 +405,7 @@ impl Account {
     /// Lets a lease end that long from now; false where it is not open.
     pub fn renew(&mut self, id: LeaseId, span: Millis) -> bool {
         let found = self.open(id);
-        if let Some(at) = found {
+        if let Some(Found { at, .. }) = found {
             self.leases.renew(at, clock::deadline(self.clock, span));
         }
         found.is_some()
@@ -407,17 +427,14 @@ impl Account {
     }
 
     /// Whether anything is over and not cleared yet.
-    #[inline]
+    #[inline(always)]
     pub fn is_any_over(&self) -> bool {
-        let due = [
-            self.leases.first_due().map(|(due, _)| due),
-            self.quotas.due(),
-            self.health.as_ref().and_then(|health| health.first()),
-            self.latencies
-                .as_ref()
-                .and_then(|latencies| latencies.first()),
-        ];
-        self.leases.is_any_marked() || due.into_iter().flatten().any(|due| due <= self.clock)
+        let is_over = |due: Option<Millis>| due.is_some_and(|due| due <= self.clock);
+        self.leases.is_any_marked()
+            || is_over(self.leases.first_due().map(|(due, _)| due))
+            || is_over(self.quotas.due())
+            || is_over(self.health.as_ref().and_then(|health| health.first()))
+            || is_over(self.latencies.as_ref().and_then(|l| l.first()))
     }
 
     /// The oldest leases, `most` of them, of that backend and that owner where they are given.
@@ -516,7 +533,7 @@ impl Account {
     }
 
     /// Takes a token out of each bucket that a pick of this backend needs one of.
-    #[inline]
+    #[inline(always)]
     pub fn take_tokens(&mut self, slot: Slot) -> TokensBefore {
         self.quotas.take_tokens(slot, self.clock)
     }
@@ -774,18 +791,18 @@ impl Kept for Account {
 
 impl Timed for Account {
     /// A time that no clock can show does not come.
-    #[inline]
+    #[inline(always)]
     fn due(&self) -> Option<Millis> {
+        if self.leases.is_any_marked() {
+            return Some(self.clock);
+        }
         let leases = self.leases.first_due().map(|(deadline, _)| deadline);
-        let mut due = leases.into_iter().chain(self.quotas.due()).min();
+        let mut due = leases.unwrap_or(Millis::MAX);
+        due = due.min(self.quotas.due().unwrap_or(Millis::MAX));
         if let Some(health) = &self.health {
-            due = due.into_iter().chain(health.due()).min();
+            due = due.min(health.due().unwrap_or(Millis::MAX));
         }
-        let due = due.filter(|due| *due <= CLOCK_MAX);
-        match self.leases.is_any_marked() {
-            true => Some(self.clock),
-            false => due,
-        }
+        (due <= CLOCK_MAX).then_some(due)
     }
 
     /// The leases that are due in the order (deadline, number), then the buckets by their times, then the leases that are over by

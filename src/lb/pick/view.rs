@@ -10,6 +10,8 @@ use crate::lb::ground::bounds::Slot;
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     field: &'a Field,
+    /// They are found once for a pick, or for a hundred.
+    seats: &'a [Seat],
     account: Option<&'a Account>,
 }
 
@@ -17,13 +19,17 @@ impl<'a> View<'a> {
     /// The view of these parts of a pool.
     #[inline(always)]
     pub fn of(field: &'a Field, account: Option<&'a Account>) -> View<'a> {
-        View { field, account }
+        View {
+            field,
+            seats: field.seats(),
+            account,
+        }
     }
 
     /// All seats in order of addition.
     #[inline(always)]
     pub fn seats(self) -> &'a [Seat] {
-        self.field.seats()
+        self.seats
     }
 
     /// The tier that serves. Only its backends are picked.

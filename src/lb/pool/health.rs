@@ -28,6 +28,7 @@ impl Pool {
     // Reports
 
     /// Ends a lease, and heeds what is told of its request; answers what followed, if the lease was open.
+    #[inline(always)]
     pub fn done(&mut self, id: LeaseId, report: &Report) -> Option<Effects> {
         if report.cool.is_some() && self.lease(id).is_some() {
             self.make_health();

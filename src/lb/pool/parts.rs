@@ -87,8 +87,13 @@ impl Pool {
     }
 
     /// The account, made where there was none.
+    #[inline(always)]
     pub(super) fn account(&mut self) -> &mut Account {
-        self.account.get_or_insert_default()
+        #[cold]
+        fn made() -> Box<Account> {
+            Box::default()
+        }
+        self.account.get_or_insert_with(made)
     }
 
     /// Gives a newcomer its seat. The roster has just taken in its name.
@@ -212,6 +217,7 @@ impl Pool {
     }
 
     /// The leases on a backend have changed.
+    #[inline(always)]
     pub(super) fn flow_changed(&mut self, slot: Slot) {
         self.recheck(Whose::POOL);
         if !self.recheck(Whose::of(slot)) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::backend::Backend;
 use super::parts::Pool;
-use crate::lb::account::{LeaseId, LeaseTerms, Outage, TokensBefore, Whose};
+use crate::lb::account::{IdText, LeaseId, LeaseTerms, Outage, TokensBefore, Whose};
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::chance::Chance;
 use crate::lb::pick::{Algorithm, Before, View};
@@ -54,21 +54,22 @@ impl Pool {
         Some(Backend::of(card, &self.field, slot))
     }
 
-    /// Picks a backend, and grants a lease on it.
+    /// Picks a backend, and grants a lease on it. Answers the text of its id.
     #[inline(always)]
     pub fn grant(
         &mut self,
         algorithm: Option<Algorithm>,
         terms: &LeaseTerms,
-    ) -> Option<(Backend<'_>, LeaseId)> {
+    ) -> Option<(Backend<'_>, IdText)> {
         if !self.has_numbers_for(1) {
             return None;
         }
         let slot = self.choose(algorithm)?;
         self.heed_latencies_for(algorithm);
         let lease = self.spend(slot, Some(terms))?;
+        let text = self.account().id_text(lease);
         let card = self.roster.count(slot);
-        Some((Backend::of(card, &self.field, slot), lease))
+        Some((Backend::of(card, &self.field, slot), text))
     }
 
     #[inline(always)]
@@ -145,16 +146,21 @@ impl Pool {
 
     /// Picks that often, where a pick changes nothing that decides who is eligible.
     fn picks_alone(&mut self, algorithm: Option<Algorithm>, count: usize) -> Picked {
-        let mut slots = Vec::with_capacity(count);
         let algorithm = algorithm.unwrap_or(self.owns.policy);
         let see = View::of(&self.field, None);
-        while slots.len() < count
-            && let Some(slot) = algorithm.pick(&mut self.owns, see, &mut self.chance)
-        {
-            self.roster.count(slot);
-            slots.push(slot);
+        let cards = self.roster.cards_mut();
+        let mut slots = vec![0; count];
+        let mut made = 0;
+        for place in &mut slots {
+            let Some(slot) = algorithm.pick(&mut self.owns, see, &mut self.chance) else {
+                break;
+            };
+            cards[slot].count();
+            *place = slot;
+            made += 1;
         }
-        self.picks = (self.picks + slots.len() as u64).min(COUNTER_MAX);
+        slots.truncate(made);
+        self.picks = (self.picks + made as u64).min(COUNTER_MAX);
         Picked { slots, lease: None }
     }
 
@@ -288,6 +294,12 @@ impl Pool {
     }
 
     // Looking
+
+    /// The names of these backends.
+    pub fn names<'a>(&'a self, slots: &'a [Slot]) -> impl ExactSizeIterator<Item = &'a [u8]> {
+        let cards = self.roster.cards();
+        slots.iter().map(|slot| cards[*slot].name.as_bytes())
+    }
 
     /// How many backends can be picked.
     pub fn available(&self) -> usize {
