@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use crate::lb::{
-    ALGORITHMS, Algorithm, COUNT_MAX, EXCLUDE_MAX, LeaseId, LeaseTerms, Millis, NAME_MAX, Request,
-    SPAN_MAX, digits,
+    ALGORITHMS, Algorithm, COUNT_MAX, EXCLUDE_MAX, LeaseTerms, Millis, NAME_MAX, Request, SPAN_MAX,
+    digits,
 };
 use crate::server::Error;
 
@@ -62,11 +62,6 @@ pub fn owner(bytes: &[u8]) -> Result<&[u8], Error> {
     }
 }
 
-/// Parses the id of a lease. Text that cannot be an id is not an error: no open lease has it.
-pub fn lease(bytes: &[u8]) -> Option<LeaseId> {
-    LeaseId::parse(bytes)
-}
-
 /// Parses a span of time.
 pub fn millis(what: &str, bytes: &[u8]) -> Result<Millis, Error> {
     number(what, bytes, 1..=SPAN_MAX)
@@ -76,6 +71,18 @@ fn number(what: &str, bytes: &[u8], range: RangeInclusive<u64>) -> Result<u64, E
     integer(bytes)
         .filter(|n| range.contains(n))
         .ok_or_else(|| Error::number(what, bytes, range))
+}
+
+/// Whether a word is this keyword of capital letters, upper or lower case.
+#[inline(always)]
+pub fn is_keyword<const N: usize>(word: &[u8], keyword: &[u8; N]) -> bool {
+    debug_assert!(keyword.iter().all(u8::is_ascii_uppercase));
+    // One bit tells small letters from capital ones, and no other byte differs from a letter in that bit alone.
+    let differs = |word: &[u8; N]| {
+        let pairs = word.iter().zip(keyword);
+        pairs.fold(0, |differs, (a, b)| differs | (a & !0x20) ^ b)
+    };
+    word.try_into().is_ok_and(|word| differs(word) == 0)
 }
 
 /// A parser of keywords and their values.
@@ -167,21 +174,20 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
     let mut is_first = algorithm.is_none();
     let mut options = Options::of(args);
     while let Some(word) = options.keyword() {
-        let is = |keyword: &str| word.eq_ignore_ascii_case(keyword.as_bytes());
-        let is_repeated = if is("COUNT") {
+        let is_repeated = if is_keyword(word, b"COUNT") {
             let n = options.number("COUNT", 1..=COUNT_MAX as u64)?;
             count.replace(n as usize).is_some()
-        } else if is("DISTINCT") {
+        } else if is_keyword(word, b"DISTINCT") {
             distinct.replace(()).is_some()
-        } else if is("EXCLUDE") {
+        } else if is_keyword(word, b"EXCLUDE") {
             exclude.replace(options.excluded()?).is_some()
-        } else if is("LEASE") {
+        } else if is_keyword(word, b"LEASE") {
             lease
                 .replace(options.number("LEASE", 1..=SPAN_MAX)?)
                 .is_some()
-        } else if is("OWNER") {
+        } else if is_keyword(word, b"OWNER") {
             holder.replace(owner(options.value("OWNER")?)?).is_some()
-        } else if is("BLOCK") {
+        } else if is_keyword(word, b"BLOCK") {
             block
                 .replace(options.number("BLOCK", 0..=SPAN_MAX)?)
                 .is_some()
@@ -227,7 +233,7 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
 /// Parses the words behind the key in LB.PICK if they ask for one backend with a lease, as gateways do: in this order, and nothing
 /// else. All other words, and all errors, are left to [`pick_words`], which costs twice as much.
 pub fn lease_alone<'a>(mut words: impl Words<'a>) -> Option<(Option<Algorithm>, LeaseTerms<'a>)> {
-    let is_lease = |word: &[u8]| word.eq_ignore_ascii_case(b"LEASE");
+    let is_lease = |word: &[u8]| is_keyword(word, b"LEASE");
     let first = words.next()?;
     let algorithm = match is_lease(first) {
         true => None,
@@ -238,7 +244,7 @@ pub fn lease_alone<'a>(mut words: impl Words<'a>) -> Option<(Option<Algorithm>, 
         return None;
     }
     let owner = match words.next() {
-        Some(word) if word.eq_ignore_ascii_case(b"OWNER") => Some(owner(words.next()?).ok()?),
+        Some(word) if is_keyword(word, b"OWNER") => Some(owner(words.next()?).ok()?),
         Some(_) => return None,
         None => None,
     };
@@ -264,6 +270,20 @@ fn algorithm_names() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_keyword_is_told_from_any_other_word() {
+        assert!(is_keyword(b"LEASE", b"LEASE") && is_keyword(b"lEasE", b"LEASE"));
+        assert!(!is_keyword(b"LEAS", b"LEASE") && !is_keyword(b"LEASES", b"LEASE"));
+        for (at, byte) in (0..5).flat_map(|at| (0..=255).map(move |byte| (at, byte))) {
+            let mut word = *b"LEASE";
+            word[at] = byte;
+            assert_eq!(
+                is_keyword(&word, b"LEASE"),
+                word.eq_ignore_ascii_case(b"LEASE")
+            );
+        }
+    }
 
     #[test]
     fn a_lease_alone_is_read_as_any_other_pick() {

@@ -1,8 +1,7 @@
 //! LB.DONE: ends a lease, because its request has ended.
 
-use super::arguments::lease;
 use super::report::{COOL, LATENCY, LOAD, OUTCOME, effect_of, report_words};
-use crate::lb::{LeaseId, Report};
+use crate::lb::Report;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.DONE
@@ -20,15 +19,16 @@ impl Command for Done {
         args: &[Arg::KEY, Arg::LEASE_ID, OUTCOME, LATENCY, LOAD, COOL],
     };
 
-    type Order<'a> = (Option<LeaseId>, Report);
+    type Order<'a> = (&'a [u8], Report);
 
+    #[inline(always)]
     fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
-        Ok((lease(call.arg(2)), report_words(call.args(3))?))
+        Ok((call.arg(2), report_words(call.args(3))?))
     }
 
+    #[inline(always)]
     fn run((id, report): Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
-        let pool = key.pool_mut().zip(id);
-        let done = pool.and_then(|(pool, id)| pool.done(id, &report));
+        let done = (key.pool_mut()).and_then(|pool| pool.done(pool.read_id(id)?, &report));
         call.reply().integer(usize::from(done.is_some()));
         done.map_or(Effect::None, |effects| effect_of(&effects))
     }

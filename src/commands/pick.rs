@@ -98,7 +98,7 @@ impl Command for Pick {
                 let granted = (key.pool_mut()).and_then(|pool| pool.grant(algorithm, &terms));
                 match granted {
                     Some((backend, lease)) => {
-                        call.reply().granted(backend.name(), lease);
+                        call.reply().granted(backend.name(), &lease);
                         Effect::Picked(1)
                     }
                     None => none(key, call),

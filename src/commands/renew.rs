@@ -1,7 +1,7 @@
 //! LB.RENEW: moves the deadline of a lease.
 
-use super::arguments::{lease, millis};
-use crate::lb::{LeaseId, Millis};
+use super::arguments::millis;
+use crate::lb::Millis;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.RENEW
@@ -19,16 +19,18 @@ impl Command for Renew {
         args: &[Arg::KEY, Arg::LEASE_ID, Arg::MILLISECONDS],
     };
 
-    type Order<'a> = (Option<LeaseId>, Millis);
+    type Order<'a> = (&'a [u8], Millis);
 
     fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
         let span = millis("the time of a lease", call.arg(3))?;
-        Ok((lease(call.arg(2)), span))
+        Ok((call.arg(2), span))
     }
 
     fn run((id, span): Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
-        let pool = key.pool_mut().zip(id);
-        let renewed = pool.is_some_and(|(pool, id)| pool.renew(id, span));
+        let renewed = (key.pool_mut()).is_some_and(|pool| {
+            let id = pool.read_id(id);
+            id.is_some_and(|id| pool.renew(id, span))
+        });
         call.reply().integer(usize::from(renewed));
         Effect::unannounced(renewed)
     }

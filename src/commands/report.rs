@@ -1,6 +1,6 @@
 //! LB.REPORT: tells how a backend does, without a lease.
 
-use super::arguments::{Options, Words, name};
+use super::arguments::{Options, Words, is_keyword, name};
 use crate::lb::{Effects, LOAD_MAX, LOAD_ONE, Outcome, Report as Told, SPAN_MAX};
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec};
 
@@ -75,23 +75,31 @@ pub(super) fn effect_of(effects: &Effects) -> Effect {
     }
 }
 
-/// Parses what is told.
+/// Parses what is told. Of most requests nothing is.
+#[inline(always)]
 pub(super) fn report_words<'a>(words: impl Words<'a>) -> Result<Told, Error> {
+    match words.len() {
+        0 => Ok(Told::default()),
+        _ => some_words(words),
+    }
+}
+
+#[inline(never)]
+fn some_words<'a>(words: impl Words<'a>) -> Result<Told, Error> {
     let mut told = Told::default();
     let mut options = Options::of(words);
     while let Some(word) = options.keyword() {
-        let is = |keyword: &str| word.eq_ignore_ascii_case(keyword.as_bytes());
-        let is_outcome = is("OK") || is("FAIL");
-        let is_repeated = if is("OK") {
+        let is_outcome = is_keyword(word, b"OK") || is_keyword(word, b"FAIL");
+        let is_repeated = if is_keyword(word, b"OK") {
             told.outcome.replace(Outcome::Ok).is_some()
-        } else if is("FAIL") {
+        } else if is_keyword(word, b"FAIL") {
             told.outcome.replace(Outcome::Fail).is_some()
-        } else if is("LATENCY") {
+        } else if is_keyword(word, b"LATENCY") {
             let micros = options.number("LATENCY", 0..=LATENCY_MAX)?;
             told.latency.replace(micros).is_some()
-        } else if is("LOAD") {
+        } else if is_keyword(word, b"LOAD") {
             told.load.replace(load(options.value("LOAD")?)?).is_some()
-        } else if is("COOL") {
+        } else if is_keyword(word, b"COOL") {
             let millis = options.number("COOL", 1..=SPAN_MAX)?;
             told.cool.replace(millis).is_some()
         } else {

@@ -23,8 +23,8 @@ mod pool;
 mod roster;
 
 pub use account::{
-    Effects, FAILS_MAX, HealthSettings, HealthWord, LEASES_MAX, LOAD_MAX, LOAD_ONE, Lease, LeaseId,
-    LeaseTerms, Limits, Outcome, RATE_MAX, Rate, Report, Tally,
+    Effects, EpochText, FAILS_MAX, HealthSettings, HealthWord, IdText, LEASES_MAX, LOAD_MAX,
+    LOAD_ONE, Lease, LeaseId, LeaseTerms, Limits, Outcome, RATE_MAX, Rate, Report, Tally,
 };
 pub use field::State;
 pub use ground::bounds::{

@@ -128,14 +128,16 @@ fn step<C: Command>(call: &Call) -> Result<(), Error> {
     };
     let mut key = C::open(call, access)?;
     C::check(&order, &mut key)?;
-    match access {
-        Access::Look | Access::Timeless => {}
-        Access::Now if key.is_timed() => tick(&mut key),
-        Access::Now => {}
+    let is_timed = match access {
+        Access::Look | Access::Timeless => false,
+        Access::Now => key.is_timed(),
         Access::FromNow => {
             key.renew_rules_if_due();
-            tick(&mut key);
+            true
         }
+    };
+    if is_timed && !key.is_at_present() {
+        tick(&mut key);
     }
     if let Some(needed) = C::needed(&order) {
         key.prepare(&needed);
@@ -153,7 +155,7 @@ fn step<C: Command>(call: &Call) -> Result<(), Error> {
 }
 
 /// Moves the pool's clock to the present. If that frees capacity, clients that wait for it are served before this command.
-#[inline(never)]
+#[cold]
 fn tick(key: &mut Key) {
     if key.move_clock() {
         waiting::serve(key);

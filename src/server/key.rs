@@ -96,9 +96,14 @@ impl Key<'_> {
 
     /// The pool, for reading.
     pub fn pool(&self) -> Option<&Pool> {
+        self.seen().map(|(pool, _)| pool)
+    }
+
+    #[inline(always)]
+    fn seen(&self) -> Option<(&Pool, Option<&ProcessNotes>)> {
         // SAFETY: the value lives while the key is open, and is lent as `&mut` only through `&mut self`.
         unsafe { self.value.as_ref() }.map(|value| match value {
-            Value::Pool(pool, _) => pool,
+            Value::Pool(pool, local) => (pool, local.as_deref()),
             // SAFETY: so says the field.
             Value::Poisoned => unsafe { std::hint::unreachable_unchecked() },
         })
@@ -153,14 +158,13 @@ impl Key<'_> {
 
     /// Whether there is nothing to do for [`Key::move_clock`]. With many commands in a step that is so for nearly all.
     #[inline(always)]
-    fn is_at_present(&self) -> bool {
-        // SAFETY: as in `pool`.
-        let Some(Value::Pool(pool, local)) = (unsafe { self.value.as_ref() }) else {
-            return true;
-        };
-        let time = clock::now() + local.as_ref().map_or(0, |local| local.ahead);
-        let clock = pool.clock();
-        time >= clock && time / STEP == clock / STEP && !pool.is_any_over()
+    pub(super) fn is_at_present(&self) -> bool {
+        self.seen().is_none_or(|(pool, local)| {
+            let time = clock::now() + local.map_or(0, |local| local.ahead);
+            let clock = pool.clock();
+            // It is not before the clock, and in the step of the clock.
+            time.wrapping_sub(clock) < STEP - clock % STEP && !pool.is_any_over()
+        })
     }
 
     #[inline(never)]
@@ -222,7 +226,22 @@ impl Key<'_> {
         }
     }
 
+    /// Whether there is nothing to do for [`Key::hint`].
+    #[inline(always)]
+    fn is_hinted(&self) -> bool {
+        let Some((due, local)) = (self.seen()).and_then(|(pool, local)| Some((pool.due()?, local)))
+        else {
+            return true;
+        };
+        let is_hinted = |local: &ProcessNotes| {
+            let at = due.saturating_sub(local.ahead);
+            local.hint.is_some_and(|hint| hint <= at)
+        };
+        local.is_some_and(is_hinted) && !waits::is_any() && !is_deaf()
+    }
+
     /// Makes sure that a hint exists for the next time at which something is due in the pool.
+    #[inline(never)]
     fn hint(&mut self) {
         let Some((pool, local)) = self.parts() else {
             return;
@@ -476,7 +495,7 @@ impl Drop for Key<'_> {
         if self.is_lent && !self.value.is_null() {
             if std::thread::panicking() {
                 self.poison();
-            } else if self.pool().is_some_and(Pool::is_timed) && !clock::is_manual() {
+            } else if !clock::is_manual() && !self.is_hinted() {
                 self.hint();
             }
         }

@@ -5,7 +5,7 @@ use std::os::raw::c_long;
 
 use redis_module::raw;
 
-use crate::lb::{LeaseId, Picked, Pool};
+use crate::lb::{EpochText, IdText, LeaseId, Picked, Pool};
 
 /// The reply to a command.
 #[derive(Clone, Copy)]
@@ -33,8 +33,7 @@ impl Reply {
     pub fn picked(self, pool: Option<&Pool>, picked: &Picked, is_array: bool) {
         match pool {
             Some(pool) => {
-                let names = picked.slots.iter().map(|slot| pool.name(*slot));
-                self.given(names, picked.lease, is_array);
+                self.given(pool.names(&picked.slots), picked.lease, is_array);
             }
             None => self.given(std::iter::empty(), None, is_array),
         }
@@ -55,19 +54,18 @@ impl Reply {
         let Some(first) = lease else {
             return names.for_each(|name| self.bulk(name));
         };
-        for (place, name) in names.enumerate() {
-            let number = first.number + place as u64;
-            let id = LeaseId { number, ..first };
-            self.granted(name, id);
+        let epoch = EpochText::of(first.epoch);
+        for (name, number) in names.zip(first.number..) {
+            self.granted(name, &epoch.id(number));
         }
     }
 
     /// A backend and the lease on it.
     #[inline(always)]
-    pub fn granted(self, name: &[u8], lease: LeaseId) {
+    pub fn granted(self, name: &[u8], lease: &IdText) {
         self.array(2);
         self.bulk(name);
-        self.bulk(lease.text().as_bytes());
+        self.bulk(lease.as_bytes());
     }
 
     /// One field of a map: its name and a number.

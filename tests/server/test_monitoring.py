@@ -17,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dump import Dump
+from redis_lb import exporter as metrics
 from script import ROOT
 from server import BOUND, eventually, free_port
 from waiter import Waiter
@@ -222,12 +223,9 @@ def test_the_number_of_pools_is_bounded(server):
 
 
 @pytest.fixture
-def exporter(server, monkeypatch):
-    """The module, and an Exporter of that server inside this process."""
-    monkeypatch.syspath_prepend(PACKAGE)
-    from redis_lb import exporter
-
-    return exporter, exporter.Exporter(server.client(decode_responses=False), [], 100, 100)
+def exporter(server):
+    """An Exporter of that server inside this process."""
+    return metrics.Exporter(server.client(decode_responses=False), [], 100, 100)
 
 
 def collected(exporter):
@@ -239,24 +237,22 @@ def collected(exporter):
 
 
 def test_the_search_for_pools_goes_on_in_the_next_scrape(server, exporter, monkeypatch):
-    module, it = exporter
-    monkeypatch.setattr(module, "SCANS", 2)
+    monkeypatch.setattr(metrics, "SCANS", 2)
     ask(server, "\n".join(f"LB.ADD pool-{i} a 1" for i in range(10)))
     with server.client() as client:
         client.mset({f"key-{i}": i for i in range(10_000)})
-    first = collected(it)
+    first = collected(exporter)
     assert first["redis_lb_scan_complete",] == 0 and first["redis_lb_pools",] < 10
     for _ in range(5):
-        last = collected(it)
+        last = collected(exporter)
     assert last["redis_lb_scan_complete",] == 1 and last["redis_lb_pools",] == 10
 
 
 def test_pools_come_and_go(server, exporter):
-    _, it = exporter
     ask(server, "LB.ADD web a 1\nLB.ADD shop a 1")
-    assert collected(it)["redis_lb_pools",] == 2
+    assert collected(exporter)["redis_lb_pools",] == 2
     ask(server, "DEL web\nDEL shop\nSET shop 1\nLB.ADD new a 1")
-    found = collected(it)
+    found = collected(exporter)
     assert [key for key in found if key[0] == "redis_lb_pool_up"] == [("redis_lb_pool_up", "new")]
 
 
@@ -283,8 +279,7 @@ def poison(server):
 def test_a_poisoned_pool_is_named(server, exporter):
     poison(server)
     ask(server, "LB.ADD web a 1")
-    _, it = exporter
-    found = collected(it)
+    found = collected(exporter)
     assert found["redis_lb_pool_up", "hit"] == 0 and found["redis_lb_pool_up", "web"] == 1
     assert ("redis_lb_pool_backends", "hit") not in found and ("redis_lb_pool_backends", "web") in found
 
@@ -316,18 +311,17 @@ def test_wrong_arguments_are_refused_by_one_line(arguments, binary):
     assert re.fullmatch(r"redis_lb.exporter: .*; --help says more\n", done.stderr), done.stderr
 
 
-def test_no_command_of_a_scrape_holds_the_server_for_long(server, exporter):
-    module, _ = exporter
-    it = module.Exporter(server.client(decode_responses=False), [], 100, module.MOST_BACKENDS)
+def test_no_command_of_a_scrape_holds_the_server_for_long(server):
+    exporter = metrics.Exporter(server.client(decode_responses=False), [], 100, metrics.MOST_BACKENDS)
     for pool in range(50):
         ask(server, f"LB.ADD pool-{pool} a 1")
-    ask(server, "LB.ADD web " + " ".join(f"10.0.0.{i}:8080 1" for i in range(module.MOST_BACKENDS)))
+    ask(server, "LB.ADD web " + " ".join(f"10.0.0.{i}:8080 1" for i in range(metrics.MOST_BACKENDS)))
     with server.client() as client:
         client.mset({f"key-{i}": i for i in range(20_000)})
         client.config_set("slowlog-log-slower-than", 5000)
         try:
             # Other processes may hold up the server too, but not each time.
-            for scrape in (lambda: collected(it), lambda: client.eval(SCRIPT.read_text(), 0)):
+            for scrape in (lambda: collected(exporter), lambda: client.eval(SCRIPT.read_text(), 0)):
 
                 def is_short(scrape=scrape):
                     client.slowlog_reset()

@@ -9,7 +9,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::entry::{At, Entries, IN_HEAP, Links};
+use super::entry::{At, Entries, IN_HEAP};
+use super::places::Links;
 use crate::lb::ground::chains::NONE;
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::memory::Mover;
@@ -51,9 +52,10 @@ impl Default for Deadlines {
     }
 }
 
+/// The key of the order.
+#[inline(always)]
 fn key(entries: &Entries, at: At) -> (Millis, u64) {
-    let entry = &entries[at as usize];
-    (entry.deadline.millis(), entry.number)
+    entries[at as usize].key()
 }
 
 impl Deadlines {
@@ -69,44 +71,42 @@ impl Deadlines {
         own.0 < self.due || own.0 == self.due && own < key(entries, self.first)
     }
 
-    /// Adds a lease.
-    pub fn insert(&mut self, at: At, entries: &mut Entries) {
-        let own = key(entries, at);
+    /// Adds the lease of that number, and with that deadline.
+    #[inline(always)]
+    pub fn insert(&mut self, at: At, deadline: Millis, number: u64, entries: &mut Entries) {
+        let own = (deadline, number);
         if self.is_before_first(own, entries) {
-            (self.due, self.first) = (own.0, at);
+            (self.due, self.first) = (deadline, at);
         }
-        let is_behind = |lane: &&mut Lane| lane.last == NONE || key(entries, lane.last) < own;
-        let Some(lane) = self.lanes.iter_mut().find(is_behind) else {
-            self.heap.push(at);
-            return self.rise(self.heap.len() - 1, entries);
-        };
-        let previous = std::mem::replace(&mut lane.last, at);
-        match previous {
-            NONE => lane.first = at,
-            previous => entries[previous as usize].order.next = at,
+        for lane in &mut self.lanes {
+            let previous = lane.last;
+            if previous == NONE {
+                lane.first = at;
+            } else {
+                let last = &mut entries[previous as usize];
+                if last.key() > own {
+                    continue;
+                }
+                last.order.next = at;
+            }
+            lane.last = at;
+            entries[at as usize].order = Links {
+                previous,
+                next: NONE,
+            };
+            return;
         }
-        entries[at as usize].order = Links {
-            previous,
-            next: NONE,
-        };
+        self.insert_in_heap(at, entries);
     }
 
-    /// Takes a lease out.
-    pub fn remove(&mut self, at: At, entries: &mut Entries) {
-        match entries[at as usize].order {
+    /// Takes out a lease of that order.
+    #[inline(always)]
+    pub fn remove(&mut self, at: At, order: Links, entries: &mut Entries) {
+        match order {
             Links {
                 previous: place,
                 next: IN_HEAP,
-            } => {
-                let place = place as usize;
-                self.heap.swap_remove(place);
-                if let Some(other) = self.heap.get(place).copied() {
-                    self.rise(place, entries);
-                    if self.heap[place] == other {
-                        self.sink(place, entries);
-                    }
-                }
-            }
+            } => self.remove_from_heap(place as usize, entries),
             Links { previous, next } => {
                 *self.link_from(previous, at, entries) = next;
                 *self.link_back_from(next, at, entries) = previous;
@@ -117,16 +117,23 @@ impl Deadlines {
         }
     }
 
+    #[inline(always)]
     fn find_first(&mut self, entries: &Entries) {
         (self.due, self.first) = (NEVER, NONE);
-        let lanes = self.lanes.map(|lane| lane.first);
-        let heap = self.heap.first().copied().unwrap_or(NONE);
-        for at in lanes.into_iter().chain([heap]) {
-            if at != NONE {
-                let own = key(entries, at);
-                if self.is_before_first(own, entries) {
-                    (self.due, self.first) = (own.0, at);
-                }
+        for lane in 0..LANES {
+            self.consider(self.lanes[lane].first, entries);
+        }
+        if let Some(at) = self.heap.first() {
+            self.consider(*at, entries);
+        }
+    }
+
+    #[inline(always)]
+    fn consider(&mut self, at: At, entries: &Entries) {
+        if at != NONE {
+            let own = key(entries, at);
+            if self.is_before_first(own, entries) {
+                (self.due, self.first) = (own.0, at);
             }
         }
     }
@@ -149,6 +156,7 @@ impl Deadlines {
     }
 
     /// The link that leads on to `at` from the one before it, or from the head of its lane.
+    #[inline(always)]
     fn link_from<'a>(&'a mut self, previous: At, at: At, entries: &'a mut Entries) -> &'a mut At {
         match previous {
             NONE => {
@@ -160,6 +168,7 @@ impl Deadlines {
     }
 
     /// The link that leads back to `at` from the one behind it, or from the end of its lane.
+    #[inline(always)]
     fn link_back_from<'a>(&'a mut self, next: At, at: At, entries: &'a mut Entries) -> &'a mut At {
         match next {
             NONE => {
@@ -197,6 +206,23 @@ impl Deadlines {
     }
 
     // The heap
+
+    #[inline(never)]
+    fn insert_in_heap(&mut self, at: At, entries: &mut Entries) {
+        self.heap.push(at);
+        self.rise(self.heap.len() - 1, entries);
+    }
+
+    #[inline(never)]
+    fn remove_from_heap(&mut self, place: usize, entries: &mut Entries) {
+        self.heap.swap_remove(place);
+        if let Some(other) = self.heap.get(place).copied() {
+            self.rise(place, entries);
+            if self.heap[place] == other {
+                self.sink(place, entries);
+            }
+        }
+    }
 
     /// Puts a lease at a place of the heap, and notes that at its entry.
     fn put(&mut self, place: usize, at: At, entries: &mut Entries) {
@@ -283,6 +309,20 @@ mod tests {
     use crate::lb::account::entry::{Entry, Short};
     use crate::lb::ground::chance::Chance;
 
+    fn entry(number: u64, deadline: Millis) -> Entry {
+        Entry {
+            number,
+            deadline: Short::of(deadline),
+            granted: Short::of(0),
+            group: 0,
+            owner: NONE,
+            chain: NONE,
+            order: Links::NONE,
+            group_links: Links::NONE,
+            owner_links: Links::NONE,
+        }
+    }
+
     /// Against a sorted set. A few spans find lanes, any span comes into the heap, and some leases move.
     #[test]
     fn leases_end_in_the_order_of_their_deadlines_and_numbers() {
@@ -293,9 +333,9 @@ mod tests {
             let mut most_in_heap = 0;
             for number in 0..3000 {
                 let deadline = number / 3 + 10 * chance.below(spans);
-                entries.push(Entry::new(number, 0, deadline, 0, NONE));
-                let at = entries.len() as At - 1;
-                deadlines.insert(at, &mut entries);
+                let at = entries.len() as At;
+                entries.push(entry(number, deadline));
+                deadlines.insert(at, deadline, number, &mut entries);
                 plain.insert((deadline, number, at));
                 for _ in 0..chance.below(3) {
                     let any = chance.below(plain.len().max(1) as u64) as usize;
@@ -303,8 +343,9 @@ mod tests {
                         break;
                     };
                     plain.remove(&(deadline, number, at));
+                    let order = entries[at as usize].order;
                     match chance.below(3) {
-                        0 => deadlines.remove(at, &mut entries),
+                        0 => deadlines.remove(at, order, &mut entries),
                         1 => {
                             let to = entries.len() as At;
                             entries.push(entries[at as usize].clone());
@@ -312,10 +353,11 @@ mod tests {
                             plain.insert((deadline, number, to));
                         }
                         _ => {
-                            deadlines.remove(at, &mut entries);
-                            entries[at as usize].deadline = Short::of(deadline + 500);
-                            deadlines.insert(at, &mut entries);
-                            plain.insert((deadline + 500, number, at));
+                            deadlines.remove(at, order, &mut entries);
+                            let deadline = deadline + 500;
+                            entries[at as usize].deadline = Short::of(deadline);
+                            deadlines.insert(at, deadline, number, &mut entries);
+                            plain.insert((deadline, number, at));
                         }
                     }
                 }
@@ -338,8 +380,8 @@ mod tests {
         let mut deadlines = Deadlines::default();
         for number in 0..4000 {
             let span = [60_000, 10, 3_600_000, 500][number as usize % 4];
-            entries.push(Entry::new(number, 0, number + span, 0, NONE));
-            deadlines.insert(number as At, &mut entries);
+            entries.push(entry(number, number + span));
+            deadlines.insert(number as At, number + span, number, &mut entries);
         }
         deadlines.check(&entries);
         assert!(deadlines.heap.len() == 0);

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use super::places::{Links, Record};
 pub use crate::lb::ground::chains::At;
 use crate::lb::ground::chains::{NONE, Records};
 use crate::lb::ground::clock::Millis;
@@ -18,7 +19,7 @@ pub struct Entry {
     pub group: u32,
     pub owner: u32,
     /// The next one with the same place in the table of numbers.
-    chain: At,
+    pub chain: At,
     /// Its neighbours in the order in which leases end. In the heap: its place there, and [`IN_HEAP`].
     pub order: Links,
     /// In a vacant entry: the neighbours among the vacant ones.
@@ -35,28 +36,26 @@ const VACANT: At = NONE - 2;
 pub type Entries = Pages<Entry>;
 
 impl Entry {
-    /// A lease that stands in no list yet.
-    pub fn new(number: u64, granted: Millis, deadline: Millis, group: u32, owner: u32) -> Entry {
-        Entry {
-            number,
-            deadline: Short::of(deadline),
-            granted: Short::of(granted),
-            group,
-            owner,
-            chain: NONE,
-            order: Links::NONE,
-            group_links: Links::NONE,
-            owner_links: Links::NONE,
-        }
+    /// Its key in the order in which leases end.
+    #[inline(always)]
+    pub fn key(&self) -> (Millis, u64) {
+        (self.deadline.millis(), self.number)
     }
+}
 
-    /// Marks it as vacant.
-    pub fn vacate(&mut self) {
+impl Record for Entry {
+    #[inline(always)]
+    fn vacate(&mut self, links: Links) {
         self.order.next = VACANT;
+        self.group_links = links;
     }
 
-    /// Whether it is vacant.
-    pub fn is_vacant(&self) -> bool {
+    #[inline(always)]
+    fn links(&mut self) -> &mut Links {
+        &mut self.group_links
+    }
+
+    fn is_vacant(&self) -> bool {
         self.order.next == VACANT
     }
 }
@@ -66,7 +65,7 @@ static KEY: LazyLock<u64> = LazyLock::new(|| hash(b"the numbers of leases"));
 
 /// The hash of a lease's number. A payload can hold any numbers, and a client can choose which ones stay. With the key neither
 /// can make them collide.
-#[inline]
+#[inline(always)]
 pub fn lease_hash(number: u64) -> u64 {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
     let product = u128::from(number ^ *KEY) * u128::from(GOLDEN);
@@ -75,14 +74,17 @@ pub fn lease_hash(number: u64) -> u64 {
 }
 
 impl Records for Entries {
+    #[inline(always)]
     fn hash(&self, at: At) -> u64 {
         lease_hash(self[at as usize].number)
     }
 
+    #[inline(always)]
     fn link(&self, at: At) -> At {
         self[at as usize].chain
     }
 
+    #[inline(always)]
     fn link_mut(&mut self, at: At) -> &mut At {
         &mut self[at as usize].chain
     }
@@ -101,20 +103,6 @@ impl Short {
         let [low, middle, high] = self.0.map(u64::from);
         low | middle << 16 | high << 32
     }
-}
-
-/// The neighbours of a lease in a list.
-#[derive(Clone, Copy, Debug)]
-pub struct Links {
-    pub previous: At,
-    pub next: At,
-}
-
-impl Links {
-    pub const NONE: Links = Links {
-        previous: NONE,
-        next: NONE,
-    };
 }
 
 /// Some leases, linked through their entries, the oldest first.
@@ -162,32 +150,36 @@ impl List {
         self.mark.as_ref().is_some_and(|mark| number < mark.below)
     }
 
+    /// Adds a lease; answers its links.
+    #[inline(always)]
     pub fn push(
         &mut self,
         at: At,
         entries: &mut Entries,
         links: impl Fn(&mut Entry) -> &mut Links,
-    ) {
-        *links(&mut entries[at as usize]) = Links {
-            previous: self.last,
-            next: NONE,
-        };
-        match self.last {
+    ) -> Links {
+        let previous = std::mem::replace(&mut self.last, at);
+        match previous {
             NONE => self.first = at,
-            last => links(&mut entries[last as usize]).next = at,
+            previous => links(&mut entries[previous as usize]).next = at,
         }
-        self.last = at;
         self.len += 1;
+        Links {
+            previous,
+            next: NONE,
+        }
     }
 
-    /// Takes a lease out. Answers the turn of the mark, if that was the last lease before it: then there is no mark any more.
+    /// Takes out the lease of that number, which has these links. Answers the turn of the mark, if that was the last lease before
+    /// it: then there is no mark any more.
+    #[inline(always)]
     pub fn remove(
         &mut self,
-        at: At,
+        number: u64,
+        Links { previous, next }: Links,
         entries: &mut Entries,
         links: impl Fn(&mut Entry) -> &mut Links,
     ) -> Option<u64> {
-        let Links { previous, next } = *links(&mut entries[at as usize]);
         match previous {
             NONE => self.first = next,
             previous => links(&mut entries[previous as usize]).next = next,
@@ -197,7 +189,6 @@ impl List {
             next => links(&mut entries[next as usize]).previous = previous,
         }
         self.len -= 1;
-        let number = entries[at as usize].number;
         let mark = self.mark.as_mut().filter(|mark| number < mark.below)?;
         mark.over -= 1;
         let turn = mark.turn;

@@ -10,15 +10,16 @@
 use std::collections::BTreeMap;
 
 use super::deadlines::Deadlines;
-use super::entry::{Entry, Links, List, Mark, Short, lease_hash};
+use super::entry::{Entry, List, Mark, Short, lease_hash};
+use super::epochs::Epochs;
 use super::lease_id::LeaseId;
 use super::owners::Owners;
-use super::places::{Places, Record};
+use super::places::{Links, Places, Record};
 use crate::lb::ground::bounds::Slot;
-use crate::lb::ground::chains::{Chains, NONE};
+use crate::lb::ground::chains::{Chains, Found, NONE, Records};
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::kept::{Gaps, Kept};
-use crate::lb::ground::memory::{Mover, buffer};
+use crate::lb::ground::memory::Mover;
 use crate::lb::ground::sparse::Sparse;
 
 pub use crate::lb::ground::chains::At;
@@ -62,20 +63,9 @@ pub struct Leases {
     owners: Owners,
     /// The lists with marks, in the order in which the marks were made.
     marked: BTreeMap<u64, Marked>,
-    /// The present epoch, and before it the epochs with open leases, and some that are over.
-    epochs: Vec<Epoch>,
-    /// How many epochs are over. They are swept out when they are more than half, so that each costs O(1).
-    over: usize,
+    epochs: Epochs,
     /// The number of the next lease.
     pub next: u64,
-}
-
-#[derive(Clone, Debug)]
-pub struct Epoch {
-    /// The number of its first lease.
-    pub first: u64,
-    pub epoch: u64,
-    open: u32,
 }
 
 /// The leases of a backend, in the order in which they were granted.
@@ -96,17 +86,11 @@ pub enum Marked {
     Owner(u32),
 }
 
-impl Record for Entry {
-    fn links(&mut self) -> &mut Links {
-        &mut self.group_links
-    }
-
-    fn is_vacant(&self) -> bool {
-        Entry::is_vacant(self)
-    }
-}
-
 impl Record for Group {
+    fn vacate(&mut self, links: Links) {
+        self.links = links;
+    }
+
     fn links(&mut self) -> &mut Links {
         &mut self.links
     }
@@ -132,7 +116,7 @@ impl Leases {
 
     /// Whether there are no leases, and never were any.
     pub fn is_default(&self) -> bool {
-        self.next == 0 && self.is_empty() && self.epochs().next().is_none()
+        self.next == 0 && self.is_empty() && self.epochs.is_empty()
     }
 
     /// How many are on that slot.
@@ -143,27 +127,22 @@ impl Leases {
 
     /// From now on leases are of that epoch.
     pub fn open_epoch(&mut self, epoch: u64) {
-        self.epochs.pop_if(|present| present.open == 0);
-        self.append_epoch(self.next, epoch);
+        self.epochs.open(self.next, epoch);
     }
 
     /// Adds an epoch, from the lease of number `first` on. In a saved pool its leases come later.
     pub fn append_epoch(&mut self, first: u64, epoch: u64) {
-        self.epochs.push(Epoch {
-            first,
-            epoch,
-            open: 0,
-        });
+        self.epochs.append(first, epoch);
     }
 
-    /// The present epoch, and before it the epochs with open leases.
-    pub fn epochs(&self) -> impl Iterator<Item = &Epoch> {
-        let present = self.epochs.len().wrapping_sub(1);
-        let epochs = self.epochs.iter().enumerate();
-        epochs.filter_map(move |(at, e)| (e.open > 0 || at == present).then_some(e))
+    /// The epochs.
+    #[inline(always)]
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
     }
 
     /// Grants a lease with the next number.
+    #[inline(always)]
     pub fn grant(
         &mut self,
         slot: Slot,
@@ -179,10 +158,11 @@ impl Leases {
         self.next += 1;
         let group = self.group_of(slot);
         self.insert(number, group, owner, granted, deadline);
-        self.id(number)
+        self.epochs.id(number)
     }
 
     /// The group of a slot.
+    #[inline(always)]
     pub fn group_of(&mut self, slot: Slot) -> u32 {
         let group = self.of_slots.at(slot);
         if *group == 0 {
@@ -205,6 +185,7 @@ impl Leases {
     }
 
     /// Adds a lease. Its number is above those of all others, and has an epoch.
+    #[inline(always)]
     pub fn insert(
         &mut self,
         number: u64,
@@ -214,36 +195,54 @@ impl Leases {
         deadline: Millis,
     ) {
         let owner = owner.map_or(NONE, |name| self.owners.find_or_add(name));
-        let entry = Entry::new(number, granted, deadline, group, owner);
-        let at = self.entries.add(entry);
+        let at = self.entries.next();
         let entries = &mut self.entries.records;
-        self.by_number.insert(at, entries);
         let list = &mut self.groups.records[group as usize].list;
-        list.push(at, entries, |e| &mut e.group_links);
-        if owner != NONE {
-            let list = self.owners.list_mut(owner);
-            list.push(at, entries, |e| &mut e.owner_links);
-        }
-        let epoch = self.epoch_of(number);
-        self.epochs[epoch].open += 1;
-        self.by_deadline.insert(at, &mut self.entries.records);
+        let entry = Entry {
+            number,
+            deadline: Short::of(deadline),
+            granted: Short::of(granted),
+            group,
+            owner,
+            chain: (self.by_number).insert(at, lease_hash(number), entries),
+            order: Links::NONE,
+            group_links: list.push(at, entries, |e| &mut e.group_links),
+            owner_links: match owner {
+                NONE => Links::NONE,
+                owner => {
+                    let list = self.owners.list_mut(owner);
+                    list.push(at, entries, |e| &mut e.owner_links)
+                }
+            },
+        };
+        self.entries.add(entry);
+        self.epochs.begins(number);
+        let entries = &mut self.entries.records;
+        self.by_deadline.insert(at, deadline, number, entries);
     }
 
     /// The lease of that id, cleared or not.
-    pub fn find(&self, id: LeaseId) -> Option<At> {
+    #[inline(always)]
+    pub fn find(&self, id: LeaseId) -> Option<Found> {
+        let found = self.find_number(id.number)?;
+        (self.epochs.id(id.number) == id).then_some(found)
+    }
+
+    #[inline(always)]
+    fn find_number(&self, number: u64) -> Option<Found> {
+        let is_it = |at: At| self.entry(at).number == number;
         let entries = &self.entries.records;
-        let is_it = |at: At| entries[at as usize].number == id.number;
-        let at = (self.by_number).find(lease_hash(id.number), entries, is_it)?;
-        (self.id(id.number) == id).then_some(at)
+        self.by_number.find(lease_hash(number), entries, is_it)
     }
 
     /// Whether a lease is over at this clock.
+    #[inline(always)]
     pub fn is_over(&self, at: At, clock: Millis) -> bool {
         let entry = self.entry(at);
         entry.deadline.millis() <= clock || self.is_marked(entry)
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_marked(&self, entry: &Entry) -> bool {
         let number = entry.number;
         self.groups.records[entry.group as usize]
@@ -257,7 +256,7 @@ impl Leases {
         let entry = self.entry(at);
         let slot = self.groups.records[entry.group as usize].slot;
         Lease {
-            id: self.id(entry.number),
+            id: self.epochs.id(entry.number),
             slot: (slot != NONE).then_some(slot as Slot),
             owner: (entry.owner != NONE).then(|| self.owners.name(entry.owner)),
             granted: entry.granted.millis(),
@@ -271,47 +270,67 @@ impl Leases {
         &self.entries.records[at as usize]
     }
 
-    /// Ends a lease; answers on which slot it was, if that backend is still there.
+    /// Ends the lease at that place; answers on which slot it was, if that backend is still there.
     pub fn end(&mut self, at: At) -> Option<Slot> {
+        let entries = &self.entries.records;
+        self.end_found(self.by_number.find_at(at, entries.hash(at), entries))
+    }
+
+    /// The same of a lease that was found.
+    #[inline(always)]
+    pub fn end_found(&mut self, found: Found) -> Option<Slot> {
+        let at = found.at;
         let Entry {
+            number,
             group,
             owner,
-            number,
+            chain,
+            order,
+            group_links,
+            owner_links,
             ..
         } = *self.entry(at);
         let entries = &mut self.entries.records;
-        self.by_number.remove(at, entries);
+        self.by_number.remove(found, chain, entries);
+        self.by_deadline.remove(at, order, entries);
         let of_group = &mut self.groups.records[group as usize];
-        if let Some(turn) = of_group.list.remove(at, entries, |e| &mut e.group_links) {
-            self.marked.remove(&turn);
-        }
+        let list = &mut of_group.list;
+        let mut marks = [
+            list.remove(number, group_links, entries, |e| &mut e.group_links),
+            None,
+        ];
         let slot = of_group.slot;
         if of_group.is_vacant() {
-            self.groups.vacated(group);
+            self.groups.vacate(group);
         }
         if owner != NONE {
             let list = self.owners.list_mut(owner);
-            if let Some(turn) = list.remove(at, entries, |e| &mut e.owner_links) {
-                self.marked.remove(&turn);
-            }
+            marks[1] = list.remove(number, owner_links, entries, |e| &mut e.owner_links);
             if list.len == 0 {
                 self.owners.remove(owner);
             }
         }
-        let epoch = self.epoch_of(number);
-        self.epochs[epoch].open -= 1;
-        if self.epochs[epoch].open == 0 && epoch + 1 < self.epochs.len() {
-            self.over += 1;
-            self.sweep_epochs();
+        for turn in marks.iter().flatten() {
+            self.marked.remove(turn);
         }
-        self.by_deadline.remove(at, &mut self.entries.records);
-        self.entries.records[at as usize].vacate();
-        self.entries.vacated(at);
-        self.shrink();
+        self.epochs.ends(number);
+        self.entries.vacate(at);
+        if self.is_too_large() {
+            self.shrink();
+        }
         (slot != NONE).then_some(slot as Slot)
     }
 
+    /// Whether it takes more memory than it needs.
+    #[inline(always)]
+    fn is_too_large(&self) -> bool {
+        self.entries.has_too_many()
+            || self.owners.has_too_many()
+            || self.is_empty() && self.entries.records.len() > KEPT
+    }
+
     /// Gives back some of the memory that is not needed, more than one lease takes.
+    #[inline(never)]
     fn shrink(&mut self) {
         if self.is_empty() && self.entries.records.len() > KEPT {
             self.entries = Places::default();
@@ -359,10 +378,11 @@ impl Leases {
 
     /// Gives a lease another deadline.
     pub fn renew(&mut self, at: At, deadline: Millis) {
+        let Entry { order, number, .. } = *self.entry(at);
         let entries = &mut self.entries.records;
-        self.by_deadline.remove(at, entries);
+        self.by_deadline.remove(at, order, entries);
         entries[at as usize].deadline = Short::of(deadline);
-        self.by_deadline.insert(at, entries);
+        self.by_deadline.insert(at, deadline, number, entries);
     }
 
     // Marks
@@ -488,10 +508,7 @@ impl Leases {
 
     /// When the lease of that number ends by itself, if it is there.
     pub fn deadline_of(&self, number: u64) -> Option<Millis> {
-        let entries = &self.entries.records;
-        let is_it = |at: At| self.entry(at).number == number;
-        let at = (self.by_number).find(lease_hash(number), entries, is_it)?;
-        Some(self.entry(at).deadline.millis())
+        Some(self.entry(self.find_number(number)?.at).deadline.millis())
     }
 
     /// The lease that ends first by itself.
@@ -555,29 +572,6 @@ impl Leases {
         all
     }
 
-    fn id(&self, number: u64) -> LeaseId {
-        LeaseId {
-            epoch: self.epochs[self.epoch_of(number)].epoch,
-            number,
-        }
-    }
-
-    fn epoch_of(&self, number: u64) -> usize {
-        match self.epochs.last() {
-            Some(present) if present.first <= number => self.epochs.len() - 1,
-            _ => self.epochs.partition_point(|e| e.first <= number) - 1,
-        }
-    }
-
-    fn sweep_epochs(&mut self) {
-        if self.over * 2 > self.epochs.len() {
-            let present = self.epochs.pop();
-            self.epochs.retain(|e| e.open > 0);
-            self.epochs.extend(present);
-            self.over = 0;
-        }
-    }
-
     /// Panics where the ways to find a lease disagree. For the tests.
     pub fn check(&self) {
         assert_eq!(self.by_number.len(), self.len());
@@ -587,7 +581,8 @@ impl Leases {
         assert_eq!(self.by_deadline().count(), self.len());
         for at in self.by_deadline.iter(&self.entries.records) {
             let entry = self.entry(at);
-            assert_eq!(self.find(self.id(entry.number)), Some(at));
+            let found = self.find(self.epochs.id(entry.number));
+            assert_eq!(found.map(|found| found.at), Some(at));
             assert!(entry.number < self.next);
             grouped[entry.group as usize].push(entry.number);
             owned += u32::from(entry.owner != NONE);
@@ -620,9 +615,7 @@ impl Leases {
             marks -= usize::from(matches!(marked, Marked::Group(_)));
         }
         assert_eq!(marks, 0);
-        let open: u32 = self.epochs.iter().map(|e| e.open).sum();
-        assert_eq!(open as usize, self.len());
-        assert_eq!(self.epochs.len(), self.epochs().count() + self.over);
+        self.epochs.check(self.len());
         assert_eq!(self.owners.leases(), owned);
     }
 }
@@ -637,7 +630,7 @@ impl Kept for Leases {
         let of_group = &mut self.groups.records[group as usize];
         of_group.slot = NONE;
         if of_group.is_vacant() {
-            self.groups.vacated(group);
+            self.groups.vacate(group);
         }
     }
 
@@ -657,7 +650,7 @@ impl Kept for Leases {
         self.of_slots.relocate(by);
         self.groups.relocate(by);
         self.owners.relocate(by);
-        by.vec(&mut self.epochs);
+        self.epochs.relocate(by);
     }
 
     fn heap_bytes(&self) -> usize {
@@ -668,7 +661,7 @@ impl Kept for Leases {
             + self.by_deadline.heap_bytes()
             + self.of_slots.heap_bytes()
             + self.groups.heap_bytes()
-            + buffer(&self.epochs)
+            + self.epochs.heap_bytes()
             + self.owners.heap_bytes()
             + marks * 32
             + marks.div_ceil(8) * 224
@@ -723,11 +716,11 @@ mod tests {
         }
         let mut moves = 0;
         while let Some((_, at)) = leases.first_due() {
-            let before = leases.epochs.len();
+            let before = leases.epochs.kept();
             leases.end(at);
-            moves += usize::from(leases.epochs.len() != before);
+            moves += usize::from(leases.epochs.kept() != before);
             leases.check();
-            let shown: Vec<u64> = leases.epochs().map(|e| e.epoch).collect();
+            let shown: Vec<u64> = leases.epochs().iter().map(|e| e.epoch).collect();
             let open = 999 - leases.len().max(1) as u64 + 1;
             assert_eq!(shown, Vec::from_iter(open..1000));
         }

@@ -70,7 +70,7 @@ impl<'a> LeasesSaved<'a> {
     pub fn save_head(&self, to: &mut Writer) {
         to.put(&LeasesHead {
             next: self.of.next,
-            epochs: self.of.epochs().count() as u32,
+            epochs: self.of.epochs().iter().count() as u32,
             owners: self.owners.len() as u32,
             leases: self.leases.len() as u32,
         });
@@ -78,7 +78,7 @@ impl<'a> LeasesSaved<'a> {
 
     /// Writes the rest, of a pool with this number of backends. The gaps say which backend a slot is.
     pub fn save(&self, gaps: &Gaps, members: usize, to: &mut Writer) {
-        for epoch in self.of.epochs() {
+        for epoch in self.of.epochs().iter() {
             let (first, epoch) = (epoch.first, epoch.epoch);
             to.put(&SavedEpoch { first, epoch });
         }
@@ -203,7 +203,7 @@ impl LeasesHead {
             leases.insert(number, group, owner, granted, deadline);
         }
         checked("owners", (), seen == owners.len())?;
-        let are_open = leases.epochs().count() == self.epochs as usize;
+        let are_open = leases.epochs().iter().count() == self.epochs as usize;
         checked("epochs", (), are_open)?;
         leases.next = self.next;
         let are_following = gone.keys().copied().eq(members..members + gone.len());

@@ -5,6 +5,7 @@
 mod agenda;
 mod deadlines;
 mod entry;
+mod epochs;
 mod health;
 mod latency;
 mod lease;
@@ -21,12 +22,14 @@ mod timed;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-pub use health::{Effects, FAILS_MAX, HealthSettings, HealthWord, LOAD_MAX, LOAD_ONE, Reason};
+pub use health::{
+    Effects, FAILS_MAX, HealthSettings, HealthWord, LOAD_MAX, LOAD_ONE, Outage, Outages, Reason,
+};
 use health::{Health, Moment, Prober};
 pub use latency::Latencies;
 pub use lease::Lease;
 use lease::{At, Leases};
-pub use lease_id::LeaseId;
+pub use lease_id::{EpochText, IdText, LeaseId};
 pub use leases_saved::{LeasesHead, LeasesSaved};
 use limit::Limit;
 pub use limit::{LEASES_MAX, Limits, RATE_MAX, Rate};
@@ -38,6 +41,7 @@ pub use tally::Tally;
 pub use timed::{Timed, Whose};
 
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
+use crate::lb::ground::chains::Found;
 use crate::lb::ground::clock::{self, CLOCK_MAX, Millis};
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::Mover;
@@ -54,6 +58,15 @@ pub struct Account {
     health: Option<Box<Health>>,
     /// None in a pool that never picked by latency.
     latencies: Option<Box<Latencies>>,
+    /// How many leases a look ahead counts on which backends. None while nobody looks ahead.
+    ahead: Option<Box<Ahead>>,
+}
+
+/// The leases that a look ahead counts.
+#[derive(Clone, Debug, Default)]
+struct Ahead {
+    on: HashMap<Slot, u32>,
+    all: u32,
 }
 
 /// Where limits keep all willing backends out.
@@ -138,33 +151,71 @@ impl Account {
 
     /// How many leases are open, or not cleared yet.
     pub fn leases(&self) -> usize {
-        self.leases.len()
+        self.leases.len() + self.ahead.as_ref().map_or(0, |ahead| ahead.all as usize)
     }
 
     /// How many leases are open on a backend, or not cleared yet.
+    #[inline(always)]
     pub fn leases_on(&self, slot: Slot) -> u32 {
-        self.leases.on(slot)
+        match &self.ahead {
+            None => self.leases.on(slot),
+            Some(ahead) => self.leases.on(slot) + ahead.on.get(&slot).copied().unwrap_or(0),
+        }
+    }
+
+    /// A look ahead counts one lease more on a backend.
+    pub fn lease_ahead(&mut self, slot: Slot) {
+        let ahead = self.ahead.get_or_insert_default();
+        *ahead.on.entry(slot).or_insert(0) += 1;
+        ahead.all += 1;
+    }
+
+    /// It does so no longer.
+    pub fn end_ahead(&mut self, slot: Slot) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.on.entry(slot).and_modify(|leases| *leases -= 1);
+            ahead.all -= 1;
+        }
+        self.ahead.take_if(|ahead| ahead.all == 0);
     }
 
     /// The lease of that id, if it is open.
     pub fn lease(&self, id: LeaseId) -> Option<Lease<'_>> {
-        Some(self.leases.lease(self.open(id)?))
+        Some(self.leases.lease(self.open(id)?.at))
     }
 
-    fn open(&self, id: LeaseId) -> Option<At> {
-        let found = self.leases.find(id);
-        found.filter(|at| !self.leases.is_over(*at, self.clock))
+    /// Reads the id of a lease.
+    #[inline(always)]
+    pub fn read_id(&self, text: &[u8]) -> Option<LeaseId> {
+        self.leases.epochs().read(text)
+    }
+
+    /// The text of a lease's id.
+    #[inline(always)]
+    pub fn id_text(&self, id: LeaseId) -> IdText {
+        self.leases.epochs().text(id)
+    }
+
+    #[inline(always)]
+    fn open(&self, id: LeaseId) -> Option<Found> {
+        let found = self.leases.find(id)?;
+        match self.leases.is_over(found.at, self.clock) {
+            true => None,
+            false => Some(found),
+        }
     }
 
     /// Grants a lease.
+    #[inline(always)]
     pub fn grant(&mut self, slot: Slot, terms: &LeaseTerms) -> LeaseId {
         let deadline = clock::deadline(self.clock, terms.span);
         (self.leases).grant(slot, terms.owner, self.clock, deadline)
     }
 
     /// Ends a lease, and heeds what is told of its request. Answers the backend's slot, if the lease was open, and what followed.
+    #[inline(always)]
     pub fn done(&mut self, id: LeaseId, report: &Report) -> Option<(Slot, Effects)> {
-        let slot = self.leases.end(self.open(id)?)?;
+        let slot = self.leases.end_found(self.open(id)?)?;
         self.tallies.done(slot, report);
         Some((slot, self.heed(slot, Source::Lease(id.number), report)))
     }
@@ -210,13 +261,9 @@ impl Account {
     // Health and latencies
 
     /// The health, made where there was none. These are the backends' weights where they are up, else 0, of each slot.
-    pub fn health_of(&mut self, weights: impl ExactSizeIterator<Item = u16>) -> &mut Health {
-        self.health.get_or_insert_with(|| {
-            let mut health = Box::new(Health::of(weights.len()));
-            let all = weights.enumerate();
-            all.for_each(|(slot, weight)| health.set_weight(slot, weight));
-            health
-        })
+    pub fn health_of(&mut self, weights: impl Iterator<Item = u16>) -> &mut Health {
+        self.health
+            .get_or_insert_with(|| Box::new(Health::of(weights)))
     }
 
     /// The health, if there is one.
@@ -246,9 +293,9 @@ impl Account {
     }
 
     /// From now on reports move latencies. The same weights as for [`Account::health_of`].
-    pub fn heed_latencies(&mut self, weights: impl ExactSizeIterator<Item = u16>) {
+    pub fn heed_latencies(&mut self, weights: impl Iterator<Item = u16>) {
         if self.latencies.is_none() {
-            self.latencies = Some(Box::new(Latencies::of(weights.len())));
+            self.latencies = Some(Box::default());
             let all = weights.enumerate();
             all.for_each(|(slot, weight)| self.follow(slot, weight));
         }
@@ -287,24 +334,13 @@ impl Account {
         health.is_some_and(|health| health.restore(slot, moment))
     }
 
-    /// Whether a probe of any backend is due.
+    /// Lets picks of this tier take the probe of a backend, if one is due and no limit of its own keeps it out; of none, no pick.
+    /// Answers whether that changed anything.
     #[inline(always)]
-    pub fn is_probe_due(&self) -> bool {
-        (self.health.as_ref()).is_some_and(|health| health.outages().probes().next().is_some())
-    }
-
-    /// The backends of which a probe is due, and which no limit of their own keeps out, in the order in which picks take them.
-    pub fn probes(&self) -> impl Iterator<Item = Slot> {
-        let outages = self.health.iter().map(|health| health.outages());
-        let due = outages.flat_map(|outages| outages.probes());
-        due.filter(|slot| self.is_probe_open(*slot))
-    }
-
-    /// Whether a probe of a backend is due, and no limit of its own keeps it out.
-    pub fn is_probe_open(&self, slot: Slot) -> bool {
-        let outages = self.health.as_ref().map(|health| health.outages());
-        let is_due = outages.is_some_and(|o| o.is_due(slot) && o.serves(slot));
-        is_due && !self.is_limited(Whose::of(slot))
+    pub fn open_probe(&mut self, slot: Slot, tier: Option<u8>) -> bool {
+        let is_limited = self.is_limited(Whose::of(slot));
+        let health = self.health.as_mut();
+        health.is_some_and(|health| health.open_probe(slot, tier.filter(|_| !is_limited)))
     }
 
     /// A backend was picked. If a probe of it was due, it is this pick.
@@ -319,6 +355,22 @@ impl Account {
         if let Some(health) = self.health.as_mut().filter(|h| h.outages().is_due(slot)) {
             let by = lease.map_or(Prober::Unleased, |id| Prober::Lease(id.number));
             health.take_probe(slot, by, self.clock);
+        }
+    }
+
+    /// A look ahead takes the probe of a backend, which is due. Answers what takes that back.
+    pub fn take_probe_ahead(&mut self, slot: Slot) -> Option<Outage> {
+        let clock = self.clock;
+        let health = self.health.as_mut()?;
+        let before = health.outages().outage(slot);
+        health.take_probe(slot, Prober::Unleased, clock);
+        Some(before)
+    }
+
+    /// Takes it back.
+    pub fn put_back_probe(&mut self, slot: Slot, before: Outage) {
+        if let Some(health) = &mut self.health {
+            health.put_back_probe(slot, before);
         }
     }
 
@@ -353,7 +405,7 @@ impl Account {
     /// Lets a lease end that long from now; false where it is not open.
     pub fn renew(&mut self, id: LeaseId, span: Millis) -> bool {
         let found = self.open(id);
-        if let Some(at) = found {
+        if let Some(Found { at, .. }) = found {
             self.leases.renew(at, clock::deadline(self.clock, span));
         }
         found.is_some()
@@ -375,17 +427,14 @@ impl Account {
     }
 
     /// Whether anything is over and not cleared yet.
-    #[inline]
+    #[inline(always)]
     pub fn is_any_over(&self) -> bool {
-        let due = [
-            self.leases.first_due().map(|(due, _)| due),
-            self.quotas.due(),
-            self.health.as_ref().and_then(|health| health.first()),
-            self.latencies
-                .as_ref()
-                .and_then(|latencies| latencies.first()),
-        ];
-        self.leases.is_any_marked() || due.into_iter().flatten().any(|due| due <= self.clock)
+        let is_over = |due: Option<Millis>| due.is_some_and(|due| due <= self.clock);
+        self.leases.is_any_marked()
+            || is_over(self.leases.first_due().map(|(due, _)| due))
+            || is_over(self.quotas.due())
+            || is_over(self.health.as_ref().and_then(|health| health.first()))
+            || is_over(self.latencies.as_ref().and_then(|l| l.first()))
     }
 
     /// The oldest leases, `most` of them, of that backend and that owner where they are given.
@@ -477,14 +526,14 @@ impl Account {
             return false;
         }
         let leases = match whose.slot() {
-            Some(slot) => self.leases.on(slot),
-            None => self.leases.len() as u32,
+            Some(slot) => self.leases_on(slot),
+            None => self.leases() as u32,
         };
         self.quotas.recheck(whose, leases, self.clock)
     }
 
     /// Takes a token out of each bucket that a pick of this backend needs one of.
-    #[inline]
+    #[inline(always)]
     pub fn take_tokens(&mut self, slot: Slot) -> TokensBefore {
         self.quotas.take_tokens(slot, self.clock)
     }
@@ -673,7 +722,7 @@ impl Account {
 
     /// Reads them, in a pool with this number of slots.
     pub fn load_latencies(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
-        let mut latencies = Latencies::load_head(slots, from)?;
+        let mut latencies = Latencies::load_head(from)?;
         (0..slots).try_for_each(|slot| latencies.load(slot, self.clock, from))?;
         self.latencies = Some(Box::new(latencies));
         Ok(())
@@ -706,11 +755,6 @@ impl Account {
 }
 
 impl Kept for Account {
-    fn grown(&mut self, slots: usize) {
-        self.health.grown(slots);
-        self.latencies.grown(slots);
-    }
-
     /// The backend's leases are over.
     fn forget(&mut self, slot: Slot) {
         self.leases.forget(slot);
@@ -747,18 +791,18 @@ impl Kept for Account {
 
 impl Timed for Account {
     /// A time that no clock can show does not come.
-    #[inline]
+    #[inline(always)]
     fn due(&self) -> Option<Millis> {
+        if self.leases.is_any_marked() {
+            return Some(self.clock);
+        }
         let leases = self.leases.first_due().map(|(deadline, _)| deadline);
-        let mut due = leases.into_iter().chain(self.quotas.due()).min();
+        let mut due = leases.unwrap_or(Millis::MAX);
+        due = due.min(self.quotas.due().unwrap_or(Millis::MAX));
         if let Some(health) = &self.health {
-            due = due.into_iter().chain(health.due()).min();
+            due = due.min(health.due().unwrap_or(Millis::MAX));
         }
-        let due = due.filter(|due| *due <= CLOCK_MAX);
-        match self.leases.is_any_marked() {
-            true => Some(self.clock),
-            false => due,
-        }
+        (due <= CLOCK_MAX).then_some(due)
     }
 
     /// The leases that are due in the order (deadline, number), then the buckets by their times, then the leases that are over by

@@ -1,8 +1,8 @@
 //! The owners of leases.
 
-use super::entry::{Links, List};
-use super::places::{Places, Record};
-use crate::lb::ground::chains::{At, Chains, NONE, Records};
+use super::entry::List;
+use super::places::{Links, Places, Record};
+use crate::lb::ground::chains::{At, Chains, Records};
 use crate::lb::ground::memory::Mover;
 use crate::lb::ground::name::{Name, hash};
 use crate::lb::ground::pages::Pages;
@@ -25,6 +25,10 @@ struct Owner {
 }
 
 impl Record for Owner {
+    fn vacate(&mut self, links: Links) {
+        self.links = links;
+    }
+
     fn links(&mut self) -> &mut Links {
         &mut self.links
     }
@@ -74,35 +78,50 @@ impl Owners {
 
     /// The owner of that name.
     pub fn find(&self, name: &[u8]) -> Option<u32> {
+        self.find_hashed(name, hash(name))
+    }
+
+    #[inline(always)]
+    fn find_hashed(&self, name: &[u8], hash: u64) -> Option<u32> {
         let owners = &self.owners.records;
         let is_it = |at: At| owners[at as usize].name.as_bytes() == name;
-        self.by_name.find(hash(name), owners, is_it)
+        Some(self.by_name.find(hash, owners, is_it)?.at)
     }
 
     /// The owner of that name. Adds it if there is none yet; then a lease must follow.
     pub fn find_or_add(&mut self, name: &[u8]) -> u32 {
-        if let Some(owner) = self.find(name) {
+        let hash = hash(name);
+        if let Some(owner) = self.find_hashed(name, hash) {
             return owner;
         }
         let name = Name::new(name);
         self.name_bytes += name.heap_bytes();
-        let owner = self.owners.add(Owner {
+        let at = self.owners.next();
+        let chain = (self.by_name).insert(at, hash, &mut self.owners.records);
+        self.owners.add(Owner {
             name,
             list: List::default(),
-            chain: NONE,
+            chain,
             links: Links::NONE,
-        });
-        self.by_name.insert(owner, &mut self.owners.records);
-        owner
+        })
     }
 
     /// Removes an owner without leases.
     pub fn remove(&mut self, owner: u32) {
-        self.by_name.remove(owner, &mut self.owners.records);
+        let owners = &mut self.owners.records;
+        let found = self.by_name.find_at(owner, owners.hash(owner), owners);
+        let next = owners.link(owner);
+        self.by_name.remove(found, next, owners);
         let name = &mut self.owners.records[owner as usize].name;
         self.name_bytes -= name.heap_bytes();
         *name = Name::new(b"");
-        self.owners.vacated(owner);
+        self.owners.vacate(owner);
+    }
+
+    /// Whether it takes more memory than it needs.
+    #[inline(always)]
+    pub fn has_too_many(&self) -> bool {
+        self.owners.has_too_many()
     }
 
     /// Gives memory back that is not needed. Answers the place to which an owner has moved: its leases must be told.

@@ -1,13 +1,28 @@
 //! Records at places, which others refer to.
 
-use super::entry::Links;
 use crate::lb::ground::chains::{At, NONE};
 use crate::lb::ground::memory::Mover;
 use crate::lb::ground::pages::Pages;
 
+/// The neighbours of a record in a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Links {
+    pub previous: At,
+    pub next: At,
+}
+
+impl Links {
+    pub const NONE: Links = Links {
+        previous: NONE,
+        next: NONE,
+    };
+}
+
 /// A record that can be vacant.
 pub trait Record {
-    /// In a vacant record: its neighbours among the vacant ones.
+    /// Makes it a vacant one, with these neighbours among the vacant ones.
+    fn vacate(&mut self, links: Links);
+    /// In a vacant record: its neighbours.
     fn links(&mut self) -> &mut Links;
     /// Whether it is vacant.
     fn is_vacant(&self) -> bool;
@@ -19,6 +34,7 @@ pub trait Record {
 pub struct Places<T> {
     /// The records, vacant ones among them.
     pub records: Pages<T>,
+    /// The first vacant one. Its link to the one before it says nothing.
     vacant: At,
     used: usize,
 }
@@ -37,7 +53,17 @@ impl<T> Default for Places<T> {
 }
 
 impl<T: Record> Places<T> {
-    /// Gives a record a place.
+    /// The place of the next record.
+    #[inline(always)]
+    pub fn next(&self) -> At {
+        match self.vacant {
+            NONE => self.records.len() as At,
+            at => at,
+        }
+    }
+
+    /// Gives a record the next place.
+    #[inline(always)]
     pub fn add(&mut self, record: T) -> At {
         self.used += 1;
         match self.vacant {
@@ -46,33 +72,40 @@ impl<T: Record> Places<T> {
                 self.records.len() as At - 1
             }
             at => {
-                self.unlink(at);
-                self.records[at as usize] = record;
+                let place = &mut self.records[at as usize];
+                self.vacant = place.links().next;
+                *place = record;
                 at
             }
         }
     }
 
-    /// Vacates a place. Its record says already that it is vacant.
-    pub fn vacated(&mut self, at: At) {
-        debug_assert!(self.records[at as usize].is_vacant());
+    /// Vacates a place.
+    #[inline(always)]
+    pub fn vacate(&mut self, at: At) {
         self.used -= 1;
         let next = std::mem::replace(&mut self.vacant, at);
-        *self.records[at as usize].links() = Links {
+        self.records[at as usize].vacate(Links {
             previous: NONE,
             next,
-        };
+        });
         if next != NONE {
             self.records[next as usize].links().previous = at;
         }
     }
 
+    /// Whether too many places are vacant.
+    #[inline(always)]
+    pub fn has_too_many(&self) -> bool {
+        self.records.len() > 2 * self.used + SPARE
+    }
+
     /// Gives up the last place, if too many are vacant. If its record may be moved, answers from where and to where it was.
     pub fn shrink(&mut self, may_move: impl Fn(&T) -> bool) -> Option<(At, At)> {
-        let last = self.records.len().checked_sub(1)?;
-        if last < 2 * self.used + SPARE {
+        if !self.has_too_many() {
             return None;
         }
+        let last = self.records.len() - 1;
         if self.records[last].is_vacant() {
             self.unlink(last as At);
             self.records.pop();
@@ -89,9 +122,9 @@ impl<T: Record> Places<T> {
 
     fn unlink(&mut self, at: At) {
         let Links { previous, next } = *self.records[at as usize].links();
-        match previous {
-            NONE => self.vacant = next,
-            previous => self.records[previous as usize].links().next = next,
+        match self.vacant == at {
+            true => self.vacant = next,
+            false => self.records[previous as usize].links().next = next,
         }
         if next != NONE {
             self.records[next as usize].links().previous = previous;

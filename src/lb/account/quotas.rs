@@ -68,6 +68,7 @@ impl Quotas {
     }
 
     /// Whether there are buckets.
+    #[inline(always)]
     pub fn is_timed(&self) -> bool {
         self.buckets > 0 || self.of_pool.bucket.is_some()
     }
@@ -122,11 +123,16 @@ impl Quotas {
     }
 
     /// A pick of this backend takes a token out of its bucket and out of the pool's, where they have one.
-    #[inline]
+    #[inline(always)]
     pub fn take_tokens(&mut self, slot: Slot, clock: Millis) -> TokensBefore {
-        if !self.is_timed() {
-            return TokensBefore::default();
+        match self.is_timed() {
+            true => self.take_some(slot, clock),
+            false => TokensBefore::default(),
         }
+    }
+
+    #[inline(never)]
+    fn take_some(&mut self, slot: Slot, clock: Millis) -> TokensBefore {
         let mut take = |whose| {
             let bucket = self.find_mut(whose)?.bucket.as_deref_mut()?;
             let before = *bucket;

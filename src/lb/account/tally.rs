@@ -28,6 +28,7 @@ impl Tally {
         self.latency.checked_div(self.latencies).unwrap_or(0)
     }
 
+    #[inline(always)]
     fn reported(&mut self, report: &Report) {
         if report.failed() {
             self.failed = counted(self.failed);
@@ -63,6 +64,7 @@ impl Tallies {
     }
 
     /// A lease ended by LB.DONE.
+    #[inline(always)]
     pub fn done(&mut self, slot: Slot, report: &Report) {
         let tally = self.0.at(slot);
         tally.done = counted(tally.done);

@@ -25,7 +25,19 @@ pub trait Records {
 #[derive(Clone, Debug, Default)]
 pub struct Chains {
     heads: Pages<At>,
+    /// The bits of a hash that choose a chain: as few as tell all chains apart.
+    mask: usize,
     len: usize,
+}
+
+/// A record that was found, and the way to it. It holds until the table or a record in it changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// The place of the record.
+    pub at: At,
+    /// The record before it in its chain.
+    before: At,
+    chain: usize,
 }
 
 impl Chains {
@@ -35,90 +47,109 @@ impl Chains {
     }
 
     /// The first record of that hash for which the test holds.
-    #[inline]
+    #[inline(always)]
     pub fn find(
         &self,
         hash: u64,
         records: &impl Records,
         is_it: impl Fn(At) -> bool,
-    ) -> Option<At> {
-        let mut at = match self.heads.len() {
-            0 => return None,
-            heads => self.heads[chain(hash, heads)],
-        };
-        while at != NONE && !is_it(at) {
-            at = records.link(at);
+    ) -> Option<Found> {
+        if self.len == 0 {
+            return None;
         }
-        (at != NONE).then_some(at)
+        let chain = self.chain(hash);
+        let (mut before, mut at) = (NONE, self.heads[chain]);
+        while at != NONE {
+            if is_it(at) {
+                return Some(Found { at, before, chain });
+            }
+            (before, at) = (at, records.link(at));
+        }
+        None
     }
 
-    /// Adds a record.
-    pub fn insert(&mut self, at: At, records: &mut impl Records) {
+    /// The record at that place, which is there.
+    pub fn find_at(&self, at: At, hash: u64, records: &impl Records) -> Found {
+        let found = self.find(hash, records, |other| other == at);
+        found.expect("the record is in the table")
+    }
+
+    /// Adds a record of that hash; answers the link that it must have.
+    #[inline(always)]
+    pub fn insert(&mut self, at: At, hash: u64, records: &mut impl Records) -> At {
         // Three records for two chains, and three for four at the least.
         if self.heads.len() * 3 <= self.len * 2 {
             self.split(records);
         }
-        self.push(at, records);
         self.len += 1;
+        let chain = self.chain(hash);
+        std::mem::replace(&mut self.heads[chain], at)
     }
 
-    /// Removes a record, which is there.
-    pub fn remove(&mut self, at: At, records: &mut impl Records) {
-        let (hash, next) = (records.hash(at), records.link(at));
-        *self.link_to(at, hash, records) = next;
+    /// Removes a record that was found, and has that link.
+    #[inline(always)]
+    pub fn remove(&mut self, found: Found, next: At, records: &mut impl Records) {
+        *self.link_to(found, records) = next;
         self.len -= 1;
-        for _ in 0..2 {
-            if self.heads.len() * 3 > self.len * 4 {
-                self.join(records);
-            }
+        // Twice at most.
+        while self.heads.len() * 3 > self.len * 4 {
+            self.join(records);
         }
     }
 
     /// A record has moved to another place. It is no longer at the old one.
     pub fn moved(&mut self, from: At, to: At, records: &mut impl Records) {
-        let hash = records.hash(to);
-        *self.link_to(from, hash, records) = to;
+        let found = self.find_at(from, records.hash(to), records);
+        *self.link_to(found, records) = to;
     }
 
-    /// The link that leads to the record of that hash.
-    fn link_to<'a>(&'a mut self, at: At, hash: u64, records: &'a mut impl Records) -> &'a mut At {
-        let head = chain(hash, self.heads.len());
-        let mut before = self.heads[head];
-        if before == at {
-            return &mut self.heads[head];
+    /// The link that leads to a record.
+    #[inline(always)]
+    fn link_to<'a>(&'a mut self, found: Found, records: &'a mut impl Records) -> &'a mut At {
+        match found.before {
+            NONE => &mut self.heads[found.chain],
+            before => records.link_mut(before),
         }
-        while records.link(before) != at {
-            before = records.link(before);
-        }
-        records.link_mut(before)
     }
 
-    fn push(&mut self, at: At, records: &mut impl Records) {
-        let head = chain(records.hash(at), self.heads.len());
-        *records.link_mut(at) = std::mem::replace(&mut self.heads[head], at);
+    /// The chain of a hash, where there is one.
+    #[inline(always)]
+    fn chain(&self, hash: u64) -> usize {
+        let chain = hash as usize & self.mask;
+        match chain < self.heads.len() {
+            true => chain,
+            false => chain & self.mask >> 1,
+        }
     }
 
     /// Adds a chain, and moves those records to it that belong there now.
+    #[inline(never)]
     fn split(&mut self, records: &mut impl Records) {
         let new = self.heads.len();
         self.heads.push(NONE);
+        self.mask = self.heads.len().next_power_of_two() - 1;
         if new > 0 {
             let old = new - (1 << new.ilog2());
-            let mut at = std::mem::replace(&mut self.heads[old], NONE);
-            while at != NONE {
-                let next = records.link(at);
-                self.push(at, records);
-                at = next;
-            }
+            let first = std::mem::replace(&mut self.heads[old], NONE);
+            self.move_chain(first, records);
         }
     }
 
     /// Takes the last chain away.
+    #[inline(never)]
     fn join(&mut self, records: &mut impl Records) {
-        let mut at = self.heads.pop().unwrap_or(NONE);
+        let first = self.heads.pop().unwrap_or(NONE);
+        self.mask = self.heads.len().next_power_of_two() - 1;
+        self.move_chain(first, records);
+    }
+
+    /// Moves the records from that one on to the chains to which they belong.
+    fn move_chain(&mut self, first: At, records: &mut impl Records) {
+        let mut at = first;
         while at != NONE {
             let next = records.link(at);
-            self.push(at, records);
+            let chain = self.chain(records.hash(at));
+            *records.link_mut(at) = std::mem::replace(&mut self.heads[chain], at);
             at = next;
         }
     }
@@ -131,18 +162,6 @@ impl Chains {
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.heads.heap_bytes()
-    }
-}
-
-/// The chain of a hash where there are this number of chains: one above 0.
-#[inline(always)]
-fn chain(hash: u64, chains: usize) -> usize {
-    let doubled = chains.next_power_of_two();
-    let chain = hash as usize & (doubled - 1);
-    if chain < chains {
-        chain
-    } else {
-        chain - doubled / 2
     }
 }
 
@@ -178,9 +197,9 @@ mod tests {
         };
         for round in 0..3 {
             for at in 0..3000 {
-                assert_eq!(find(&chains, &numbers, at), None);
-                chains.insert(at, &mut numbers);
-                assert_eq!(find(&chains, &numbers, at), Some(at));
+                assert!(find(&chains, &numbers, at).is_none());
+                numbers.0[at as usize].1 = chains.insert(at, numbers.hash(at), &mut numbers);
+                assert_eq!(find(&chains, &numbers, at).map(|found| found.at), Some(at));
             }
             assert_eq!(chains.len(), 3000);
             let longest = (0..chains.heads.len()).map(|head| {
@@ -190,9 +209,10 @@ mod tests {
             });
             assert!(longest.max() < Some(12));
             for at in (0..3000).map(|at| (at * 7 + round) % 3000) {
-                assert_eq!(find(&chains, &numbers, at), Some(at));
-                chains.remove(at, &mut numbers);
-                assert_eq!(find(&chains, &numbers, at), None);
+                let found = find(&chains, &numbers, at).unwrap();
+                assert_eq!(found.at, at);
+                chains.remove(found, numbers.link(at), &mut numbers);
+                assert!(find(&chains, &numbers, at).is_none());
             }
             assert_eq!((chains.len(), chains.heads.len()), (0, 0));
         }

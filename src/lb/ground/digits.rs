@@ -15,6 +15,13 @@ pub fn leading(text: &[u8]) -> Option<(u64, &[u8])> {
         number = number.wrapping_mul(100_000_000).wrapping_add(value);
         rest = others;
     }
+    if let Some((four, others)) = rest.split_first_chunk()
+        && let four = u64::from(u32::from_le_bytes(*four))
+        && let Some(value) = value_of_eight(four << 32 | u64::from(u32::from_le_bytes(*b"0000")))
+    {
+        number = number.wrapping_mul(10_000).wrapping_add(value);
+        rest = others;
+    }
     while let [first, others @ ..] = rest
         && let digit = first.wrapping_sub(b'0')
         && digit < 10

@@ -34,6 +34,7 @@ impl Name {
     }
 
     /// The bytes of the name.
+    #[inline(always)]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
             Repr::Inline { len, bytes } => &bytes[..usize::from(*len)],

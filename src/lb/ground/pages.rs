@@ -12,15 +12,19 @@ const SHIFT: usize = 10;
 /// elements of one page, and a vector that has become short gives its memory back.
 #[derive(Clone, Debug)]
 pub struct Pages<T> {
+    /// The first page. It grows as vectors do: nearly all have few elements, and no other page. To find such a page among the others
+    /// would cost each access five instructions, and an open lease and its end make thirty.
+    first: Vec<T>,
     /// All are full, but for the last one with elements. Behind it there is at most one page without any.
-    pages: Vec<Vec<T>>,
+    others: Vec<Vec<T>>,
     len: usize,
 }
 
 impl<T> Default for Pages<T> {
     fn default() -> Pages<T> {
         Pages {
-            pages: Vec::new(),
+            first: Vec::new(),
+            others: Vec::new(),
             len: 0,
         }
     }
@@ -28,34 +32,45 @@ impl<T> Default for Pages<T> {
 
 impl<T> Pages<T> {
     /// The number of elements.
+    #[inline(always)]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// The elements in order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.pages.iter().flatten()
+        self.first.iter().chain(self.others.iter().flatten())
     }
 
     /// The first element.
+    #[inline(always)]
     pub fn first(&self) -> Option<&T> {
-        self.pages.first()?.first()
+        self.first.first()
     }
 
     /// The element at a place.
     pub fn get(&self, at: usize) -> Option<&T> {
-        self.pages.get(at >> SHIFT)?.get(at % PAGE)
+        let page = match at < PAGE {
+            true => &self.first,
+            false => self.others.get((at >> SHIFT) - 1)?,
+        };
+        page.get(at % PAGE)
+    }
+
+    fn page(&mut self, page: usize) -> &mut Vec<T> {
+        match page {
+            0 => &mut self.first,
+            page => &mut self.others[page - 1],
+        }
     }
 
     /// Adds an element behind the others.
     pub fn push(&mut self, element: T) {
         let page = self.len >> SHIFT;
-        if page == self.pages.len() {
-            // The first page grows as vectors do: many have few elements.
-            let room = if page == 0 { 0 } else { PAGE };
-            self.pages.push(Vec::with_capacity(room));
+        if page > self.others.len() {
+            self.others.push(Vec::with_capacity(PAGE));
         }
-        self.pages[page].push(element);
+        self.page(page).push(element);
         self.len += 1;
     }
 
@@ -63,15 +78,15 @@ impl<T> Pages<T> {
     pub fn pop(&mut self) -> Option<T> {
         let last = self.len.checked_sub(1)?;
         let page = last >> SHIFT;
-        let element = self.pages[page].pop();
+        let element = self.page(page).pop();
         self.len = last;
         // An empty page stays until the one before it is half empty: else a vector could free and allocate it in turn.
         if last % PAGE == PAGE / 2 {
-            self.pages.truncate(page + 1);
-            shrink(&mut self.pages);
+            self.others.truncate(page);
+            shrink(&mut self.others);
         }
         if page == 0 {
-            shrink(&mut self.pages[0]);
+            shrink(&mut self.first);
         }
         element
     }
@@ -87,13 +102,14 @@ impl<T> Pages<T> {
 
     /// Lets the mover move the pages.
     pub fn relocate(&mut self, by: &mut impl Mover) {
-        by.vec(&mut self.pages);
-        self.pages.iter_mut().for_each(|page| by.vec(page));
+        by.vec(&mut self.first);
+        by.vec(&mut self.others);
+        self.others.iter_mut().for_each(|page| by.vec(page));
     }
 
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        buffer(&self.pages) + self.pages.iter().map(buffer).sum::<usize>()
+        buffer(&self.first) + buffer(&self.others) + self.others.iter().map(buffer).sum::<usize>()
     }
 }
 
@@ -109,14 +125,20 @@ impl<T> Index<usize> for Pages<T> {
 
     #[inline(always)]
     fn index(&self, at: usize) -> &T {
-        &self.pages[at >> SHIFT][at % PAGE]
+        match at < PAGE {
+            true => &self.first[at],
+            false => &self.others[(at >> SHIFT) - 1][at % PAGE],
+        }
     }
 }
 
 impl<T> IndexMut<usize> for Pages<T> {
     #[inline(always)]
     fn index_mut(&mut self, at: usize) -> &mut T {
-        &mut self.pages[at >> SHIFT][at % PAGE]
+        match at < PAGE {
+            true => &mut self.first[at],
+            false => &mut self.others[(at >> SHIFT) - 1][at % PAGE],
+        }
     }
 }
 

@@ -11,20 +11,30 @@ const PAGE: usize = 64;
 /// in which some slot has another value.
 #[derive(Clone, Debug, Default)]
 pub struct Sparse<T> {
-    pages: Vec<Vec<T>>,
+    /// The page of the first slots. Most pools need no other one, and it is found at once.
+    first: Vec<T>,
+    others: Vec<Vec<T>>,
 }
 
 impl<T: Default> Sparse<T> {
     /// The value of a slot, where it may be other than the default.
     #[inline(always)]
     pub fn get(&self, slot: Slot) -> Option<&T> {
-        self.pages.get(slot / PAGE)?.get(slot % PAGE)
+        let page = match slot < PAGE {
+            true => &self.first,
+            false => self.others.get(slot / PAGE - 1)?,
+        };
+        page.get(slot % PAGE)
     }
 
     /// The same, to be changed.
     #[inline(always)]
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut T> {
-        self.pages.get_mut(slot / PAGE)?.get_mut(slot % PAGE)
+        let page = match slot < PAGE {
+            true => &mut self.first,
+            false => self.others.get_mut(slot / PAGE - 1)?,
+        };
+        page.get_mut(slot % PAGE)
     }
 
     /// The value of a slot, to be changed.
@@ -33,16 +43,24 @@ impl<T: Default> Sparse<T> {
         if self.get(slot).is_none() {
             self.make_room(slot);
         }
-        &mut self.pages[slot / PAGE][slot % PAGE]
+        match slot < PAGE {
+            true => &mut self.first[slot],
+            false => &mut self.others[slot / PAGE - 1][slot % PAGE],
+        }
     }
 
     #[cold]
     fn make_room(&mut self, slot: Slot) {
-        let (page, place) = (slot / PAGE, slot % PAGE);
-        if self.pages.len() <= page {
-            self.pages.resize_with(page + 1, Vec::new);
-        }
-        self.pages[page].resize_with(place + 1, T::default);
+        let page = match (slot / PAGE).checked_sub(1) {
+            None => &mut self.first,
+            Some(other) => {
+                if self.others.len() <= other {
+                    self.others.resize_with(other + 1, Vec::new);
+                }
+                &mut self.others[other]
+            }
+        };
+        page.resize_with(slot % PAGE + 1, T::default);
     }
 
     /// Takes the value of a slot, and leaves the default.
@@ -52,8 +70,8 @@ impl<T: Default> Sparse<T> {
 
     /// The slots that may have another value than the default, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
-        let pages = self.pages.iter().enumerate();
-        pages.flat_map(|(page, values)| {
+        let pages = std::iter::once(&self.first).chain(&self.others);
+        pages.enumerate().flat_map(|(page, values)| {
             let places = values.iter().enumerate();
             places.map(move |(place, value)| (page * PAGE + place, value))
         })
@@ -61,8 +79,9 @@ impl<T: Default> Sparse<T> {
 
     /// Drops the values of vacant slots, and closes the gaps.
     pub fn renumber(&mut self, gaps: &Gaps) {
-        let pages = std::mem::take(&mut self.pages).into_iter().enumerate();
-        for (page, values) in pages {
+        let Sparse { first, others } = std::mem::take(self);
+        let pages = std::iter::once(first).chain(others);
+        for (page, values) in pages.enumerate() {
             for (place, value) in values.into_iter().enumerate() {
                 let slot = page * PAGE + place;
                 let new = gaps.before_slot(slot);
@@ -75,12 +94,13 @@ impl<T: Default> Sparse<T> {
 
     /// Lets the mover move the pages.
     pub fn relocate(&mut self, by: &mut impl Mover) {
-        by.vec(&mut self.pages);
-        self.pages.iter_mut().for_each(|page| by.vec(page));
+        by.vec(&mut self.first);
+        by.vec(&mut self.others);
+        self.others.iter_mut().for_each(|page| by.vec(page));
     }
 
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        buffer(&self.pages) + self.pages.iter().map(buffer).sum::<usize>()
+        buffer(&self.first) + buffer(&self.others) + self.others.iter().map(buffer).sum::<usize>()
     }
 }

@@ -1,13 +1,16 @@
 //! The algorithms: one file each, one line each in the table.
 
 mod by_tier;
+mod duels;
 mod ewma;
 mod lc;
 mod own;
 mod p2c;
+mod queues;
 mod random;
 mod rr;
 mod tournament;
+mod turns;
 mod view;
 mod wrandom;
 mod wrr;

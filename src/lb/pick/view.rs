@@ -10,6 +10,8 @@ use crate::lb::ground::bounds::Slot;
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     field: &'a Field,
+    /// They are found once for a pick, or for a hundred.
+    seats: &'a [Seat],
     account: Option<&'a Account>,
 }
 
@@ -17,13 +19,17 @@ impl<'a> View<'a> {
     /// The view of these parts of a pool.
     #[inline(always)]
     pub fn of(field: &'a Field, account: Option<&'a Account>) -> View<'a> {
-        View { field, account }
+        View {
+            field,
+            seats: field.seats(),
+            account,
+        }
     }
 
     /// All seats in order of addition.
     #[inline(always)]
     pub fn seats(self) -> &'a [Seat] {
-        self.field.seats()
+        self.seats
     }
 
     /// The tier that serves. Only its backends are picked.
@@ -73,26 +79,15 @@ impl<'a> View<'a> {
     }
 
     /// The latency that a backend is thought to have, in 1/16 microsecond, if there was a report.
+    #[inline(always)]
     pub fn latency(self, slot: Slot) -> Option<u64> {
         self.account?.latencies()?.level(slot)
     }
 
-    /// Which of two eligible backends has the lower latency × (leases + 1)² / weight². More than a million leases count as a million.
-    /// One without a report has the mean latency of the others.
-    pub fn by_latency(self, a: Slot, b: Slot) -> Ordering {
+    /// The latency of those of which there was no report.
+    pub fn mean_latency(self) -> u64 {
         let latencies = self.account.and_then(Account::latencies);
-        let latency = |slot: Slot| latencies.map_or(1, |l| l.level(slot).unwrap_or(l.mean()));
-        let busy = |slot: Slot| {
-            let leases = self.account.map_or(0, |c| u64::from(c.leases_on(slot)));
-            (leases + 1).min(1 << 20)
-        };
-        let weight = |slot: Slot| u64::from(self.seats()[slot].running_weight());
-        // A latency is below 2^39, and a weight below 2^24.
-        let measure = |slot: Slot, other: Slot| {
-            let (busy, weight) = (busy(slot), weight(other));
-            u128::from(latency(slot)) * u128::from(busy * busy) * u128::from(weight * weight)
-        };
-        measure(a, b).cmp(&measure(b, a))
+        latencies.map_or(1, |latencies| latencies.mean())
     }
 
     /// The load of a backend in a tier.
@@ -118,6 +113,27 @@ pub struct Load {
 impl Load {
     /// That of a backend that is not eligible.
     pub const INFINITE: Load = Load { busy: 1, weight: 0 };
+
+    /// The number of leases, and one more.
+    #[inline(always)]
+    pub fn busy(self) -> u64 {
+        self.busy.into()
+    }
+
+    /// The running weight.
+    #[inline(always)]
+    pub fn weight(self) -> u64 {
+        self.weight.into()
+    }
+
+    /// The same, where more than a million leases count as a million.
+    #[inline(always)]
+    pub fn up_to_a_million(self) -> Load {
+        Load {
+            busy: self.busy.min(1 << 20),
+            ..self
+        }
+    }
 
     /// Whether the backend is eligible.
     #[inline(always)]

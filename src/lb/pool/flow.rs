@@ -53,6 +53,7 @@ impl Pool {
     }
 
     /// When something ends by itself or begins again.
+    #[inline(always)]
     pub fn due(&self) -> Option<Millis> {
         self.account.as_ref()?.due()
     }
@@ -89,7 +90,7 @@ impl Pool {
     }
 
     /// Whether anything is over and not cleared yet. The next tick clears some of it.
-    #[inline]
+    #[inline(always)]
     pub fn is_any_over(&self) -> bool {
         self.account.as_ref().is_some_and(|a| a.is_any_over())
     }
@@ -157,6 +158,12 @@ impl Pool {
     /// How many are open on a backend of this pool, or not cleared yet.
     pub fn leases_on(&self, slot: Slot) -> u32 {
         (self.account.as_ref()).map_or(0, |account| account.leases_on(slot))
+    }
+
+    /// Reads the id of a lease. Text that cannot be an id is that of no lease.
+    #[inline(always)]
+    pub fn read_id(&self, text: &[u8]) -> Option<LeaseId> {
+        self.account.as_ref()?.read_id(text)
     }
 
     /// The lease of that id, if it is open.

@@ -1,5 +1,6 @@
 //! A member without its seat: its name, and how often it was picked.
 
+use crate::lb::ground::bounds::counted;
 use crate::lb::ground::name::Name;
 use crate::lb::ground::row::Vacant;
 
@@ -17,6 +18,12 @@ impl Card {
             name: Name::new(name),
             picks: 0,
         }
+    }
+
+    /// Counts one pick more.
+    #[inline(always)]
+    pub fn count(&mut self) {
+        self.picks = counted(self.picks);
     }
 
     /// Whether the backend of the slot was removed.

@@ -6,7 +6,7 @@ mod index;
 pub use card::Card;
 use index::Index;
 
-use crate::lb::ground::bounds::{COUNTER_MAX, NAME_MAX, Slot, counted};
+use crate::lb::ground::bounds::{COUNTER_MAX, NAME_MAX, Slot};
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::Mover;
 use crate::lb::ground::row::{Row, Vacant};
@@ -55,8 +55,20 @@ impl Roster {
     #[inline(always)]
     pub fn count(&mut self, slot: Slot) -> &Card {
         let card = &mut self.cards[slot];
-        card.picks = counted(card.picks);
+        card.count();
         card
+    }
+
+    /// All cards, vacant ones among them. To find them once costs less than for each of many.
+    #[inline(always)]
+    pub fn cards(&self) -> &[Card] {
+        &self.cards
+    }
+
+    /// The same, to be changed.
+    #[inline(always)]
+    pub fn cards_mut(&mut self) -> &mut [Card] {
+        &mut self.cards
     }
 
     /// Adds a backend of a new name; answers its slot.
