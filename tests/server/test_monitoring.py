@@ -27,6 +27,7 @@ DEBIAN = ROOT / "target" / "monitoring" / "usr" / "bin"
 FILES = ROOT / "src" / "clients" / "monitoring"
 PACKAGE = ROOT / "src" / "clients" / "python" / "src"
 SCRIPT = FILES / "redis-exporter.lua"
+README = ROOT / "src" / "server" / "README.md"
 # What Debian's exporter cannot tell: words, and times of its own.
 OURS_ALONE = {
     "redis_lb_server_info",
@@ -67,10 +68,10 @@ def answers(port, path):
 
 
 @contextmanager
-def ours(server, *arguments):
+def ours(server, *arguments, user=""):
     """The port of redis_lb.exporter."""
     port = free_port()
-    url = f"redis://127.0.0.1:{server.port}"
+    url = f"redis://{user}127.0.0.1:{server.port}"
     command = [sys.executable, "-m", "redis_lb.exporter", "--url", url, "--listen", f"127.0.0.1:{port}"]
     # The first path that answers is no scrape.
     with running(*command, *arguments, port=port, path="/favicon.ico"):
@@ -268,6 +269,22 @@ def test_a_named_pool_that_is_missing_is_empty(server):
     assert values["redis_lb_pool_available_backends|gone|"] == values["redis_lb_pool_up|text|"] == "0"
 
 
+def test_the_rights_in_the_readme_are_enough(server):
+    (rights,) = re.findall(r"^> (ACL SETUSER exporter .*)$", README.read_text(), re.MULTILINE)
+    ask(server, f"LB.ADD web a 1\n{rights}")
+    try:
+        with ours(server, user="exporter:secret@") as port:
+            assert ("redis_lb_backend_weight", "a", "web") in samples(port)
+        # A pool that this user may not read is passed over.
+        ask(server, "ACL SETUSER exporter resetkeys ~web\nLB.ADD other a 1")
+        with ours(server, user="exporter:secret@") as port:
+            assert [key for key in samples(port) if key[0] == "redis_lb_pool_up"] == [
+                ("redis_lb_pool_up", "web")
+            ]
+    finally:
+        ask(server, "ACL DELUSER exporter")
+
+
 def poison(server):
     """Makes a pool `hit` that a fault has hit."""
     with server.client(decode_responses=False) as client:
@@ -348,6 +365,7 @@ def test_the_rules_fire_when_they_should_and_only_then(binary):
     alerts = re.findall(r"alert: (\w+)", (FILES / "alerts.yml").read_text())
     tested = re.findall(r"alertname: (\w+)", (ROOT / "tests" / "data" / "alerts.yml").read_text())
     assert set(alerts) == set(tested)
+    assert all(f"`{alert}`" in README.read_text() for alert in alerts)
 
 
 def names_in(text):
