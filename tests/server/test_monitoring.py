@@ -6,6 +6,7 @@ Debian's programs lie in target/monitoring, where scripts/setup unpacks them.
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -255,6 +256,7 @@ def test_pools_come_and_go(server, exporter):
     ask(server, "DEL web\nDEL shop\nSET shop 1\nLB.ADD new a 1")
     found = collected(exporter)
     assert [key for key in found if key[0] == "redis_lb_pool_up"] == [("redis_lb_pool_up", "new")]
+    assert found["redis_lb_pools",] == 1
 
 
 def test_a_named_pool_that_is_missing_is_empty(server):
@@ -278,9 +280,9 @@ def test_the_rights_in_the_readme_are_enough(server):
         # A pool that this user may not read is passed over.
         ask(server, "ACL SETUSER exporter resetkeys ~web\nLB.ADD other a 1")
         with ours(server, user="exporter:secret@") as port:
-            assert [key for key in samples(port) if key[0] == "redis_lb_pool_up"] == [
-                ("redis_lb_pool_up", "web")
-            ]
+            found = samples(port)
+        assert ("redis_lb_pool_up", "web") in found and ("redis_lb_pool_up", "other") not in found
+        assert found["redis_lb_pools",] == 1
     finally:
         ask(server, "ACL DELUSER exporter")
 
@@ -318,6 +320,16 @@ def test_a_server_that_is_away_is_told_and_comes_back(new_server):
 def test_a_server_without_the_module_is_told(new_server):
     with ours(new_server(module=None)) as port:
         assert samples(port)["redis_lb_up",] == 0
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_exporter(server, end):
+    port = free_port()
+    command = [sys.executable, "-m", "redis_lb.exporter", "--listen", f"127.0.0.1:{port}"]
+    with running(*command, port=port, path="/favicon.ico") as process:
+        process.send_signal(end)
+        assert process.wait(30) == 0
+        assert process.stderr.read() == f"redis_lb.exporter: listening on 127.0.0.1:{port}\n"
 
 
 @pytest.mark.parametrize("arguments", ["--listen here", "--pools many", "--backends 2001", "--what"])
