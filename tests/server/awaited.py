@@ -65,7 +65,8 @@ class Flavour:
 
     def alike(self, value: Any) -> Any:
         """The value, or what behaves as that of the other flavour does."""
-        awaited = (redis_lb.asyncio.Pool, redis_lb.asyncio.ShardedPool, redis_lb.asyncio.Lease)
+        of = redis_lb.asyncio
+        awaited = (of.Pool, of.ShardedPool, of.Lease, of.Attempt)
         if isinstance(value, awaited):
             return Awaited(self, value)
         if isinstance(value, tuple) and any(isinstance(part, awaited) for part in value):

@@ -1,6 +1,7 @@
 """The Python client, redis_lb: each test for sync and for asyncio, most of them in RESP2 and in RESP3."""
 
 import asyncio
+import contextlib
 import datetime
 import email.utils
 import os
@@ -27,6 +28,9 @@ from redis_lb.flow import method
 from redis_lb.local import Memory
 from sentinel import NAME, Sentinels
 from server import BOUND, eventually, free_port, waiting
+
+# What depends little on the server: on two of them, unless REDIS_LB_LONG is 1.
+two_servers = pytest.mark.heavy
 
 ODD = ["two words", "\0\udcff\r\n", '"\\', "é"]
 
@@ -386,6 +390,7 @@ def test_the_last_attempt_raises_its_error(web):
 # Waiting
 
 
+@two_servers
 def test_a_pick_waits_longer_than_the_timeouts(flavour, server, open_leases):
     """The trap: a client with a timeout below BLOCK that tries again. Here it takes one lease, on its own."""
     trap = flavour.client(port=server.port, socket_timeout=0.1, retry=flavour.retry(10))
@@ -416,6 +421,7 @@ def test_a_pick_waits_longer_than_the_timeouts(flavour, server, open_leases):
     assert server.client().info("clients")["blocked_clients"] == 0
 
 
+@two_servers
 def test_many_wait_at_once(flavour, server):
     """More than the connections that a client of redis-py allows itself."""
     pool = a_pool(flavour, server)
@@ -433,6 +439,7 @@ def test_many_wait_at_once(flavour, server):
 # Without Redis
 
 
+@two_servers
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_picks_go_on_without_the_server_and_with_it_again(flavour, new_server, protocol):
     server = new_server(appendonly="yes", appendfsync="always")
@@ -470,6 +477,7 @@ def test_picks_go_on_without_the_server_and_with_it_again(flavour, new_server, p
     assert Counter(pool.pick() for _ in range(400)) == {"a": 100, "c": 100, "new": 200}
 
 
+@two_servers
 def test_local_picks_end_after_their_time(flavour, new_server):
     server = new_server()
     pool = flavour.pool(flavour.client(port=server.port), "web", fallback_ms=400, retry_ms=10)
@@ -508,6 +516,7 @@ def test_reading_the_backends_takes_a_hundredth_of_the_time():
     assert memory.wants_refresh() and not memory.wants_refresh()
 
 
+@two_servers
 def test_what_the_server_says_is_not_replaced(flavour, server):
     pool = flavour.pool(flavour.client(port=server.port), "web")
     assert pool.pick() is None
@@ -522,6 +531,7 @@ def test_what_the_server_says_is_not_replaced(flavour, server):
             newcomer.pick()
 
 
+@two_servers
 @pytest.mark.needs("6.2", "ACL")
 def test_a_gateway_that_may_not_read_the_backends_has_no_local_picks(flavour, new_server):
     server = new_server()
@@ -536,6 +546,7 @@ def test_a_gateway_that_may_not_read_the_backends_has_no_local_picks(flavour, ne
         pool.pick()
 
 
+@two_servers
 @pytest.mark.parametrize("known", [True, False])
 def test_a_server_that_hangs_costs_a_request_one_timeout(flavour, new_server, known):
     """And leaves leases that end by their deadline."""
@@ -567,6 +578,7 @@ def test_a_server_that_hangs_costs_a_request_one_timeout(flavour, new_server, kn
     assert pool.pick() in ("a", "b")
 
 
+@two_servers
 def test_a_server_that_hangs_while_a_block_runs_costs_one_timeout(flavour, new_server):
     server = new_server()
     pool = flavour.pool(flavour.client(port=server.port), "web", timeout_ms=300)
@@ -596,6 +608,7 @@ def test_a_server_that_hangs_while_a_block_runs_costs_one_timeout(flavour, new_s
 # Prefetching
 
 
+@two_servers
 def test_prefetched_picks_are_each_used_once(flavour, server):
     gateways = [flavour.pool(flavour.client(port=server.port), "web", prefetch=20) for _ in range(3)]
     gateways[0].add({"a": 5, "b": 3, "c": 2})
@@ -612,6 +625,7 @@ def test_prefetched_picks_are_each_used_once(flavour, server):
         assert gateways[0].info().picks == before + 3
 
 
+@two_servers
 def test_prefetched_picks_do_not_grow_old(flavour, server):
     pool = flavour.pool(flavour.client(port=server.port), "web", prefetch=100, prefetch_ms=200)
     assert pool.pick() is None, "an empty pool"
@@ -639,6 +653,7 @@ def deviation(picks, weights):
     return most
 
 
+@two_servers
 @pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize("weights", [EQUAL, MIXED], ids=["equal", "mixed"])
 def test_shares_hold_over_shards(flavour, server, weights, k):
@@ -656,6 +671,7 @@ def test_shares_hold_over_shards(flavour, server, weights, k):
     assert "b1" not in [random.choice(gateways).pick() for _ in range(200)]
 
 
+@two_servers
 def test_shards_help_each_other(flavour, server):
     pool = flavour.sharded([flavour.client(port=server.port)], "web", 3)
     pool.create({"a": 1})
@@ -672,6 +688,7 @@ def test_shards_help_each_other(flavour, server):
     assert [shard.info().leases for shard in pool.shards] == [0, 0, 0]
 
 
+@two_servers
 def test_a_shard_whose_server_is_away_is_skipped(flavour, server, new_server):
     other = new_server()
     clients = [flavour.client(port=port) for port in (server.port, other.port)]
@@ -706,6 +723,7 @@ def program(text, *arguments):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@two_servers
 def test_a_process_that_is_killed_holds_nothing(server, open_leases):
     server.client().execute_command("LB.ADD web a")
     holder = program(HOLDER, server.port)
@@ -735,6 +753,7 @@ with pool.lease(ttl_ms=300, owner="parent") as lease:
 """
 
 
+@two_servers
 def test_a_child_of_a_fork_leaves_the_leases_of_its_parent(server, open_leases):
     server.client().execute_command("LB.ADD web a")
     forked = program(FORKS, server.port)
@@ -745,6 +764,7 @@ def test_a_child_of_a_fork_leaves_the_leases_of_its_parent(server, open_leases):
     assert open_leases() == 0
 
 
+@two_servers
 def test_a_child_of_a_fork_renews_its_own_leases(server, open_leases):
     server.client().execute_command("LB.ADD web a")
     text = FORKS.replace("print(sorted", "__import__('time').sleep(1); print(sorted")
@@ -752,6 +772,7 @@ def test_a_child_of_a_fork_renews_its_own_leases(server, open_leases):
     assert out.splitlines() == ["['child', 'parent'] 0", "['parent']"]
 
 
+@two_servers
 def test_threads_share_a_pool(flavour, server):
     pool = flavour.pool(flavour.client(port=server.port), "web", prefetch=7)
     pool.add({"a": 5, "b": 3, "c": 2})
@@ -773,6 +794,7 @@ def test_threads_share_a_pool(flavour, server):
     assert sum(of.leases + of.expired for of in stats) == 0
 
 
+@two_servers
 def test_tasks_that_are_cancelled_hold_nothing(new_server):
     """At any moment: while they wait for a lease, are given it, hold it, end it."""
     server = new_server()
@@ -816,6 +838,7 @@ def test_tasks_that_are_cancelled_hold_nothing(new_server):
     asyncio.run(main())
 
 
+@two_servers
 def test_a_timeout_over_a_block_ends_its_lease(new_server):
     server = new_server()
 
@@ -836,6 +859,7 @@ def test_a_timeout_over_a_block_ends_its_lease(new_server):
     asyncio.run(main())
 
 
+@two_servers
 def test_a_task_that_is_cancelled_at_the_end_of_a_block_reports_it(new_server):
     server = new_server()
 
@@ -884,71 +908,90 @@ def pair(new_server):
     return nodes, ids
 
 
-@pytest.mark.heavy
-def test_a_pool_in_a_cluster_is_found_where_it_moves(flavour, pair):
+@pytest.fixture
+def flavours():
+    flavours = [Flavour(name) for name in FLAVOURS]
+    yield flavours
+    for flavour in flavours:
+        flavour.close()
+
+
+@two_servers
+def test_a_pool_in_a_cluster_is_found_where_it_moves(flavours, pair):
     nodes, ids = pair
-    cluster = flavour.cluster(host="127.0.0.1", port=nodes[1].port)
-    key = "{1}web"  # in slot 9842, of the second node
-    pool = flavour.pool(cluster, key, retry_ms=50)
-    pool.add({"a": 1, "b": 1})
-    with pool.lease(wait_ms=1_000) as lease:
-        assert lease.backend == "a"
-        # The slot is on its way: the key is asked for at its new place.
-        slot = nodes[0].client().execute_command("CLUSTER KEYSLOT", key)
-        nodes[0].client().execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[1])
-        nodes[1].client().execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[0])
-        nodes[1].client().execute_command("MIGRATE", "127.0.0.1", nodes[0].port, key, 0, 5000)
-        with pool.lease(wait_ms=1_000) as other:
-            assert other.backend == "b"
-        for node in nodes[:2]:
-            node.client().execute_command("CLUSTER SETSLOT", slot, "NODE", ids[0])
+    first, second, replica = (node.client() for node in nodes)
+    clusters = [flavour.cluster(host="127.0.0.1", port=nodes[1].port) for flavour in flavours]
+    keys = ["{1}sync", "{1}asyncio"]  # in slot 9842, of the second node
+    pools = [
+        flavour.pool(cluster, key, retry_ms=50)
+        for flavour, cluster, key in zip(flavours, clusters, keys, strict=True)
+    ]
+    with contextlib.ExitStack() as held:
+        for pool in pools:
+            pool.add({"a": 1, "b": 1})
+            assert held.enter_context(pool.lease(wait_ms=1_000)).backend == "a"
+        # The slot is on its way: the keys are asked for at their new place.
+        slot = first.execute_command("CLUSTER KEYSLOT", keys[0])
+        first.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[1])
+        second.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[0])
+        second.execute_command("MIGRATE", "127.0.0.1", nodes[0].port, "", 0, 5000, "KEYS", *keys)
+        for pool in pools:
+            with pool.lease(wait_ms=1_000) as lease:
+                assert lease.backend == "b"
+        for client in (first, second):
+            client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[0])
         # It has moved.
-        with pool.lease(wait_ms=1_000) as other:
-            assert other.backend == "a"
-    assert pool.info().leases == 0
-    assert sum(of.done for of in pool.stats().values()) == 3
-    assert not pool.is_away
+        for pool in pools:
+            with pool.lease(wait_ms=1_000) as lease:
+                assert lease.backend == "a"
+    for pool in pools:
+        assert sum(of.done for of in pool.stats().values()) == 3
+        assert pool.info().leases == 0 and not pool.is_away
 
-    # Its primary dies, and the replica takes over.
-    nodes[0].client().wait(1, 5_000)
+    # Their primary dies, and the replica takes over.
+    first.wait(1, 5_000)
     nodes[0].kill()
-    assert pool.pick() and pool.is_away, "by itself"
-    nodes[2].client().execute_command("CLUSTER FAILOVER", "TAKEOVER")
-    eventually(lambda: pool.pick() and not pool.is_away, 30)
-    with pool.lease(wait_ms=1_000) as lease:
-        assert lease.id is not None
+    assert all(pool.pick() and pool.is_away for pool in pools), "by itself"
+    replica.execute_command("CLUSTER FAILOVER", "TAKEOVER")
+    for pool in pools:
+        eventually(lambda pool=pool: pool.pick() and not pool.is_away, 30)
+        with pool.lease(wait_ms=1_000) as lease:
+            assert lease.id is not None
 
 
-@pytest.mark.heavy
-def test_shards_by_a_client_of_a_cluster(flavour, pair):
+@two_servers
+def test_shards_by_a_client_of_a_cluster(flavours, pair):
     nodes, _ = pair
-    pool = flavour.sharded([flavour.cluster(host="127.0.0.1", port=nodes[0].port)], "web", 4)
-    pool.create(MIXED)
-    assert deviation([pool.pick() for _ in range(300)], MIXED) < 2 * 4
-    assert [node.client().dbsize() for node in nodes] == [2, 2, 2]
+    for number, flavour in enumerate(flavours, 1):
+        pool = flavour.sharded([flavour.cluster(host="127.0.0.1", port=nodes[0].port)], flavour.name, 4)
+        pool.create(MIXED)
+        assert deviation([pool.pick() for _ in range(300)], MIXED) < 2 * 4
+        assert [node.client().dbsize() for node in nodes[:2]] == [2 * number, 2 * number]
 
 
-@pytest.mark.heavy
-def test_a_pool_behind_sentinels_is_found_after_a_failover(flavour, new_server):
+@two_servers
+def test_a_pool_behind_sentinels_is_found_after_a_failover(flavours, new_server):
     sentinels = Sentinels(new_server)
     primary = sentinels.nodes[0]
     places = [("127.0.0.1", sentinel.port) for sentinel in sentinels.sentinels]
-    pool = flavour.pool(flavour.master(places, NAME), "web", retry_ms=50)
-    pool.add({"a": 1, "b": 1})
-    primary.client().wait(1, 5_000)
-    assert pool.pick() == "a"
-    with pool.lease(wait_ms=1_000) as lease:
-        assert lease.backend == "b"
+    pools = [flavour.pool(flavour.master(places, NAME), flavour.name, retry_ms=50) for flavour in flavours]
+    with contextlib.ExitStack() as held:
+        for pool in pools:
+            pool.add({"a": 1, "b": 1})
+            assert pool.pick() == "a"
+            assert held.enter_context(pool.lease(wait_ms=1_000)).backend == "b"
         primary.client().wait(1, 5_000)
         primary.kill()
-        assert pool.pick() in ("a", "b"), "by itself"
-        assert pool.is_away
-        eventually(lambda: pool.pick() and not pool.is_away, 30)
-        assert sentinels.primary() is not primary
-    assert pool.info().leases == 0
-    assert pool.backend_stats("b").done == 1
+        assert all(pool.pick() and pool.is_away for pool in pools), "by itself"
+        for pool in pools:
+            eventually(lambda pool=pool: pool.pick() and not pool.is_away, 30)
+        eventually(lambda: sentinels.primary() not in (None, primary))
+    for pool in pools:
+        assert pool.info().leases == 0
+        assert pool.backend_stats("b").done == 1
 
 
+@two_servers
 def test_a_primary_that_becomes_a_replica_ends_a_wait(flavour, new_server):
     server = new_server()
     pool = a_pool(flavour, server)
@@ -964,6 +1007,7 @@ def test_a_primary_that_becomes_a_replica_ends_a_wait(flavour, new_server):
         assert waits.result(10) is None, "a local pick"
 
 
+@two_servers
 @pytest.mark.parametrize("kind", ["unix", "url"])
 def test_a_pool_goes_where_its_client_goes(flavour, new_server, kind, tmp_path):
     server = new_server(unixsocket=tmp_path / "socket", requirepass="secret")

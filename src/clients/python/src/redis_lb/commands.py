@@ -16,6 +16,7 @@ T = TypeVar("T")
 Name: TypeAlias = str | bytes
 # The methods below are called like some types.
 Names: TypeAlias = list[str]
+Weights: TypeAlias = Mapping[str, int] | Mapping[bytes, int] | Mapping[Name, int]
 Leased: TypeAlias = list[Granted]
 OpenLeases: TypeAlias = list[OpenLease]
 State: TypeAlias = Literal["up", "drain", "down"]
@@ -37,13 +38,13 @@ class Commands:
     # Membership and weights
 
     @method
-    def add(self, backends: Name | Mapping[Name, int] | Mapping[str, int]) -> Flow[int]:
+    def add(self, backends: Name | Weights) -> Flow[int]:
         """Add backends with their weights; or one, of weight 1 if it is new. Returns how many are new."""
         words = [backends] if isinstance(backends, str | bytes) else flat(backends)
         return (yield from self._ask("LB.ADD", *words, parse=int))
 
     @method
-    def set(self, backends: Mapping[Name, int] | Mapping[str, int]) -> Flow[int]:
+    def set(self, backends: Weights) -> Flow[int]:
         """Make the pool exactly these backends. Returns how many were added or removed."""
         return (yield from self._ask("LB.SET", *flat(backends), parse=int))
 
@@ -58,7 +59,7 @@ class Commands:
         return (yield from self._ask("LB.WEIGHT", backend, parse=replies.number_or_none))
 
     @method
-    def set_weight(self, weights: Mapping[Name, int] | Mapping[str, int]) -> Flow[None]:
+    def set_weight(self, weights: Weights) -> Flow[None]:
         """Set weights, of backends that are all there."""
         yield from self._ask("LB.WEIGHT", *flat(weights), parse=replies.nothing)
 

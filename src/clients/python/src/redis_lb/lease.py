@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import redis
 
@@ -24,7 +24,11 @@ from .replies import When
 
 log = logging.getLogger("redis_lb")
 COOL_MS_MAX = 2**40
+A = TypeVar("A")
+E = TypeVar("E", bound="SyncLease")
+F = TypeVar("F", bound="AwaitedLease")
 L = TypeVar("L")
+Kind: TypeAlias = type[BaseException] | None
 
 
 class NoBackendError(redis.RedisError):
@@ -166,33 +170,39 @@ class LeaseFlows:
         return self._terms.ttl_ms / 3000
 
 
-class Lease(LeaseFlows):
-    """The lease of a `with` block."""
-
-    def __enter__(self) -> "Lease":
+class SyncLease(LeaseFlows):
+    def __enter__(self: E) -> E:
         self._pool._run(self._enter())
         if self.id is not None:
             _renewer.watch(self, self._first_s)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    def _finish(self, error: BaseException | None) -> bool:
         return bool(self._pool._run(self._leave(error)))
 
 
-class AsyncLease(LeaseFlows):
-    """The lease of an `async with` block."""
+class Lease(SyncLease):
+    """The lease of a `with` block."""
 
-    async def __aenter__(self) -> "AsyncLease":
+    def __exit__(self, kind: Kind, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._finish(error)
+
+
+class Attempt(SyncLease):
+    """The same, of a block that is tried again."""
+
+    def __exit__(self, kind: Kind, error: BaseException | None, trace: TracebackType | None) -> bool:
+        return self._finish(error)
+
+
+class AwaitedLease(LeaseFlows):
+    async def __aenter__(self: F) -> F:
         await self._pool._run(self._enter())
         if self.id is not None:
             self._renewing = in_background(self._keep())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    async def _finish(self, error: BaseException | None) -> bool:
         if self.id is not None:
             self._renewing.cancel()
         # Shielded: a block that is cancelled is reported all the same.
@@ -205,10 +215,25 @@ class AsyncLease(LeaseFlows):
             delay = await self._pool._run(self._prolong())
 
 
-class Leasing(Generic[L]):
-    """What pools and sharded pools have alike, with `L` the lease that they make."""
+class AsyncLease(AwaitedLease):
+    """The lease of an `async with` block."""
+
+    async def __aexit__(self, kind: Kind, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._finish(error)
+
+
+class AsyncAttempt(AwaitedLease):
+    """The same, of a block that is tried again."""
+
+    async def __aexit__(self, kind: Kind, error: BaseException | None, trace: TracebackType | None) -> bool:
+        return await self._finish(error)
+
+
+class Leasing(Generic[L, A]):
+    """What pools and sharded pools have alike, with `L` the leases and `A` the attempts that they make."""
 
     _lease: Callable[[Any, Terms, Series | None], L]
+    _attempt: Callable[[Any, Terms, Series | None], A]
 
     def lease(
         self,
@@ -240,7 +265,7 @@ class Leasing(Generic[L]):
         owner: Name | None = None,
         exclude: Iterable[Name] = (),
         failures: tuple[type[Exception], ...] = (Exception,),
-    ) -> Iterator[L]:
+    ) -> Iterator[A]:
         """Leases for one request, each on another backend, until a block raises none of `failures`.
 
         `for attempt in pool.attempts(3): with attempt as lease: …`. The error of the last attempt is raised.
@@ -249,7 +274,7 @@ class Leasing(Generic[L]):
         series = Series(most)
         while series.left:
             series.left -= 1
-            yield type(self)._lease(self, terms, series)
+            yield type(self)._attempt(self, terms, series)
 
 
 class Renewer:
@@ -262,10 +287,10 @@ class Renewer:
 
     def after_fork(self) -> None:
         self._changed = threading.Condition()
-        self._due: list[tuple[float, int, Lease]] = []
+        self._due: list[tuple[float, int, SyncLease]] = []
         self._thread: threading.Thread | None = None
 
-    def watch(self, lease: Lease, delay_s: float) -> None:
+    def watch(self, lease: SyncLease, delay_s: float) -> None:
         """Renew it then, and again, while it is open."""
         with self._changed:
             heapq.heappush(self._due, (time.monotonic() + delay_s, next(self._number), lease))

@@ -10,7 +10,7 @@ import redis
 from . import replies
 from .commands import Algorithm, Commands, Name, Outcome, pick_words
 from .flow import Flow, Sync, method
-from .lease import Held, L, Lease, Leasing, NoBackendError, Terms, log
+from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms, log
 from .link import AWAY, Command, Link, SyncLink
 from .local import Ahead, Memory
 from .replies import When
@@ -18,7 +18,7 @@ from .replies import When
 T = TypeVar("T")
 
 
-class PoolFlows(Commands, Leasing[L]):
+class PoolFlows(Commands, Leasing[L, A]):
     """The pool at one key.
 
     `client` tells where Redis is. The pool makes connections of its own, which wait `timeout_ms` for an answer and
@@ -155,11 +155,12 @@ class PoolFlows(Commands, Leasing[L]):
             return False
 
 
-class Pool(Sync, PoolFlows[Lease]):
+class Pool(Sync, PoolFlows[Lease, Attempt]):
     __doc__ = PoolFlows.__doc__
     _link: SyncLink
     _link_to = SyncLink
     _lease = Lease
+    _attempt = Attempt
 
     def close(self) -> None:
         """Close the connections that no command uses."""
