@@ -96,7 +96,7 @@ class Flavour:
     def close(self) -> None:
         """Disconnect, and end the loop."""
         for client in self._clients:
-            self.alike(client.aclose() if self._loop else client.close())
+            self.alike(getattr(client, "aclose", client.close)())  # redis-py 5.0.0 has close() alone
         if self._loop:
             self.result(cancelled_all())
             self._loop.call_soon_threadsafe(self._loop.stop)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime
 import email.utils
 import os
 import random
@@ -282,16 +281,11 @@ def response_error(**headers):
     return error
 
 
-def in_seconds(seconds):
-    """An HTTP date."""
-    date = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
-    return email.utils.format_datetime(date, usegmt=True)
-
-
-@pytest.mark.parametrize("value, least, most", [("30", 29, 30.1), (in_seconds(600), 500, 601)])
+@pytest.mark.parametrize("value, least, most", [("30", 29, 30.1), (600, 500, 601)], ids=["seconds", "date"])
 def test_a_retry_after_cools_the_backend(web, value, least, most):
+    date = email.utils.formatdate(time.time() + int(value), usegmt=True)
     with pytest.raises(OSError, match="429"), web.lease():
-        raise response_error(retry_after=value)
+        raise response_error(retry_after=value if isinstance(value, str) else date)
     a = web.backend_stats("a")
     assert (a.health, a.done, a.failures) == ("cooling", 1, 0)
     assert least * 1000 <= a.back_in_ms <= most * 1000
@@ -325,12 +319,13 @@ def test_a_block_can_cool_its_backend(web):
     assert a.back_in_ms > 50_000
 
 
+@two_servers
 def test_a_lease_renews_itself(flavour, server):
     pool = a_pool(flavour, server)
-    with pool.lease(ttl_ms=200) as lease:
-        with pytest.raises(NoBackendError) as nobody, pool.lease(wait_ms=900):
+    with pool.lease(ttl_ms=1_000) as lease:
+        with pytest.raises(NoBackendError) as nobody, pool.lease(wait_ms=1_600):
             pass
-        assert nobody.value.reason == "limited" and nobody.value.ms <= 220
+        assert nobody.value.reason == "limited" and nobody.value.ms <= 1_020
         assert not lease.is_lost
         # The next one says when it has been ended.
         pool.set_state("a", "down")
@@ -496,14 +491,14 @@ def test_local_picks_end_after_their_time(flavour, new_server):
 
 
 def test_one_caller_finds_out_whether_the_server_is_back():
-    memory = Memory(retry_ms=100, refresh_ms=1, fallback_ms=60_000)
+    memory = Memory(retry_ms=800, refresh_ms=1, fallback_ms=60_000)
     memory.answered()
     memory.learn({"a": BackendStats(weight=1, state="up", picks=0)}, took_s=0)
     memory.failed()
     with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(lambda _: memory.goes_alone(), range(800)))
+        assert all(threads.map(lambda _: memory.goes_alone(), range(80)))
         eventually(lambda: not memory.rests)
-        assert list(threads.map(lambda _: memory.goes_alone(), range(800))).count(False) == 1
+        assert list(threads.map(lambda _: memory.goes_alone(), range(80))).count(False) == 1
 
 
 def test_reading_the_backends_takes_a_hundredth_of_the_time():
@@ -710,7 +705,7 @@ def test_a_shard_whose_server_is_away_is_skipped(flavour, server, new_server):
 
 HOLDER = """
 import sys, time, redis, redis_lb
-with redis_lb.Pool(redis.Redis(port=int(sys.argv[1])), "web").lease(ttl_ms=400, owner="holder"):
+with redis_lb.Pool(redis.Redis(port=int(sys.argv[1])), "web").lease(ttl_ms=1000, owner="holder"):
     print(flush=True)
     time.sleep(60)
 """
@@ -729,12 +724,12 @@ def test_a_process_that_is_killed_holds_nothing(server, open_leases):
     holder = program(HOLDER, server.port)
     try:
         assert holder.stdout.readline() == "\n"
-        for _ in waiting(1.2):
+        for _ in waiting(1.6):
             assert open_leases() == 1, "renewed"
     finally:
         holder.kill()
         holder.communicate()
-    eventually(lambda: open_leases() == 0, 1)
+    eventually(lambda: open_leases() == 0, 2)
 
 
 FORKS = """
@@ -742,10 +737,10 @@ import os, sys, redis, redis_lb
 client = redis.Redis(port=int(sys.argv[1]), protocol=3)
 pool = redis_lb.Pool(client, "web", prefetch=50)
 pool.pick()
-with pool.lease(ttl_ms=300, owner="parent") as lease:
+with pool.lease(ttl_ms=900, owner="parent") as lease:
     child = os.fork()
     if child == 0:
-        with pool.lease(ttl_ms=300, owner="child"):
+        with pool.lease(ttl_ms=900, owner="child"):
             print(sorted(of.owner for of in pool.leases()), len(pool._ahead._picks))
     else:
         os.waitpid(child, 0)
@@ -767,7 +762,7 @@ def test_a_child_of_a_fork_leaves_the_leases_of_its_parent(server, open_leases):
 @two_servers
 def test_a_child_of_a_fork_renews_its_own_leases(server, open_leases):
     server.client().execute_command("LB.ADD web a")
-    text = FORKS.replace("print(sorted", "__import__('time').sleep(1); print(sorted")
+    text = FORKS.replace("print(sorted", "__import__('time').sleep(1.5); print(sorted")
     out, _ = program(text, server.port).communicate(timeout=30)
     assert out.splitlines() == ["['child', 'parent'] 0", "['parent']"]
 
@@ -780,9 +775,9 @@ def test_threads_share_a_pool(flavour, server):
 
     def request(number):
         pool.pick()
-        with pool.lease(wait_ms=20_000, ttl_ms=600) as lease:
-            if number % 100 == 0:
-                time.sleep(0.8)
+        with pool.lease(wait_ms=20_000, ttl_ms=1_000) as lease:
+            if number == 0:
+                time.sleep(1.5)
             if number % 10 == 1:
                 lease.fail()
 

@@ -3,7 +3,6 @@
 import asyncio
 import heapq
 import itertools
-import logging
 import os
 import threading
 import time
@@ -19,10 +18,9 @@ import redis
 from . import forks
 from .commands import Algorithm, Name, Outcome
 from .flow import Flow
-from .link import in_background
+from .link import in_background, log
 from .replies import When
 
-log = logging.getLogger("redis_lb")
 COOL_MS_MAX = 2**40
 A = TypeVar("A")
 E = TypeVar("E", bound="SyncLease")

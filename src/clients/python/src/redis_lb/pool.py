@@ -10,8 +10,8 @@ import redis
 from . import replies
 from .commands import Algorithm, Commands, Name, Outcome, pick_words
 from .flow import Flow, Sync, method
-from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms, log
-from .link import AWAY, Command, Link, SyncLink
+from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
+from .link import AWAY, Command, Link, SyncLink, log
 from .local import Ahead, Memory
 from .replies import When
 
