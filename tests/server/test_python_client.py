@@ -943,8 +943,9 @@ def test_a_pool_in_a_cluster_is_found_where_it_moves(flavours, pair):
         assert sum(of.done for of in pool.stats().values()) == 3
         assert pool.info().leases == 0 and not pool.is_away
 
-    # Their primary dies, and the replica takes over.
+    # Their primary dies, and the replica takes over, as soon as it knows of the slot.
     first.wait(1, 5_000)
+    eventually(lambda: [str(slot)] in replica.cluster("nodes")[f"127.0.0.1:{nodes[0].port}"]["slots"])
     nodes[0].kill()
     assert all(pool.pick() and pool.is_away for pool in pools), "by itself"
     replica.execute_command("CLUSTER FAILOVER", "TAKEOVER")

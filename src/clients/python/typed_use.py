@@ -2,10 +2,11 @@
 
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any
 
 import redis
 import redis.asyncio
+from typing_extensions import assert_type
 
 import redis_lb
 import redis_lb.asyncio

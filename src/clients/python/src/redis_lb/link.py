@@ -28,6 +28,7 @@ log = logging.getLogger("redis_lb")
 # Redis is not there, or is not the one to ask now.
 AWAY = (redis.ConnectionError, redis.TimeoutError, ClusterDownError, RedisClusterException, ReadOnlyError)
 REDIRECTIONS = 5
+at_once: Any = NoBackoff  # redis-py 5 does not declare its types
 # Before 5.3 a pool of connections wanted to know what a connection is for; since then it warns.
 PURPOSE: tuple[str, ...] = () if redis.VERSION >= (5, 3) else ("LB",)
 # What such a pool has put among the options of its connections, for itself.
@@ -115,7 +116,7 @@ class Link:
         if place in self._pools:
             return self._pools[place]
         options = {name: value for name, value in source.connection_kwargs.items() if name not in OF_ITS_POOL}
-        options |= {"retry": self._Retry(NoBackoff(), 0), "retry_on_error": [], "health_check_interval": 0}
+        options |= {"retry": self._Retry(at_once(), 0), "retry_on_error": [], "health_check_interval": 0}
         options |= {"socket_timeout": self._read_timeout_s}
         if "path" not in options:
             options["socket_connect_timeout"] = self._timeout_s
