@@ -473,6 +473,20 @@ def test_picks_go_on_without_the_server_and_with_it_again(flavour, new_server, p
 
 
 @two_servers
+def test_a_pool_that_takes_long_to_read_has_no_local_picks(flavour, new_server):
+    server = new_server()
+    pool = flavour.pool(flavour.client(port=server.port), "web")
+    pool.add({f"b{number}": 1 for number in range(1_000)})
+    assert pool.pick() and pool._memory.can_go_alone
+    pool.add("one more")
+    pool = flavour.pool(flavour.client(port=server.port), "web")
+    assert pool.pick() and not pool._memory.can_go_alone
+    server.kill()
+    with pytest.raises(redis.ConnectionError):
+        pool.pick()
+
+
+@two_servers
 def test_local_picks_end_after_their_time(flavour, new_server):
     server = new_server()
     pool = flavour.pool(flavour.client(port=server.port), "web", fallback_ms=400, retry_ms=10)
@@ -531,7 +545,7 @@ def test_what_the_server_says_is_not_replaced(flavour, server):
 def test_a_gateway_that_may_not_read_the_backends_has_no_local_picks(flavour, new_server):
     server = new_server()
     server.client().execute_command("LB.ADD web a")
-    server.client().execute_command("ACL SETUSER gateway on >secret -@all +lb.pick +lb.done ~web")
+    server.client().execute_command("ACL SETUSER gateway on >secret -@all +lb.pick +lb.done +lb.card ~web")
     client = flavour.client(port=server.port, username="gateway", password="secret")
     pool = flavour.pool(client, "web")
     with pool.lease() as lease:

@@ -1,6 +1,6 @@
 """The Python client runs on every version of Python and of redis-py that it says it does.
 
-Its tests run once more, in environments of their own in target/client-*, on the oldest and the newest of both.
+Its tests run once more, in environments of their own (target/client-*), on the oldest and newest of both.
 A Python is found in $PATH, or where pyenv keeps its versions; one that this machine lacks is skipped.
 """
 

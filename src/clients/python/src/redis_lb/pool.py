@@ -16,6 +16,8 @@ from .local import Ahead, Memory
 from .replies import When
 
 T = TypeVar("T")
+# To read the backends of a larger pool would hold up the caller that does it: a thousand take 50 ms of processor time.
+LISTED = 1_000
 
 
 class PoolFlows(Commands, Leasing[L, A]):
@@ -108,11 +110,12 @@ class PoolFlows(Commands, Leasing[L, A]):
     def _refresh(self) -> Flow[None]:
         started = time.monotonic()
         try:
-            backends = yield from Commands.stats.flow(self)
+            is_listed = (yield from Commands.card.flow(self)) <= LISTED
+            backends = (yield from Commands.stats.flow(self)) if is_listed else {}
         except AWAY:
             raise
         except redis.ResponseError as error:
-            log.warning("redis-lb: without LB.STATS there are no local picks: %s", error)
+            log.warning("redis-lb: without LB.CARD and LB.STATS there are no local picks: %s", error)
         else:
             self._memory.learn(backends, time.monotonic() - started)
 
