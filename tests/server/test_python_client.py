@@ -57,9 +57,9 @@ def open_leases(server):
     return lambda: len(client.execute_command("LB.LEASES", "web"))
 
 
-def a_pool(flavour, server, **options):
+def a_pool(flavour, server, of=None):
     """A pool of one that takes one request at a time."""
-    pool = flavour.pool(flavour.client(port=server.port), "web", **options)
+    pool = flavour.pool(flavour.client(port=server.port, **(of or {})), "web")
     pool.add("a")
     pool.set_limit(max=1)
     return pool
@@ -1015,6 +1015,44 @@ def test_a_primary_that_becomes_a_replica_ends_a_wait(flavour, new_server):
         eventually(lambda: server.client().info("clients")["blocked_clients"] == 1)
         server.client().execute_command("REPLICAOF", "127.0.0.1", free_port())
         assert waits.result(10) is None, "a local pick"
+
+
+@pytest.mark.once("Debian's server has TLS")
+def test_a_pool_goes_where_its_client_goes_by_tls(flavour, new_server, tmp_path):
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+        *name,
+    ]
+    subprocess.run(made, check=True, capture_output=True)
+    port = free_port()
+    server = new_server(
+        tls_port=port, tls_cert_file=certificate, tls_key_file=key, tls_ca_cert_file=certificate
+    )
+    trust = {"ssl": True, "ssl_ca_certs": str(certificate)}
+    own = {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+    pool = a_pool(flavour, types.SimpleNamespace(port=port), of=trust | own)
+    with ThreadPoolExecutor(1) as threads, pool.lease() as held:
+
+        def request():
+            with pool.lease(wait_ms=20_000) as lease:
+                return lease.id
+
+        waits = threads.submit(request)
+        eventually(lambda: server.client().info("clients")["blocked_clients"] == 1)
+        pool.done(held.id)
+        assert waits.result(10) not in (None, held.id)
+    assert server.client().execute_command("LB.CARD", "web") == 1
 
 
 @two_servers
