@@ -291,6 +291,11 @@ class Commands:
         yield from self._ask("LB.LOAD", *words, parse=replies.nothing)
 
 
+def several(names: Iterable[Name]) -> tuple[Name, ...]:
+    """The names. One alone is that name, not its letters."""
+    return (names,) if isinstance(names, str | bytes) else tuple(names)
+
+
 def flat(pairs: Mapping[Any, int]) -> Iterable[Word]:
     """Backend, weight, backend, weight …"""
     return [word for pair in pairs.items() for word in pair]
@@ -318,7 +323,7 @@ def pick_words(
     """The words behind the key in LB.PICK and LB.PEEK."""
     if wait_ms < 0:
         raise ValueError(f"wait_ms is {wait_ms}; it is at least 0, and 0 does not wait")
-    names = tuple(exclude)
+    names = several(exclude)
     words: tuple[Word, ...] = () if algorithm is None else (algorithm,)
     words += options(COUNT=count) + (("DISTINCT",) if distinct else ())
     words += options(EXCLUDE=(len(names), *names) if names else None)

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import redis
 
 from . import forks
-from .commands import Algorithm, Name, Outcome
+from .commands import Algorithm, Name, Outcome, several
 from .flow import Flow
 from .link import in_background, log
 from .replies import When
@@ -250,7 +250,7 @@ class Leasing(Generic[L, A]):
         else, as when it is cancelled. An error with an HTTP response that has Retry-After cools the backend.
         Raises NoBackendError if nothing can be picked within `wait_ms`; 0 does not wait.
         """
-        terms = Terms(ttl_ms, algorithm, owner, tuple(exclude), wait_ms, failures)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), wait_ms, failures)
         return type(self)._lease(self, terms, None)
 
     def attempts(
@@ -268,7 +268,7 @@ class Leasing(Generic[L, A]):
 
         `for attempt in pool.attempts(3): with attempt as lease: …`. The error of the last attempt is raised.
         """
-        terms = Terms(ttl_ms, algorithm, owner, tuple(exclude), wait_ms, failures)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), wait_ms, failures)
         series = Series(most)
         while series.left:
             series.left -= 1

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import redis
 
 from . import replies
-from .commands import Algorithm, Commands, Name, Outcome, pick_words
+from .commands import Algorithm, Commands, Name, Outcome, pick_words, several
 from .flow import Flow, Sync, method
 from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
 from .link import AWAY, Command, Link, SyncLink, log
@@ -57,7 +57,7 @@ class PoolFlows(Commands, Leasing[L, A]):
         self, algorithm: Algorithm | None = None, *, exclude: Iterable[Name] = (), wait_ms: int = 0
     ) -> Flow[str | None]:
         """The next backend; None if none is eligible within `wait_ms`. 0 does not wait."""
-        names = tuple(exclude)
+        names = several(exclude)
         asking = self._picking(algorithm, names, wait_ms)
         return (yield from self._unless_away(asking, partial(self._local, names)))
 
@@ -90,6 +90,8 @@ class PoolFlows(Commands, Leasing[L, A]):
         return held
 
     def _why(self) -> Flow[When]:
+        if self._memory.rests:
+            return When("unknown", None)
         try:
             return (yield from Commands.when.flow(self))
         except AWAY:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from .commands import Algorithm, Commands, Name
+from .commands import Algorithm, Commands, Name, several
 from .flow import Flow, Sync, method
 from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
 from .pool import Pool, PoolFlows
@@ -59,7 +59,7 @@ class ShardFlows(Leasing[L, A], Generic[S, L, A]):
         self, algorithm: Algorithm | None = None, *, exclude: Iterable[Name] = (), wait_ms: int = 0
     ) -> Flow[str | None]:
         """As Pool.pick()."""
-        names = tuple(exclude)
+        names = several(exclude)
         return (
             yield from self._go_round(
                 self._order(),
