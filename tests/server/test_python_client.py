@@ -10,6 +10,7 @@ import sys
 import time
 import types
 import urllib.error
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -319,6 +320,22 @@ def test_a_block_can_cool_its_backend(web):
     a = web.backend_stats("a")
     assert (a.health, a.failures) == ("cooling", 0)
     assert a.back_in_ms > 50_000
+
+
+@two_servers
+def test_leases_that_have_ended_are_not_kept(flavour, server):
+    """Though they would have been renewed in an hour only."""
+    pool = flavour.pool(flavour.client(port=server.port), "web")
+    pool.add("a")
+    with pool.lease(ttl_ms=3_600_000) as open_one:
+        ended = []
+        for _ in range(200):
+            with pool.lease(ttl_ms=3_600_000) as lease:
+                pass
+            ended.append(weakref.ref(getattr(lease, "of", lease)))
+        del lease
+        eventually(lambda: sum(of() is not None for of in ended) <= 2)
+        assert open_one.id in [of.lease for of in pool.leases()]
 
 
 @two_servers

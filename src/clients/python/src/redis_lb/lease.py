@@ -176,7 +176,11 @@ class SyncLease(LeaseFlows):
         return self
 
     def _finish(self, error: BaseException | None) -> bool:
-        return bool(self._pool._run(self._leave(error)))
+        try:
+            return bool(self._pool._run(self._leave(error)))
+        finally:
+            if self.id is not None:
+                _renewer.forget_one()
 
 
 class Lease(SyncLease):
@@ -203,6 +207,7 @@ class AwaitedLease(LeaseFlows):
     async def _finish(self, error: BaseException | None) -> bool:
         if self.id is not None:
             self._renewing.cancel()
+            del self._renewing  # which has the lease in its frames
         # Shielded: a block that is cancelled is reported all the same.
         return bool(await asyncio.shield(in_background(self._pool._run(self._leave(error)))))
 
@@ -286,6 +291,7 @@ class Renewer:
     def after_fork(self) -> None:
         self._changed = threading.Condition()
         self._due: list[tuple[float, int, SyncLease]] = []
+        self._ended = 0  # at least as many of them as are still in there
         self._thread: threading.Thread | None = None
 
     def watch(self, lease: SyncLease, delay_s: float) -> None:
@@ -297,6 +303,15 @@ class Renewer:
                 self._thread.start()
             elif self._due[0][2] is lease:
                 self._changed.notify()
+
+    def forget_one(self) -> None:
+        """A lease has ended. Those that have ended are taken out when they may be half of all."""
+        with self._changed:
+            self._ended += 1
+            if self._ended * 2 > len(self._due):
+                self._due = [entry for entry in self._due if entry[2]._is_open]
+                heapq.heapify(self._due)
+                self._ended = 0
 
     def _work(self) -> None:
         while True:
