@@ -9,32 +9,42 @@ use crate::lb::ground::memory::allocated;
 
 /// Times, each with the slot of a backend, the earliest first; of the same time, in order of addition. It is made of what the
 /// backends keep, and not saved.
-#[derive(Clone, Debug, Default)]
-pub struct Agenda(BTreeSet<(Millis, u32)>);
+#[derive(Clone, Debug)]
+pub struct Agenda<T = Millis>(BTreeSet<(T, u32)>);
 
-impl Agenda {
-    pub fn add(&mut self, time: Millis, slot: Slot) {
+impl<T> Default for Agenda<T> {
+    fn default() -> Agenda<T> {
+        Agenda(BTreeSet::new())
+    }
+}
+
+impl<T: Ord + Copy> Agenda<T> {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn add(&mut self, time: T, slot: Slot) {
         self.0.insert((time, slot as u32));
     }
 
-    pub fn remove(&mut self, time: Millis, slot: Slot) {
+    pub fn remove(&mut self, time: T, slot: Slot) {
         self.0.remove(&(time, slot as u32));
     }
 
     /// The earliest one.
-    pub fn first(&self) -> Option<(Millis, Slot)> {
+    pub fn first(&self) -> Option<(T, Slot)> {
         self.0.first().map(|(time, slot)| (*time, *slot as Slot))
     }
 
     /// Takes out the earliest one, if its time has come at this clock.
-    pub fn take_first(&mut self, clock: Millis) -> Option<(Millis, Slot)> {
+    pub fn take_first(&mut self, clock: T) -> Option<(T, Slot)> {
         let first = self.first().filter(|(time, _)| *time <= clock)?;
         self.0.pop_first();
         Some(first)
     }
 
     /// All of them in order.
-    pub fn iter(&self) -> impl Iterator<Item = (Millis, Slot)> {
+    pub fn iter(&self) -> impl Iterator<Item = (T, Slot)> {
         self.0.iter().map(|(time, slot)| (*time, *slot as Slot))
     }
 
@@ -56,7 +66,7 @@ impl Agenda {
     pub fn heap_bytes(&self) -> usize {
         // A leaf of a B-tree has room for eleven and holds about eight. So does a node above leaves.
         let leaves = self.0.len().div_ceil(8);
-        let leaf = allocated(11 * size_of::<(Millis, u32)>() + 16);
+        let leaf = allocated(11 * size_of::<(T, u32)>() + 16);
         leaves * leaf + leaves / 8 * (leaf + 96)
     }
 }

@@ -9,7 +9,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::entry::{At, Entries, IN_HEAP, Links};
+use super::entry::{At, Entries, IN_HEAP};
+use super::places::Links;
 use crate::lb::ground::chains::NONE;
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::memory::Mover;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::places::Record;
+use super::places::{Links, Record};
 pub use crate::lb::ground::chains::At;
 use crate::lb::ground::chains::{NONE, Records};
 use crate::lb::ground::clock::Millis;
@@ -103,20 +103,6 @@ impl Short {
         let [low, middle, high] = self.0.map(u64::from);
         low | middle << 16 | high << 32
     }
-}
-
-/// The neighbours of a lease in a list.
-#[derive(Clone, Copy, Debug)]
-pub struct Links {
-    pub previous: At,
-    pub next: At,
-}
-
-impl Links {
-    pub const NONE: Links = Links {
-        previous: NONE,
-        next: NONE,
-    };
 }
 
 /// Some leases, linked through their entries, the oldest first.

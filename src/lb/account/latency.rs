@@ -18,8 +18,9 @@ use super::timed::{Timed, Whose};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::kept::{Gaps, Kept};
-use crate::lb::ground::memory::{Mover, buffer};
+use crate::lb::ground::memory::Mover;
 use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
+use crate::lb::ground::sparse::Sparse;
 
 /// A microsecond.
 const MICRO: u64 = 16;
@@ -35,7 +36,7 @@ const BOUND: u64 = 64;
 /// The latencies of the backends of a pool.
 #[derive(Clone, Debug, Default)]
 pub struct Latencies {
-    of: Vec<Latency>,
+    of: Sparse<Latency>,
     well: Well,
     /// When a level may have to be halved.
     halvings: Agenda,
@@ -47,14 +48,21 @@ struct Latency {
     level: u64,
     /// Whether its last report was a success.
     is_well: bool,
-    /// When it last had a report, or came back, or was halved.
+    /// When it last had a report, or came back with a level, or was halved.
     since: Millis,
-    /// Whether it is up, has a weight, and is neither ejected nor cooling. The others say so, so it is not saved.
+    /// Whether it is not up, has no weight, or is ejected or cools. The others say so, so it is not saved.
     #[serde(skip)]
-    is_in: bool,
+    is_out: bool,
     /// Whether it stands on the agenda.
     #[serde(skip)]
     is_armed: bool,
+}
+
+impl Latency {
+    /// Whether it falls as time goes by.
+    fn falls(&self) -> bool {
+        !self.is_out && self.level > LEVEL_MIN
+    }
 }
 
 /// The number and the sum of levels.
@@ -93,17 +101,10 @@ impl Well {
 }
 
 impl Latencies {
-    /// Those of a pool with this number of slots which had none.
-    pub fn of(slots: usize) -> Latencies {
-        let mut latencies = Latencies::default();
-        latencies.grown(slots);
-        latencies
-    }
-
     /// The level of a backend, if there was a report.
     #[inline(always)]
     pub fn level(&self, slot: Slot) -> Option<u64> {
-        Some(self.of[slot].level).filter(|level| *level > 0)
+        Some(self.of.get(slot)?.level).filter(|level| *level > 0)
     }
 
     /// The level of a backend without a report: the mean of those that are well.
@@ -114,7 +115,7 @@ impl Latencies {
 
     /// Whether a backend is up, has a weight, and is neither ejected nor cooling.
     pub fn is_in(&self, slot: Slot) -> bool {
-        self.of[slot].is_in
+        !self.of.get(slot).is_some_and(|latency| latency.is_out)
     }
 
     /// When a level may have to be halved first.
@@ -137,11 +138,11 @@ impl Latencies {
         leases: usize,
         clock: Millis,
     ) {
-        let others = self.well.without(Well::of(&self.of[slot]));
-        let loaded = (leases as u64 / self.well.number.max(1) + 1).min(1 << 20);
         if outcome == Outcome::Ok && micros.is_none() {
             return;
         }
+        let others = self.well.without(Well::of(self.of.at(slot)));
+        let loaded = (leases as u64 / self.well.number.max(1) + 1).min(1 << 20);
         self.change(slot, |latency| {
             latency.since = clock;
             match (outcome, micros, others.mean()) {
@@ -175,22 +176,27 @@ impl Latencies {
 
     /// Whether a backend is up, has a weight, and is neither ejected nor cooling. If it came back, it did so at that time.
     pub fn set_in(&mut self, slot: Slot, is_in: bool, at: Millis) {
-        let latency = &mut self.of[slot];
-        if is_in && !latency.is_in {
+        if is_in == self.is_in(slot) {
+            return;
+        }
+        let latency = self.of.at(slot);
+        if is_in && latency.level > 0 {
             latency.since = latency.since.max(at);
         }
-        latency.is_in = is_in;
+        latency.is_out = !is_in;
         self.arm(slot);
     }
 
     /// As [`Latencies::set_in`], of a backend that was read as it is.
     pub fn load_in(&mut self, slot: Slot, is_in: bool) {
-        self.of[slot].is_in = is_in;
+        if !is_in {
+            self.of.at(slot).is_out = true;
+        }
         self.arm(slot);
     }
 
     fn change(&mut self, slot: Slot, change: impl FnOnce(&mut Latency)) {
-        let latency = &mut self.of[slot];
+        let latency = self.of.at(slot);
         self.well = self.well.without(Well::of(latency));
         change(latency);
         self.well = self.well.with(Well::of(latency));
@@ -198,8 +204,10 @@ impl Latencies {
 
     /// Sees to it that it is halved in time. It may stand on the agenda with an earlier time; then it is looked at twice.
     fn arm(&mut self, slot: Slot) {
-        let latency = &mut self.of[slot];
-        if latency.is_in && latency.level > LEVEL_MIN && !latency.is_armed {
+        if let Some(latency) = self.of.get_mut(slot)
+            && latency.falls()
+            && !latency.is_armed
+        {
             latency.is_armed = true;
             self.halvings.add(latency.since + HALVING, slot);
         }
@@ -211,14 +219,14 @@ impl Latencies {
     }
 
     /// Reads that.
-    pub fn load_head(slots: usize, from: &mut Reader) -> Result<Latencies, Malformed> {
+    pub fn load_head(from: &mut Reader) -> Result<Latencies, Malformed> {
         from.number("latency", 0u8)?;
-        Ok(Latencies::of(slots))
+        Ok(Latencies::default())
     }
 
     /// Writes what is known of a backend.
     pub fn save(&self, slot: Slot, to: &mut Writer) {
-        to.put(&self.of[slot]);
+        to.put(&self.of.get(slot).copied().unwrap_or_default());
     }
 
     /// Reads what is known of a backend.
@@ -227,22 +235,22 @@ impl Latencies {
         let is_level = loaded.level == 0 || (LEVEL_MIN..=LEVEL_MAX).contains(&loaded.level);
         let is_sound = is_level && (loaded.level > 0 || !loaded.is_well) && loaded.since <= clock;
         let loaded = checked("latency", loaded, is_sound)?;
-        self.change(slot, |latency| *latency = loaded);
+        if loaded != Latency::default() {
+            self.change(slot, |latency| *latency = loaded);
+        }
         Ok(())
     }
 
     /// Panics where the sums are wrong, or a halving would be missed. For the tests.
     pub fn check(&self) {
         let all = self.of.iter();
-        assert_eq!(
-            self.well,
-            all.fold(Well::default(), |sum, l| sum.with(Well::of(l)))
-        );
-        for (slot, latency) in self.of.iter().enumerate() {
+        let well = all.fold(Well::default(), |sum, (_, l)| sum.with(Well::of(l)));
+        assert_eq!(self.well, well);
+        for (slot, latency) in self.of.iter() {
             let mut armed = self.halvings.iter().filter(|(_, armed)| *armed == slot);
             let due = armed.next().map(|(time, _)| time);
             assert_eq!(due.is_some(), latency.is_armed);
-            if latency.is_in && latency.level > LEVEL_MIN {
+            if latency.falls() {
                 assert!(due.is_some_and(|due| due <= latency.since + HALVING));
             }
         }
@@ -250,12 +258,11 @@ impl Latencies {
 }
 
 impl Kept for Latencies {
-    fn grown(&mut self, slots: usize) {
-        self.of.resize(slots, Latency::default());
-    }
-
     /// What is due for it stays, and finds nothing to do.
     fn forget(&mut self, slot: Slot) {
+        if self.of.get(slot).is_none() {
+            return;
+        }
         self.change(slot, |latency| {
             let is_armed = latency.is_armed;
             *latency = Latency {
@@ -266,16 +273,16 @@ impl Kept for Latencies {
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
-        gaps.close(&mut self.of);
+        self.of.renumber(gaps);
         self.halvings.renumber(gaps);
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
-        by.vec(&mut self.of);
+        self.of.relocate(by);
     }
 
     fn heap_bytes(&self) -> usize {
-        buffer(&self.of) + self.halvings.heap_bytes()
+        self.of.heap_bytes() + self.halvings.heap_bytes()
     }
 }
 
@@ -287,8 +294,8 @@ impl Timed for Latencies {
 
     fn end_first(&mut self, clock: Millis) -> Option<Whose> {
         let (_, slot) = self.halvings.take_first(clock)?;
-        self.of[slot].is_armed = false;
-        if self.of[slot].is_in {
+        self.of.at(slot).is_armed = false;
+        if self.is_in(slot) {
             self.change(slot, |latency| {
                 let mut passed = clock.saturating_sub(latency.since) / HALVING;
                 while latency.level > LEVEL_MIN && passed > 0 {
@@ -314,7 +321,7 @@ mod tests {
 
     /// Three backends with a latency of a millisecond each.
     fn three() -> Latencies {
-        let mut latencies = Latencies::of(3);
+        let mut latencies = Latencies::default();
         for slot in 0..3 {
             latencies.set_in(slot, true, 0);
             latencies.report(slot, Outcome::Ok, Some(1000), 0, 0);
@@ -400,7 +407,7 @@ mod tests {
         tick(&mut at_once, 399_990);
         for slot in 0..3 {
             assert_eq!(by_one.level(slot), Some(LEVEL_MIN));
-            assert_eq!(by_one.of[slot], at_once.of[slot]);
+            assert_eq!(by_one.of.get(slot), at_once.of.get(slot));
         }
     }
 }

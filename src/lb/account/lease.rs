@@ -10,11 +10,11 @@
 use std::collections::BTreeMap;
 
 use super::deadlines::Deadlines;
-use super::entry::{Entry, Links, List, Mark, Short, lease_hash};
+use super::entry::{Entry, List, Mark, Short, lease_hash};
 use super::epochs::Epochs;
 use super::lease_id::LeaseId;
 use super::owners::Owners;
-use super::places::{Places, Record};
+use super::places::{Links, Places, Record};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::chains::{Chains, Found, NONE, Records};
 use crate::lb::ground::clock::Millis;

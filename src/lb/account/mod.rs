@@ -22,7 +22,9 @@ mod timed;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-pub use health::{Effects, FAILS_MAX, HealthSettings, HealthWord, LOAD_MAX, LOAD_ONE, Reason};
+pub use health::{
+    Effects, FAILS_MAX, HealthSettings, HealthWord, LOAD_MAX, LOAD_ONE, Outage, Outages, Reason,
+};
 use health::{Health, Moment, Prober};
 pub use latency::Latencies;
 pub use lease::Lease;
@@ -56,6 +58,15 @@ pub struct Account {
     health: Option<Box<Health>>,
     /// None in a pool that never picked by latency.
     latencies: Option<Box<Latencies>>,
+    /// How many leases a look ahead counts on which backends. None while nobody looks ahead.
+    ahead: Option<Box<Ahead>>,
+}
+
+/// The leases that a look ahead counts.
+#[derive(Clone, Debug, Default)]
+struct Ahead {
+    on: HashMap<Slot, u32>,
+    all: u32,
 }
 
 /// Where limits keep all willing backends out.
@@ -140,12 +151,32 @@ impl Account {
 
     /// How many leases are open, or not cleared yet.
     pub fn leases(&self) -> usize {
-        self.leases.len()
+        self.leases.len() + self.ahead.as_ref().map_or(0, |ahead| ahead.all as usize)
     }
 
     /// How many leases are open on a backend, or not cleared yet.
+    #[inline(always)]
     pub fn leases_on(&self, slot: Slot) -> u32 {
-        self.leases.on(slot)
+        match &self.ahead {
+            None => self.leases.on(slot),
+            Some(ahead) => self.leases.on(slot) + ahead.on.get(&slot).copied().unwrap_or(0),
+        }
+    }
+
+    /// A look ahead counts one lease more on a backend.
+    pub fn lease_ahead(&mut self, slot: Slot) {
+        let ahead = self.ahead.get_or_insert_default();
+        *ahead.on.entry(slot).or_insert(0) += 1;
+        ahead.all += 1;
+    }
+
+    /// It does so no longer.
+    pub fn end_ahead(&mut self, slot: Slot) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.on.entry(slot).and_modify(|leases| *leases -= 1);
+            ahead.all -= 1;
+        }
+        self.ahead.take_if(|ahead| ahead.all == 0);
     }
 
     /// The lease of that id, if it is open.
@@ -230,13 +261,9 @@ impl Account {
     // Health and latencies
 
     /// The health, made where there was none. These are the backends' weights where they are up, else 0, of each slot.
-    pub fn health_of(&mut self, weights: impl ExactSizeIterator<Item = u16>) -> &mut Health {
-        self.health.get_or_insert_with(|| {
-            let mut health = Box::new(Health::of(weights.len()));
-            let all = weights.enumerate();
-            all.for_each(|(slot, weight)| health.set_weight(slot, weight));
-            health
-        })
+    pub fn health_of(&mut self, weights: impl Iterator<Item = u16>) -> &mut Health {
+        self.health
+            .get_or_insert_with(|| Box::new(Health::of(weights)))
     }
 
     /// The health, if there is one.
@@ -266,9 +293,9 @@ impl Account {
     }
 
     /// From now on reports move latencies. The same weights as for [`Account::health_of`].
-    pub fn heed_latencies(&mut self, weights: impl ExactSizeIterator<Item = u16>) {
+    pub fn heed_latencies(&mut self, weights: impl Iterator<Item = u16>) {
         if self.latencies.is_none() {
-            self.latencies = Some(Box::new(Latencies::of(weights.len())));
+            self.latencies = Some(Box::default());
             let all = weights.enumerate();
             all.for_each(|(slot, weight)| self.follow(slot, weight));
         }
@@ -307,24 +334,13 @@ impl Account {
         health.is_some_and(|health| health.restore(slot, moment))
     }
 
-    /// Whether a probe of any backend is due.
+    /// Lets picks of this tier take the probe of a backend, if one is due and no limit of its own keeps it out; of none, no pick.
+    /// Answers whether that changed anything.
     #[inline(always)]
-    pub fn is_probe_due(&self) -> bool {
-        (self.health.as_ref()).is_some_and(|health| health.outages().probes().next().is_some())
-    }
-
-    /// The backends of which a probe is due, and which no limit of their own keeps out, in the order in which picks take them.
-    pub fn probes(&self) -> impl Iterator<Item = Slot> {
-        let outages = self.health.iter().map(|health| health.outages());
-        let due = outages.flat_map(|outages| outages.probes());
-        due.filter(|slot| self.is_probe_open(*slot))
-    }
-
-    /// Whether a probe of a backend is due, and no limit of its own keeps it out.
-    pub fn is_probe_open(&self, slot: Slot) -> bool {
-        let outages = self.health.as_ref().map(|health| health.outages());
-        let is_due = outages.is_some_and(|o| o.is_due(slot) && o.serves(slot));
-        is_due && !self.is_limited(Whose::of(slot))
+    pub fn open_probe(&mut self, slot: Slot, tier: Option<u8>) -> bool {
+        let is_limited = self.is_limited(Whose::of(slot));
+        let health = self.health.as_mut();
+        health.is_some_and(|health| health.open_probe(slot, tier.filter(|_| !is_limited)))
     }
 
     /// A backend was picked. If a probe of it was due, it is this pick.
@@ -339,6 +355,22 @@ impl Account {
         if let Some(health) = self.health.as_mut().filter(|h| h.outages().is_due(slot)) {
             let by = lease.map_or(Prober::Unleased, |id| Prober::Lease(id.number));
             health.take_probe(slot, by, self.clock);
+        }
+    }
+
+    /// A look ahead takes the probe of a backend, which is due. Answers what takes that back.
+    pub fn take_probe_ahead(&mut self, slot: Slot) -> Option<Outage> {
+        let clock = self.clock;
+        let health = self.health.as_mut()?;
+        let before = health.outages().outage(slot);
+        health.take_probe(slot, Prober::Unleased, clock);
+        Some(before)
+    }
+
+    /// Takes it back.
+    pub fn put_back_probe(&mut self, slot: Slot, before: Outage) {
+        if let Some(health) = &mut self.health {
+            health.put_back_probe(slot, before);
         }
     }
 
@@ -494,8 +526,8 @@ impl Account {
             return false;
         }
         let leases = match whose.slot() {
-            Some(slot) => self.leases.on(slot),
-            None => self.leases.len() as u32,
+            Some(slot) => self.leases_on(slot),
+            None => self.leases() as u32,
         };
         self.quotas.recheck(whose, leases, self.clock)
     }
@@ -690,7 +722,7 @@ impl Account {
 
     /// Reads them, in a pool with this number of slots.
     pub fn load_latencies(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
-        let mut latencies = Latencies::load_head(slots, from)?;
+        let mut latencies = Latencies::load_head(from)?;
         (0..slots).try_for_each(|slot| latencies.load(slot, self.clock, from))?;
         self.latencies = Some(Box::new(latencies));
         Ok(())
@@ -723,11 +755,6 @@ impl Account {
 }
 
 impl Kept for Account {
-    fn grown(&mut self, slots: usize) {
-        self.health.grown(slots);
-        self.latencies.grown(slots);
-    }
-
     /// The backend's leases are over.
     fn forget(&mut self, slot: Slot) {
         self.leases.forget(slot);

@@ -1,7 +1,7 @@
 //! The owners of leases.
 
-use super::entry::{Links, List};
-use super::places::{Places, Record};
+use super::entry::List;
+use super::places::{Links, Places, Record};
 use crate::lb::ground::chains::{At, Chains, Records};
 use crate::lb::ground::memory::Mover;
 use crate::lb::ground::name::{Name, hash};

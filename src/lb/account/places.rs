@@ -1,9 +1,22 @@
 //! Records at places, which others refer to.
 
-use super::entry::Links;
 use crate::lb::ground::chains::{At, NONE};
 use crate::lb::ground::memory::Mover;
 use crate::lb::ground::pages::Pages;
+
+/// The neighbours of a record in a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Links {
+    pub previous: At,
+    pub next: At,
+}
+
+impl Links {
+    pub const NONE: Links = Links {
+        previous: NONE,
+        next: NONE,
+    };
+}
 
 /// A record that can be vacant.
 pub trait Record {

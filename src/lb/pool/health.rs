@@ -2,7 +2,8 @@
 
 use super::parts::Pool;
 use crate::lb::account::{
-    Effects, HealthSettings, HealthWord, Latencies, LeaseId, LeaseTerms, Report,
+    Account, Effects, HealthSettings, HealthWord, Latencies, LeaseId, LeaseTerms, Outages, Report,
+    Whose,
 };
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::Millis;
@@ -139,34 +140,62 @@ impl Pool {
 
     // Probes
 
-    /// Whether a probe of any backend is due.
+    /// Lets picks take the probe of a backend, if one is due and no limit of its own keeps it out.
     #[inline(always)]
-    pub(super) fn is_probe_due(&self) -> bool {
-        (self.account.as_ref()).is_some_and(|account| account.is_probe_due())
+    pub(super) fn open_probe(&mut self, slot: Slot) {
+        if let Some(account) = &mut self.account {
+            account.open_probe(slot, Some(self.field.seats()[slot].tier()));
+        }
     }
 
-    /// The backend whose probe the next pick takes, if it does. These backends are passed over.
-    #[cold]
-    pub(super) fn next_probe(&self, passed_over: &[Slot]) -> Option<Slot> {
-        let account = self.account.as_ref()?;
-        let tier = |slot: Slot| self.field.seats()[slot].tier();
-        let eligible = || account.probes().filter(|slot| !passed_over.contains(slot));
-        let serving = self.field.has_eligible().then(|| self.field.serving());
-        let lowest = eligible().map(tier).chain(serving).min()?;
-        eligible().find(|slot| tier(*slot) == lowest)
+    /// Lets no pick take it; answers whether one could.
+    #[inline(always)]
+    pub(super) fn close_probe(&mut self, slot: Slot) -> bool {
+        let account = self.account.as_mut();
+        account.is_some_and(|account| account.open_probe(slot, None))
+    }
+
+    #[inline(always)]
+    fn probed(&self) -> Option<&Outages> {
+        Some(self.account.as_ref()?.health()?.outages())
+    }
+
+    /// The backend whose probe the next pick takes, if it does: where no lower tier serves.
+    #[inline(always)]
+    pub(super) fn next_probe(&self) -> Option<Slot> {
+        let (tier, slot) = self.probed()?.probes().next()?;
+        let is_served_before = self.field.has_eligible() && self.field.serving() < tier;
+        (!is_served_before).then_some(slot)
     }
 
     /// Whether a backend is available because a probe of it is due.
     pub(super) fn is_probe_open(&self, slot: Slot) -> bool {
-        let account = self.account.as_ref();
-        account.is_some_and(|account| account.is_probe_open(slot))
+        self.probed().is_some_and(|o| o.is_probe_open(slot))
     }
 
     /// How many backends are available because a probe of them is due.
     pub(super) fn probes_open(&self) -> usize {
-        self.account
-            .as_ref()
-            .map_or(0, |account| account.probes().count())
+        self.probed().map_or(0, Outages::probes_open)
+    }
+
+    /// These backends.
+    pub(super) fn probes(&self) -> impl Iterator<Item = Slot> {
+        let all = self.probed().into_iter().flat_map(Outages::probes);
+        all.map(|(_, slot)| slot)
+    }
+
+    /// Panics where picks can take other probes than they should. For the tests.
+    pub(super) fn check_probes(&self, account: &Account) {
+        let outages = account.health().map(|health| health.outages());
+        let slots = self.field.seats().iter().enumerate();
+        let due =
+            slots.filter(|(slot, _)| outages.is_some_and(|o| o.is_due(*slot) && o.serves(*slot)));
+        let open = due.filter(|(slot, _)| !account.is_limited(Whose::of(*slot)));
+        let mut expected: Vec<_> = open.map(|(slot, seat)| (seat.tier(), slot)).collect();
+        let mut probes: Vec<_> = outages.into_iter().flat_map(|o| o.probes()).collect();
+        expected.sort_unstable();
+        probes.sort_unstable();
+        assert_eq!(probes, expected);
     }
 
     /// The terms by which a look ahead grants leases, where the algorithm goes by them.

@@ -101,7 +101,6 @@ impl Pool {
         let weight = seat.weight;
         self.field.add(seat);
         self.owns.grown(slot + 1);
-        self.account.grown(slot + 1);
         if let Some(account) = self.account.as_mut().filter(|_| self.picks > 0) {
             account.added(slot, weight);
         }
@@ -120,9 +119,9 @@ impl Pool {
 
     /// The weight, the state or the health of a backend has changed.
     pub(super) fn follow(&mut self, slot: Slot) {
-        let weight = self.weight_if_up(slot);
-        if let Some(account) = &mut self.account {
-            account.follow(slot, weight);
+        if self.account.is_some() {
+            let weight = self.weight_if_up(slot);
+            self.account().follow(slot, weight);
         }
     }
 
@@ -173,16 +172,17 @@ impl Pool {
         if changed {
             self.run(slot, weight);
         }
+        self.open_probe(slot);
         changed
     }
 
-    /// Takes a backend out of the running, until it is refreshed; false where it is not in it.
+    /// Takes a backend out of the running, and lets no pick probe it, until it is refreshed; false where nothing was to be done.
     pub(super) fn suspend(&mut self, slot: Slot) -> bool {
         let is_eligible = self.field.seats()[slot].running_weight() > 0;
         if is_eligible {
             self.run(slot, 0);
         }
-        is_eligible
+        self.close_probe(slot) || is_eligible
     }
 
     fn run(&mut self, slot: Slot, weight: u32) {
@@ -203,6 +203,7 @@ impl Pool {
         self.field.set_weight(slot, weight);
         self.follow(slot);
         self.field.run(slot, self.due_weight(slot));
+        self.open_probe(slot);
         let see = View::of(&self.field, self.account.as_deref());
         self.owns.weight_changed(see, slot);
         true
@@ -255,6 +256,7 @@ impl Pool {
         }
         if let Some(account) = self.account.as_deref() {
             account.check();
+            self.check_probes(account);
             let mut again = account.clone();
             let backends = (0..slots).map(Whose::of);
             for whose in backends.chain([Whose::POOL]) {

@@ -14,8 +14,9 @@ use crate::lb::account::timed::Whose;
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::kept::{Gaps, Kept};
-use crate::lb::ground::memory::{Mover, buffer};
+use crate::lb::ground::memory::Mover;
 use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
+use crate::lb::ground::sparse::Sparse;
 
 /// A whole load, in LOAD's unit: millionths.
 pub const LOAD_ONE: u32 = 1_000_000;
@@ -33,7 +34,7 @@ const SILENCE: Millis = 10;
 /// How backends adapt.
 #[derive(Clone, Debug, Default)]
 pub struct Adaptations {
-    of: Vec<Adaptation>,
+    of: Sparse<Adaptation>,
     /// Sums over all whose load is known: of their shares, and of their shares divided by their loads.
     shares: u128,
     capacities: u128,
@@ -43,7 +44,7 @@ pub struct Adaptations {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Adaptation {
-    /// Its weight where it is up, else 0. The operator's settings say so, so it is not saved.
+    /// Its weight where it is up, else 0, once it reported. The operator's settings say so, so it is not saved.
     #[serde(skip)]
     weight: u16,
     factor: u32,
@@ -117,31 +118,19 @@ impl Adaptation {
 }
 
 impl Adaptations {
-    /// Those of a pool which had none. These are its backends' weights where they are up, else 0.
-    pub fn of(weights: impl Iterator<Item = u16>) -> Adaptations {
-        let fresh = |weight| Adaptation {
-            weight,
-            ..Adaptation::default()
-        };
-        Adaptations {
-            of: weights.map(fresh).collect(),
-            ..Adaptations::default()
-        }
-    }
-
     /// The factor of a backend, as parts of [`FACTOR_ONE`].
     pub fn factor(&self, slot: Slot) -> u32 {
-        self.of[slot].factor
+        self.of.get(slot).map_or(FACTOR_ONE, |one| one.factor)
     }
 
     /// The load of a backend at its last step, where it is known.
     pub fn load_of(&self, slot: Slot) -> Option<u32> {
-        Some(self.of[slot].load).filter(|load| *load > 0)
+        Some(self.of.get(slot)?.load).filter(|load| *load > 0)
     }
 
     /// Whether nothing is kept.
     pub fn is_default(&self) -> bool {
-        self.of.iter().all(|adaptation| {
+        self.of.iter().all(|(_, adaptation)| {
             let weight = adaptation.weight;
             *adaptation
                 == Adaptation {
@@ -153,21 +142,27 @@ impl Adaptations {
 
     /// The weight of a backend where it is up, else 0, as the operator set it.
     pub fn set_weight(&mut self, slot: Slot, weight: u16) {
-        if self.of[slot].weight != weight {
+        if self.of.get(slot).is_some_and(|one| one.weight != weight) {
             self.change(slot, |adaptation| adaptation.weight = weight);
         }
     }
 
-    /// A backend reports an outcome, or a load, or both; a step takes this time at least. Answers whether its factor changed.
+    /// A backend of this weight reports an outcome, or a load, or both; a step takes this time at least. Answers whether its factor
+    /// changed.
     pub fn report(
         &mut self,
         slot: Slot,
+        weight: u16,
         outcome: Option<Outcome>,
         load: Option<u32>,
         step: Millis,
         clock: Millis,
     ) -> bool {
-        let adaptation = &mut self.of[slot];
+        let adaptation = self.of.at(slot);
+        if adaptation.weight != weight {
+            self.change(slot, |adaptation| adaptation.weight = weight);
+        }
+        let adaptation = self.of.at(slot);
         let is_first = adaptation.period.is_none();
         let period = (adaptation.period).get_or_insert_with(|| Period::new(clock, clock));
         if outcome.is_some() {
@@ -199,7 +194,7 @@ impl Adaptations {
                 *period = Period::new(clock, clock);
             }
         });
-        let Adaptation { load, factor, .. } = self.of[slot];
+        let Adaptation { load, factor, .. } = *self.of.at(slot);
         let (load, factor) = (u128::from(load), u128::from(factor));
         let Some(equal) = (self.shares << 32).checked_div(self.capacities) else {
             return false;
@@ -216,7 +211,7 @@ impl Adaptations {
     }
 
     fn change(&mut self, slot: Slot, change: impl FnOnce(&mut Adaptation)) {
-        let adaptation = &mut self.of[slot];
+        let adaptation = self.of.at(slot);
         self.shares -= u128::from(adaptation.share());
         self.capacities -= adaptation.capacity();
         change(adaptation);
@@ -224,24 +219,10 @@ impl Adaptations {
         self.capacities += adaptation.capacity();
     }
 
-    /// Nobody adapts. O(n).
-    pub fn end_all(&mut self) {
-        for slot in 0..self.of.len() {
-            let weight = self.of[slot].weight;
-            self.change(slot, |adaptation| {
-                *adaptation = Adaptation {
-                    weight,
-                    ..Adaptation::default()
-                }
-            });
-        }
-        self.silences.clear();
-    }
-
     /// A step takes another time from now on. O(n).
     pub fn set_step(&mut self, step: Millis) {
         self.silences.clear();
-        for (slot, adaptation) in self.of.iter().enumerate() {
+        for (slot, adaptation) in self.of.iter() {
             if let Some(period) = adaptation.period {
                 self.silences.add(silent(period.heard, step), slot);
             }
@@ -257,7 +238,7 @@ impl Adaptations {
     /// once is not known any more.
     pub fn end_first(&mut self, step: Millis, clock: Millis) -> Option<Whose> {
         let (_, slot) = self.silences.take_first(clock)?;
-        if let Some(period) = self.of[slot].period {
+        if let Some(period) = self.of.at(slot).period {
             let silent = silent(period.heard, step);
             match silent > clock {
                 true => self.silences.add(silent, slot),
@@ -276,7 +257,7 @@ impl Adaptations {
 
     /// Writes how a backend adapts.
     pub fn save(&self, slot: Slot, to: &mut Writer) {
-        to.put(&self.of[slot]);
+        to.put(&self.of.get(slot).copied().unwrap_or_default());
     }
 
     /// Reads how a backend adapts.
@@ -297,10 +278,9 @@ impl Adaptations {
             && (loaded.load == 0 || (LOAD_MIN..=LOAD_MAX).contains(&loaded.load))
             && is_period;
         let loaded = checked("adaptation", loaded, is_sound)?;
-        self.change(slot, |adaptation| {
-            let weight = adaptation.weight;
-            *adaptation = Adaptation { weight, ..loaded };
-        });
+        if loaded != Adaptation::default() {
+            self.change(slot, |adaptation| *adaptation = loaded);
+        }
         if let Some(period) = loaded.period {
             self.silences.add(silent(period.heard, step), slot);
         }
@@ -309,11 +289,12 @@ impl Adaptations {
 
     /// Panics where the sums are wrong. For the tests.
     pub fn check(&self) {
-        let shares = self.of.iter().map(|a| u128::from(a.share()));
+        let all = || self.of.iter().map(|(_, adaptation)| adaptation);
+        let shares = all().map(|a| u128::from(a.share()));
         assert_eq!(self.shares, shares.sum::<u128>());
-        let capacities = self.of.iter().map(Adaptation::capacity);
+        let capacities = all().map(Adaptation::capacity);
         assert_eq!(self.capacities, capacities.sum::<u128>());
-        let all = self.of.iter().enumerate();
+        let all = self.of.iter();
         let armed = all.filter(|(_, a)| a.period.is_some());
         for (slot, _) in armed {
             assert!(self.silences.iter().any(|(_, armed)| armed == slot));
@@ -327,26 +308,24 @@ fn silent(heard: Millis, step: Millis) -> Millis {
 }
 
 impl Kept for Adaptations {
-    fn grown(&mut self, slots: usize) {
-        self.of.resize(slots, Adaptation::default());
-    }
-
     /// What is due for it stays, and finds nothing to do.
     fn forget(&mut self, slot: Slot) {
-        self.change(slot, |adaptation| *adaptation = Adaptation::default());
+        if self.of.get(slot).is_some() {
+            self.change(slot, |adaptation| *adaptation = Adaptation::default());
+        }
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
-        gaps.close(&mut self.of);
+        self.of.renumber(gaps);
         self.silences.renumber(gaps);
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
-        by.vec(&mut self.of);
+        self.of.relocate(by);
     }
 
     fn heap_bytes(&self) -> usize {
-        buffer(&self.of) + self.silences.heap_bytes()
+        self.of.heap_bytes() + self.silences.heap_bytes()
     }
 }
 
@@ -369,7 +348,7 @@ mod tests {
     impl World {
         fn of(capacities: &[f64], offered: f64) -> World {
             World {
-                adaptations: Adaptations::of(capacities.iter().map(|_| 10)),
+                adaptations: Adaptations::default(),
                 capacities: capacities.to_vec(),
                 offered,
                 loads: vec![],
@@ -401,7 +380,7 @@ mod tests {
                 let load = (load * noise * f64::from(LOAD_ONE)) as u32;
                 let outcome = Some(Outcome::Ok);
                 let clock = now * STEP;
-                (self.adaptations).report(slot, outcome, Some(load), STEP, clock);
+                (self.adaptations).report(slot, 10, outcome, Some(load), STEP, clock);
             }
             self.adaptations.check();
         }
@@ -452,14 +431,14 @@ mod tests {
     /// Where nobody tells a load, shares of failures are compared; those that never fail are idle.
     #[test]
     fn one_that_fails_often_gets_less_and_is_whole_again_when_it_does_not() {
-        let mut adaptations = Adaptations::of([1, 1, 1].into_iter());
+        let mut adaptations = Adaptations::default();
         let mut factors = vec![];
         for clock in (0..20_000).step_by(10) {
             while adaptations.end_first(STEP, clock).is_some() {}
             for slot in 0..3 {
                 let fails = slot == 0 && clock < 10_000 && clock % 30 == 0;
                 let outcome = if fails { Outcome::Fail } else { Outcome::Ok };
-                adaptations.report(slot, Some(outcome), None, STEP, clock);
+                adaptations.report(slot, 1, Some(outcome), None, STEP, clock);
             }
             adaptations.check();
             factors.push([0, 1, 2].map(|slot| adaptations.factor(slot)));
@@ -471,11 +450,11 @@ mod tests {
     /// One that is silent takes no more than its share, and holds none of the others down.
     #[test]
     fn one_that_tells_its_load_no_more_is_whole_and_not_known() {
-        let mut adaptations = Adaptations::of([1, 1].into_iter());
+        let mut adaptations = Adaptations::default();
         for clock in (0..5_000).step_by(50) {
-            adaptations.report(0, None, Some(LOAD_ONE), STEP, clock);
+            adaptations.report(0, 1, None, Some(LOAD_ONE), STEP, clock);
             if clock < 1000 {
-                adaptations.report(1, None, Some(LOAD_ONE / 2), STEP, clock);
+                adaptations.report(1, 1, None, Some(LOAD_ONE / 2), STEP, clock);
             }
             while adaptations.end_first(STEP, clock).is_some() {}
         }

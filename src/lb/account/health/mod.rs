@@ -9,11 +9,11 @@ mod settings;
 mod start;
 
 pub use adaptation::{LOAD_MAX, LOAD_ONE};
-pub use outage::{Prober, Reason, Standing};
+pub use outage::{Outage, Outages, Prober, Reason, Standing};
 pub use settings::{FAILS_MAX, HealthSettings};
 
 use adaptation::{Adaptations, FACTOR_ONE};
-use outage::{Outages, Turn};
+use outage::Turn;
 use start::{STEPS, Starts};
 
 use super::report::{Outcome, Report, Source};
@@ -91,11 +91,12 @@ impl HealthWord {
 }
 
 impl Health {
-    /// The health of a pool with this number of slots which had none.
-    pub fn of(slots: usize) -> Health {
-        let mut health = Health::default();
-        health.grown(slots);
-        health
+    /// The health of a pool which had none. These are the backends' weights where they are up, else 0, of each slot.
+    pub fn of(weights: impl Iterator<Item = u16>) -> Health {
+        Health {
+            outages: Outages::of(weights),
+            ..Health::default()
+        }
     }
 
     /// Whether it is as good as none.
@@ -141,15 +142,18 @@ impl Health {
             self.outages.forget_windows();
         }
         self.has_fractions |= settings.has_fractions();
-        if let Some(starts) = self.starts.as_mut().filter(|_| settings.slow_start == 0) {
-            starts.end_all();
+        if settings.slow_start == 0 {
+            self.starts = None;
         }
-        match &mut self.adaptations {
-            Some(adaptations) if settings.adapt == 0 => adaptations.end_all(),
-            Some(adaptations) if settings.adapt != before.adapt => {
-                adaptations.set_step(settings.adapt);
-            }
-            _ => {}
+        if settings.adapt == 0 {
+            self.adaptations = None;
+        }
+        if let Some(adaptations) = self
+            .adaptations
+            .as_mut()
+            .filter(|_| settings.adapt != before.adapt)
+        {
+            adaptations.set_step(settings.adapt);
         }
         before != settings
     }
@@ -231,8 +235,7 @@ impl Health {
 
     fn start(&mut self, slot: Slot, span: Millis, clock: Millis) {
         if span > 0 {
-            let slots = self.outages.weights().count();
-            let starts = (self.starts).get_or_insert_with(|| Box::new(Starts::of(slots)));
+            let starts = self.starts.get_or_insert_default();
             starts.begin(slot, span, clock);
         }
     }
@@ -281,13 +284,12 @@ impl Health {
         let step = self.settings.adapt;
         let is_whole = (self.starts.as_ref()).is_none_or(|starts| starts.tenths(slot) == STEPS);
         let tells = outcome.is_some() || load.is_some();
-        if step == 0 || !is_whole || !tells || !self.outages.serves(slot) {
+        let weight = self.outages.weight_of(slot);
+        if step == 0 || !is_whole || !tells || weight == 0 {
             return false;
         }
-        let weights = self.outages.weights();
-        let adaptations =
-            (self.adaptations).get_or_insert_with(|| Box::new(Adaptations::of(weights)));
-        adaptations.report(slot, outcome, load, step, clock)
+        let adaptations = self.adaptations.get_or_insert_default();
+        adaptations.report(slot, weight, outcome, load, step, clock)
     }
 
     /// A lease ended, and nobody told how it went.
@@ -295,9 +297,19 @@ impl Health {
         self.outages.lease_ended(slot, number, clock)
     }
 
+    /// As [`Outages::open_probe`].
+    pub fn open_probe(&mut self, slot: Slot, tier: Option<u8>) -> bool {
+        self.outages.open_probe(slot, tier)
+    }
+
     /// A pick takes the probe of a backend, which is due.
     pub fn take_probe(&mut self, slot: Slot, by: Prober, clock: Millis) {
         self.outages.take_probe(slot, by, &self.settings, clock);
+    }
+
+    /// Takes back that a pick took the probe of a backend.
+    pub fn put_back_probe(&mut self, slot: Slot, before: Outage) {
+        self.outages.put_back(slot, before);
     }
 
     /// The operator says that a backend is well. It is whole at once. Answers whether it was out.
@@ -328,7 +340,7 @@ impl Health {
 
     /// Reads all of it, in a pool with this number of slots, at this clock.
     pub fn load(slots: usize, clock: Millis, from: &mut Reader) -> Result<Health, Malformed> {
-        let mut health = Health::of(slots);
+        let mut health = Health::default();
         let settings: HealthSettings = from.get()?;
         health.settings = checked("health", settings, settings.is_sound())?;
         health.has_fractions = from.get()?;
@@ -339,12 +351,12 @@ impl Health {
             health.outages.load(slot, &settings, clock, from)?;
         }
         if from.get()? {
-            let mut starts = Box::new(Starts::of(slots));
+            let mut starts = Box::<Starts>::default();
             (0..slots).try_for_each(|slot| starts.load(slot, clock, from))?;
             health.starts = Some(starts);
         }
         if from.get()? {
-            let mut adaptations = Box::new(Adaptations::of(health.outages.weights()));
+            let mut adaptations = Box::<Adaptations>::default();
             let step = settings.adapt;
             (0..slots).try_for_each(|slot| adaptations.load(slot, step, clock, from))?;
             health.adaptations = Some(adaptations);
@@ -360,12 +372,6 @@ impl Health {
 }
 
 impl Kept for Health {
-    fn grown(&mut self, slots: usize) {
-        self.outages.grown(slots);
-        self.starts.grown(slots);
-        self.adaptations.grown(slots);
-    }
-
     fn forget(&mut self, slot: Slot) {
         self.outages.forget(slot);
         self.starts.forget(slot);

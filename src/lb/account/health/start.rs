@@ -7,8 +7,9 @@ use crate::lb::account::timed::{Timed, Whose};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::{Millis, SPAN_MAX};
 use crate::lb::ground::kept::{Gaps, Kept};
-use crate::lb::ground::memory::{Mover, buffer};
+use crate::lb::ground::memory::Mover;
 use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
+use crate::lb::ground::sparse::Sparse;
 
 /// The steps. In each one the weight is a tenth more, and in the last one it is whole.
 pub const STEPS: u32 = 10;
@@ -16,7 +17,7 @@ pub const STEPS: u32 = 10;
 /// The slow starts of a pool.
 #[derive(Clone, Debug, Default)]
 pub struct Starts {
-    of: Vec<Option<Start>>,
+    of: Sparse<Option<Start>>,
     steps: Agenda,
 }
 
@@ -38,16 +39,13 @@ impl Start {
 }
 
 impl Starts {
-    /// Those of a pool with this number of slots which had none.
-    pub fn of(slots: usize) -> Starts {
-        let mut starts = Starts::default();
-        starts.grown(slots);
-        starts
-    }
-
     /// How many tenths of its weight a backend runs with.
     pub fn tenths(&self, slot: Slot) -> u32 {
-        self.of[slot].map_or(STEPS, |start| start.step)
+        self.start_of(slot).map_or(STEPS, |start| start.step)
+    }
+
+    fn start_of(&self, slot: Slot) -> Option<Start> {
+        *self.of.get(slot)?
     }
 
     /// A backend starts slowly.
@@ -65,19 +63,16 @@ impl Starts {
         self.set(slot, None);
     }
 
-    /// All have their whole weight. O(n).
-    pub fn end_all(&mut self) {
-        self.of.fill(None);
-        self.steps.clear();
-    }
-
     /// Whether all have their whole weight.
     pub fn is_default(&self) -> bool {
-        self.of.iter().all(Option::is_none)
+        self.of.iter().all(|(_, start)| start.is_none())
     }
 
     fn set(&mut self, slot: Slot, start: Option<Start>) {
-        let before = std::mem::replace(&mut self.of[slot], start);
+        let before = self.start_of(slot);
+        if before != start {
+            *self.of.at(slot) = start;
+        }
         if let Some(start) = before {
             self.steps.remove(start.end_of(start.step), slot);
         }
@@ -88,7 +83,7 @@ impl Starts {
 
     /// Writes the start of a backend.
     pub fn save(&self, slot: Slot, to: &mut Writer) {
-        to.put(&self.of[slot]);
+        to.put(&self.start_of(slot));
     }
 
     /// Reads the start of a backend.
@@ -104,25 +99,21 @@ impl Starts {
 }
 
 impl Kept for Starts {
-    fn grown(&mut self, slots: usize) {
-        self.of.resize(slots, None);
-    }
-
     fn forget(&mut self, slot: Slot) {
         self.end(slot);
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
-        gaps.close(&mut self.of);
+        self.of.renumber(gaps);
         self.steps.renumber(gaps);
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
-        by.vec(&mut self.of);
+        self.of.relocate(by);
     }
 
     fn heap_bytes(&self) -> usize {
-        buffer(&self.of) + self.steps.heap_bytes()
+        self.of.heap_bytes() + self.steps.heap_bytes()
     }
 }
 
@@ -133,7 +124,7 @@ impl Timed for Starts {
 
     fn end_first(&mut self, clock: Millis) -> Option<Whose> {
         let (_, slot) = self.steps.first().filter(|(time, _)| *time <= clock)?;
-        let next = self.of[slot].and_then(|start| {
+        let next = self.start_of(slot).and_then(|start| {
             let mut later = start.step + 1..STEPS;
             let step = later.find(|step| start.end_of(*step) > clock)?;
             Some(Start { step, ..start })
@@ -155,13 +146,13 @@ mod tests {
     #[test]
     fn it_rises_by_a_tenth_in_each_step_however_the_clock_moves() {
         for span in [1, 7, 10, 1000, 12345] {
-            let mut by_one = Starts::of(1);
+            let mut by_one = Starts::default();
             by_one.begin(0, span, 500);
             for after in 0..=span {
                 let tenths = tick(&mut by_one, 500 + after);
                 // The step is the number of tenths of the span that have passed, and one more.
                 assert_eq!(tenths, (after * 10 / span + 1).min(10) as u32);
-                let mut at_once = Starts::of(1);
+                let mut at_once = Starts::default();
                 at_once.begin(0, span, 500);
                 assert_eq!(tick(&mut at_once, 500 + after), tenths);
             }

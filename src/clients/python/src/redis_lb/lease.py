@@ -23,6 +23,7 @@ from .link import in_background
 from .replies import When
 
 log = logging.getLogger("redis_lb")
+COOL_MS_MAX = 2**40
 L = TypeVar("L")
 
 
@@ -100,7 +101,7 @@ class LeaseFlows:
 
     def cool(self, ms: int) -> None:
         """Let the backend have no picks for that long. It is no failure."""
-        self._cool_ms = max(ms, self._cool_ms or 1)
+        self._cool_ms = min(max(ms, self._cool_ms or 1), COOL_MS_MAX)
 
     def retry_after(self, value: str) -> None:
         """The same, by the value of an HTTP header Retry-After: seconds, or a date."""
@@ -280,8 +281,13 @@ class Renewer:
                 while not self._due or self._due[0][0] > time.monotonic():
                     self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
                 lease = heapq.heappop(self._due)[2]
-            if lease._is_open:
+            if not lease._is_open:
+                continue
+            try:
                 delay_s = lease._pool._run(lease._prolong())
+            except Exception:  # the thread is that of all other leases, too
+                log.exception("redis-lb: a lease on %s is not renewed", lease.backend)
+            else:
                 if delay_s is not None:
                     self.watch(lease, delay_s)
 
@@ -293,18 +299,19 @@ def retry_after_of(error: Any) -> str | None:
     """The header of the response that an error of an HTTP library carries, or is."""
     response = getattr(error, "response", None)
     headers = getattr(error if response is None else response, "headers", None)
-    value = headers.get("Retry-After") if headers is not None else None
+    get = getattr(headers, "get", None)
+    value = get("Retry-After") if get else None
     return value if isinstance(value, str) else None
 
 
 def retry_after_ms(value: str) -> int | None:
     """Milliseconds from now; None if the value is neither seconds nor a date."""
-    if value.strip().isdecimal():
-        return int(value) * 1000
     try:
+        if value.strip().isdecimal():
+            return int(value) * 1000
         date = parsedate_to_datetime(value)
-    except ValueError:
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=timezone.utc)
+        return max(0, int((date - datetime.now(timezone.utc)).total_seconds() * 1000))
+    except (ValueError, OverflowError):
         return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=timezone.utc)
-    return max(0, int((date - datetime.now(timezone.utc)).total_seconds() * 1000))

@@ -150,7 +150,7 @@ class PoolFlows(Commands, Leasing[L]):
             self._memory.failed()
             log.warning("redis-lb: %s", error)
             return None
-        except redis.RedisError as error:
+        except (redis.RedisError, OSError) as error:
             log.warning("redis-lb: %s", error)
             return False
 

@@ -70,6 +70,9 @@ class PoolInfo:
     rate_ms: int = 0
     burst: int = 0
     tokens: int = 0
+    waiting: int = 0
+    oldest_wait_ms: int = 0
+    refused: int = 0
     ejected: int = 0
     cooling: int = 0
     held: int = 0
