@@ -201,6 +201,15 @@ def path_in(wheel):
 
 
 @pytest.mark.long
+def test_panics_in_the_module_of_the_wheel_are_caught_by_libgcc(wheel):
+    """Zig's own unwinder ends servers whose allocator gives multiples of 8, see scripts/build."""
+    dynamic = subprocess.run(
+        ["readelf", "--dynamic", path_in(wheel)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert "[libgcc_s.so.1]" in dynamic.stdout
+
+
+@pytest.mark.long
 def test_the_module_of_the_wheel_loads(wheel, new_server):
     client = new_server(module=path_in(wheel)).client()
     client.execute_command("LB.ADD web a 2 b 1")
