@@ -17,7 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from machine import Machine
-from script import ROOT
+from script import ROOT, module
 from server import START_SECONDS, eventually, free_port
 from servers import installed
 
@@ -44,7 +44,7 @@ def packages():
     if LONG:
         made = package()
     else:
-        made = package("deb", "tarball", REDIS_LB_MODULE=os.environ["REDIS_LB_MODULE"])
+        made = package("deb", "tarball", REDIS_LB_MODULE=str(module()))
     assert made.returncode == 0, made.stderr
     return {path.suffix: path for path in map(Path, made.stdout.split())}
 
