@@ -49,11 +49,13 @@ class Flavour:
         return self._keep(kind(sentinels, sentinel_kwargs=options, **options).master_for(service))
 
     def pool(self, client: Any, key: str, **options: int) -> Any:
-        """A Pool."""
+        """A Pool. A machine that is busy for a moment shall not look like a server that is away."""
+        options = {"timeout_ms": 5_000} | options
         return self.alike((redis_lb.asyncio if self._loop else redis_lb).Pool(client, key, **options))
 
     def sharded(self, clients: list[Any], name: str, k: int, **options: int) -> Any:
         """A ShardedPool."""
+        options = {"timeout_ms": 5_000} | options
         return self.alike(
             (redis_lb.asyncio if self._loop else redis_lb).ShardedPool(clients, name, k, **options)
         )

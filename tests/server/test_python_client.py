@@ -26,6 +26,7 @@ from commands import COMMANDS
 from redis_lb import BackendStats, Granted, HealthSettings, Limits, NoBackendError, OpenLease, PoolInfo, When
 from redis_lb.flow import method
 from redis_lb.local import Memory
+from replication import in_step
 from sentinel import NAME, Sentinels
 from server import BOUND, eventually, free_port, waiting
 
@@ -959,7 +960,7 @@ def test_a_pool_in_a_cluster_is_found_where_it_moves(flavours, pair):
     with contextlib.ExitStack() as held:
         for pool in pools:
             pool.add({"a": 1, "b": 1})
-            assert held.enter_context(pool.lease(wait_ms=1_000)).backend == "a"
+            assert held.enter_context(pool.lease(ttl_ms=60_000, wait_ms=1_000)).backend == "a"
         # The slot is on its way: the keys are asked for at their new place.
         slot = first.execute_command("CLUSTER KEYSLOT", keys[0])
         first.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[1])
@@ -979,7 +980,7 @@ def test_a_pool_in_a_cluster_is_found_where_it_moves(flavours, pair):
         assert pool.info().leases == 0 and not pool.is_away
 
     # Their primary dies, and the replica takes over, as soon as it knows of the slot.
-    first.wait(1, 5_000)
+    in_step([nodes[0], nodes[2]])
     eventually(lambda: [str(slot)] in replica.cluster("nodes")[f"127.0.0.1:{nodes[0].port}"]["slots"])
     nodes[0].kill()
     assert all(pool.pick() and pool.is_away for pool in pools), "by itself"
@@ -1010,8 +1011,8 @@ def test_a_pool_behind_sentinels_is_found_after_a_failover(flavours, new_server)
         for pool in pools:
             pool.add({"a": 1, "b": 1})
             assert pool.pick() == "a"
-            assert held.enter_context(pool.lease(wait_ms=1_000)).backend == "b"
-        primary.client().wait(1, 5_000)
+            assert held.enter_context(pool.lease(ttl_ms=60_000, wait_ms=1_000)).backend == "b"
+        in_step(sentinels.nodes)
         primary.kill()
         assert all(pool.pick() and pool.is_away for pool in pools), "by itself"
         for pool in pools:
