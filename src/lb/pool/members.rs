@@ -166,9 +166,10 @@ impl Pool {
 
     /// Sets the policy; answers whether that changed anything.
     pub fn set_policy(&mut self, policy: Algorithm) -> bool {
-        let changed = self.owns.policy != policy;
+        let before = self.owns.policy;
         self.owns.policy = policy;
-        self.heed_latencies_for(Some(policy));
-        changed
+        // A crafted payload may have the policy and no latencies.
+        let heeds = self.heed_latencies_for(Some(policy));
+        heeds || policy != before
     }
 }

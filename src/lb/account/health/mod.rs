@@ -120,7 +120,8 @@ impl Health {
     /// When something happens first, also what lets nobody be served.
     pub fn first(&self) -> Option<Millis> {
         let starts = self.starts.as_ref().and_then(|s| s.due());
-        let adaptations = self.adaptations.as_ref().and_then(|a| a.due());
+        let adaptations = self.adaptations.as_ref();
+        let adaptations = adaptations.and_then(|a| a.due(self.settings.adapt));
         let all = [self.outages.due(), starts, adaptations];
         all.into_iter().flatten().min()
     }
@@ -147,13 +148,6 @@ impl Health {
         }
         if settings.adapt == 0 {
             self.adaptations = None;
-        }
-        if let Some(adaptations) = self
-            .adaptations
-            .as_mut()
-            .filter(|_| settings.adapt != before.adapt)
-        {
-            adaptations.set_step(settings.adapt);
         }
         before != settings
     }
