@@ -551,6 +551,9 @@ impl Naive {
         let limits = self.members.iter().map(|m| &m.limit).chain([&self.limit]);
         times.extend(limits.filter_map(|limit| limit.refill));
         times.extend(self.health.backends.iter().filter_map(|b| b.wakes()));
+        // A probe whose lease ends is due again when its backend has cooled.
+        times.extend(self.health.backends.iter().map(|b| b.cool));
+        times.retain(|time| *time > self.clock);
         times.sort_unstable();
         times.dedup();
         let mut then = self.clone();

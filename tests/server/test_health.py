@@ -8,13 +8,16 @@ import heapq
 import random
 from collections import Counter
 from contextlib import ExitStack
+from itertools import count
 
 import pytest
 
+import callgrind
+from conftest import module
 from replication import in_step, is_linked, replica_of
-from server import eventually
+from server import eventually, waiting
 from waiter import Waiter
-from wire import Refused, Wire, dict_of
+from wire import Refused, Wire, dict_of, pack, words
 
 TEN = " ".join(f"b{number} 1" for number in range(10))
 STEP = 10
@@ -104,15 +107,16 @@ def fleet(new_server):
         fleet.server = primary
         yield fleet
         in_step([primary, replica])
-        digest = fleet.ask("DEBUG DIGEST-VALUE web")
-        assert digest != ["0" * 40]
+        pools = b" ".join(fleet.ask("KEYS *")).decode()
+        digests = fleet.ask(f"DEBUG DIGEST-VALUE {pools}")
+        assert "0" * 40 not in digests
         with Wire(replica.port) as there:
-            assert there.ask("DEBUG DIGEST-VALUE web") == digest
+            assert there.ask(f"DEBUG DIGEST-VALUE {pools}") == digests
         fleet.ask("DEBUG RELOAD")
-        assert fleet.ask("DEBUG DIGEST-VALUE web") == digest
+        assert fleet.ask(f"DEBUG DIGEST-VALUE {pools}") == digests
     primary.restart()
     with Wire(primary.port) as read_again:
-        assert read_again.ask("DEBUG DIGEST-VALUE web") == digest
+        assert read_again.ask(f"DEBUG DIGEST-VALUE {pools}") == digests
 
 
 @pytest.mark.parametrize("gateways", [1, 20, 100])
@@ -327,6 +331,58 @@ def test_a_backend_that_comes_back_starts_slowly_and_moves_no_other(fleet):
     assert fleet.stats("b6", "health") == b"ok"
 
 
+def loads(fleet, key, capacities, offered, late=1, noise=0.0):
+    """Backends of these capacities serve what is offered by their shares of the picks, in steps of ADAPT.
+
+    In each step each one reports the load that it had up to `late` steps ago, give or take the noise. Yields
+    the loads of each step.
+    """
+    fleet.ask(f"LB.ADD {key} " + " ".join(f"{backend} 1" for backend in capacities))
+    fleet.ask(f"LB.HEALTH {key} ADAPT 100")
+    told = []
+    while True:
+        fleet.ask(f"LB.TICK {key} {1000 + 100 * len(told)}")
+        picks = Counter(pick.decode() for pick in fleet.ask(f"LB.PICK {key} COUNT 700"))
+        told.append({backend: offered * picks[backend] / 700 / of for backend, of in capacities.items()})
+        for backend in capacities:
+            load = told[-1 - min(fleet.chance.randrange(late), len(told) - 1)][backend]
+            load *= 1 + noise * fleet.chance.uniform(-1, 1)
+            assert fleet.ask(f"LB.REPORT {key} {backend} OK LOAD {load:.6f}") == 1
+        yield list(told[-1].values())
+
+
+def test_unequal_backends_are_equally_loaded_after_ten_steps_however_late_they_report(fleet):
+    """The first report begins the first step, and the picks after the last one show what came of it."""
+    for late in range(1, 11):
+        world = loads(fleet, f"late{late}", {"a": 1, "b": 2, "c": 4}, 4.9, late)
+        highest = [max(next(world)) for _ in range(100)]
+        assert highest[0] > 1.6
+        assert max(highest[11:]) < 0.9, late
+        assert highest[-1] < 0.78, late
+
+
+def test_noise_does_not_let_a_steady_pool_drift(fleet):
+    world = loads(fleet, "web", {"a": 1, "b": 2, "c": 4}, 4.9, late=3, noise=0.05)
+    for _ in range(60):
+        next(world)
+    settled = [float(fleet.stats(backend, "running-weight")) for backend in "abc"]
+    assert max(max(next(world)) for _ in range(1000)) < 0.8
+    for backend, before in zip("abc", settled, strict=True):
+        assert abs(float(fleet.stats(backend, "running-weight")) - before) < before / 5
+
+
+def test_one_that_loses_three_quarters_of_its_capacity_is_relieved_in_twenty_steps(fleet):
+    capacities = {"a": 4, "b": 4, "c": 4}
+    world = loads(fleet, "web", capacities, 6)
+    for _ in range(50):
+        next(world)
+    capacities["c"] = 1
+    assert max(next(world)) > 1.9
+    highest = [max(next(world)) for _ in range(50)]
+    # All together have 9 now: equal loads are 0.67.
+    assert max(highest[20:]) < 0.76
+
+
 def test_a_waiter_without_a_lease_is_served_by_a_policy_that_came_to_go_by_latency(fleet):
     fleet.add("a 1 b 1")
     fleet.ask("LB.STATE web a down")
@@ -361,3 +417,106 @@ def test_a_pick_by_latency_that_finds_none_changes_nothing(fleet):
     before = fleet.ask("DEBUG DIGEST-VALUE web")
     assert fleet.ask("LB.PICK web ewma EXCLUDE 1 a LEASE 30") is None
     assert fleet.ask("DEBUG DIGEST-VALUE web") == before
+
+
+# What it costs
+
+SETTINGS = "FAILS 5 FAILRATE 50 EJECT 30000 SLOWSTART 10000 ADAPT 1000"
+
+
+def members(backends):
+    """The commands that make a pool of that number of backends."""
+    pairs = [f"b{number} {1 + number % 5}" for number in range(backends)]
+    return ["LB.ADD web " + " ".join(pairs[i : i + 10_000]) for i in range(0, backends, 10_000)]
+
+
+def cost_of_a_report(server, backends, algorithm, *settings):
+    """The instructions of LB.DONE with OK and LATENCY."""
+    ids = count(1)
+    with Wire(server.port) as wire:
+
+        def each(commands):
+            wire.send(b"".join(pack(words(command)) for command in commands))
+            return [wire.read() for _ in commands]
+
+        def grant(leases):
+            each([f"LB.PICK web {algorithm} COUNT {leases} LEASE 1000000"])
+
+        def end(leases):
+            for _ in range(0, leases, 32):
+                assert each([f"LB.DONE web 7-{next(ids)} OK LATENCY 12345" for _ in range(32)]) == [1] * 32
+
+        def ended(leases):
+            grant(leases)
+            return server._instructions(wire, lambda: end(leases))
+
+        each(["FLUSHALL", *members(backends), *settings, "LB.TICK web 1000"])
+        each(["LB.PICK web LEASE 1000000", "LB.EPOCH web 7"])
+        grant(960)
+        end(960)
+        few, many = ended(320), ended(640)
+        return (many - few) / 320
+
+
+@pytest.mark.skipif(callgrind.missing() is not None, reason="counts instructions by valgrind")
+@pytest.mark.timeout(600)
+@pytest.mark.once("instructions are counted on one server")
+def test_a_report_that_health_and_ewma_heed_costs_a_little_more(binary):
+    with callgrind.Callgrind(binary, module(), ["clock", "manual"]) as server:
+        health = f"LB.HEALTH web {SETTINGS}"
+        plain = cost_of_a_report(server, 10, "wrr")
+        heeded = cost_of_a_report(server, 10, "ewma", health)
+        of_many = cost_of_a_report(server, 100_000, "ewma", health)
+    print(f"plain {plain:,.0f}, heeded {heeded:,.0f}, of 100,000 backends {of_many:,.0f}")
+    assert heeded <= 1.25 * plain
+    assert of_many <= 2 * heeded
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(300)
+def test_no_command_is_long_when_all_deadlines_have_passed(manual):
+    """Of 100,000 backends half are ejected, half cool. On a busy machine some rounds may have a long one."""
+    long = []
+    for _ in waiting(200):
+        with Wire(manual.port) as wire:
+            long.append(those_that_take_long(wire))
+        if not long[-1]:
+            return
+    raise AssertionError(long)
+
+
+def those_that_take_long(wire):
+    """The commands that took 5 ms after all deadlines have passed, until nothing is over."""
+
+    def each(*commands):
+        wire.send(b"".join(pack(words(command)) for command in commands))
+        replies = [wire.read() for _ in commands]
+        assert not any(isinstance(reply, Refused) for reply in replies)
+        return replies
+
+    each("FLUSHALL", *members(100_000), "LB.RULES web 2", "LB.TICK web 1000", "LB.PICK web LEASE 1000000")
+    each("LB.EPOCH web 7", "LB.HEALTH web FAILS 1 EJECT 1000 MAXEJECT 100 SLOWSTART 1000 ADAPT 1000")
+    each("LB.POLICY web ewma", "LB.PICK web LEASE 1000000")
+    outs = ["FAIL LOAD 0.5 LATENCY 12345", "COOL 1000 OK LOAD 0.5 LATENCY 12345"]
+    each(*(f"LB.REPORT web b{number} {outs[number % 2]}" for number in range(99_999)))
+    info = dict_of(each("LB.INFO web")[0])
+    assert (info[b"ejected"], info[b"cooling"]) == (50_000, 49_999)
+    some = " ".join(f"b{number}" for number in range(100))
+    each("SLOWLOG RESET", "CONFIG SET slowlog-log-slower-than 5000")
+    for number in range(400):
+        # First the deadlines of all that are out, and of all that told something; later those of slow starts.
+        each(
+            f"LB.TICK web {20_000 if number < 300 else 40_000}",
+            "LB.WHEN web",
+            "LB.PEEK web COUNT 10",
+            f"LB.PICK web EXCLUDE 100 {some} COUNT 10 DISTINCT LEASE 1000000",
+            f"LB.DONE web 7-{10 * number + 1} OK LATENCY 12345",
+            f"LB.DONE web 7-{10 * number + 2} FAIL",
+            f"LB.REPORT web b{number} COOL 10",
+            f"LB.REPORT web b{number + 50_000} FAIL LATENCY 7 LOAD 1.5",
+            f"LB.STATE web b{number + 20_000} up",
+            "LB.STATS web b7",
+            "LB.INFO web",
+        )
+    each("CONFIG SET slowlog-log-slower-than 10000")
+    return [(entry[2], entry[3][:4]) for entry in each("SLOWLOG GET -1")[0]]

@@ -23,7 +23,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 pub use health::{
-    Effects, FAILS_MAX, HealthSettings, HealthWord, LOAD_MAX, LOAD_ONE, Outages, Reason,
+    Effects, FAILS_MAX, HealthSettings, HealthWord, LOAD_MAX, LOAD_ONE, Outage, Outages, Reason,
 };
 use health::{Health, Moment, Prober};
 pub use latency::Latencies;
@@ -58,6 +58,15 @@ pub struct Account {
     health: Option<Box<Health>>,
     /// None in a pool that never picked by latency.
     latencies: Option<Box<Latencies>>,
+    /// How many leases a look ahead counts on which backends. None while nobody looks ahead.
+    ahead: Option<Box<Ahead>>,
+}
+
+/// The leases that a look ahead counts.
+#[derive(Clone, Debug, Default)]
+struct Ahead {
+    on: HashMap<Slot, u32>,
+    all: u32,
 }
 
 /// Where limits keep all willing backends out.
@@ -142,12 +151,32 @@ impl Account {
 
     /// How many leases are open, or not cleared yet.
     pub fn leases(&self) -> usize {
-        self.leases.len()
+        self.leases.len() + self.ahead.as_ref().map_or(0, |ahead| ahead.all as usize)
     }
 
     /// How many leases are open on a backend, or not cleared yet.
+    #[inline(always)]
     pub fn leases_on(&self, slot: Slot) -> u32 {
-        self.leases.on(slot)
+        match &self.ahead {
+            None => self.leases.on(slot),
+            Some(ahead) => self.leases.on(slot) + ahead.on.get(&slot).copied().unwrap_or(0),
+        }
+    }
+
+    /// A look ahead counts one lease more on a backend.
+    pub fn lease_ahead(&mut self, slot: Slot) {
+        let ahead = self.ahead.get_or_insert_default();
+        *ahead.on.entry(slot).or_insert(0) += 1;
+        ahead.all += 1;
+    }
+
+    /// It does so no longer.
+    pub fn end_ahead(&mut self, slot: Slot) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.on.entry(slot).and_modify(|leases| *leases -= 1);
+            ahead.all -= 1;
+        }
+        self.ahead.take_if(|ahead| ahead.all == 0);
     }
 
     /// The lease of that id, if it is open.
@@ -329,6 +358,22 @@ impl Account {
         }
     }
 
+    /// A look ahead takes the probe of a backend, which is due. Answers what takes that back.
+    pub fn take_probe_ahead(&mut self, slot: Slot) -> Option<Outage> {
+        let clock = self.clock;
+        let health = self.health.as_mut()?;
+        let before = health.outages().outage(slot);
+        health.take_probe(slot, Prober::Unleased, clock);
+        Some(before)
+    }
+
+    /// Takes it back.
+    pub fn put_back_probe(&mut self, slot: Slot, before: Outage) {
+        if let Some(health) = &mut self.health {
+            health.put_back_probe(slot, before);
+        }
+    }
+
     /// Ends a lease of which nobody told how its request went.
     fn end_untold(&mut self, at: At) -> Option<Slot> {
         let Some(health) = &mut self.health else {
@@ -481,8 +526,8 @@ impl Account {
             return false;
         }
         let leases = match whose.slot() {
-            Some(slot) => self.leases.on(slot),
-            None => self.leases.len() as u32,
+            Some(slot) => self.leases_on(slot),
+            None => self.leases() as u32,
         };
         self.quotas.recheck(whose, leases, self.clock)
     }

@@ -119,9 +119,9 @@ impl Pool {
 
     /// The weight, the state or the health of a backend has changed.
     pub(super) fn follow(&mut self, slot: Slot) {
-        let weight = self.weight_if_up(slot);
-        if let Some(account) = &mut self.account {
-            account.follow(slot, weight);
+        if self.account.is_some() {
+            let weight = self.weight_if_up(slot);
+            self.account().follow(slot, weight);
         }
     }
 

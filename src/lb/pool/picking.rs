@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::backend::Backend;
 use super::parts::Pool;
-use crate::lb::account::{IdText, LeaseId, LeaseTerms, TokensBefore, Whose};
+use crate::lb::account::{IdText, LeaseId, LeaseTerms, Outage, TokensBefore, Whose};
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::chance::Chance;
 use crate::lb::pick::{Algorithm, Before, View};
@@ -36,6 +36,8 @@ pub struct Picked {
 /// How a step of a look ahead is undone.
 enum Undo {
     Pick(Slot, Before),
+    Probe(Slot, Box<Outage>),
+    Lease(Slot),
     Tokens(Slot, TokensBefore),
     Suspension(Slot),
 }
@@ -89,7 +91,7 @@ impl Pool {
     }
 
     fn has_eligible_now(&self) -> bool {
-        self.field.has_eligible() && !self.is_closed()
+        (self.field.has_eligible() || self.probes_open() > 0) && !self.is_closed()
     }
 
     /// Whether a limit of the pool as a whole is reached.
@@ -187,9 +189,10 @@ impl Pool {
         if algorithm.is_by_chance() {
             return None;
         }
-        if self.probes_open() > 0 || algorithm.goes_by_latency() && request.count > 1 {
-            return Some(self.look_ahead(algorithm, request));
+        if algorithm.goes_by_latency() && !self.has_numbers_for(request.count) {
+            return Some(Vec::new());
         }
+        let had_account = self.account.is_some();
         let mut undo = Vec::new();
         for name in &request.exclude {
             if let Some(slot) = self.roster.find(name).filter(|slot| self.suspend(*slot)) {
@@ -199,38 +202,65 @@ impl Pool {
         let mut picked = Vec::new();
         let mut is_whole = true;
         while picked.len() < request.count && self.has_eligible_now() {
-            let see = View::of(&self.field, self.account.as_deref());
-            let Some((slot, before)) = algorithm.pick_ahead(&mut self.owns, see) else {
+            let Some((slot, step)) = self.choose_ahead(algorithm) else {
                 is_whole = false;
                 break;
             };
             picked.push(slot);
-            undo.push(Undo::Pick(slot, before));
+            undo.push(step);
             if let Some(account) = &mut self.account {
                 undo.push(Undo::Tokens(slot, account.take_tokens(slot)));
                 self.tokens_changed(slot);
+            }
+            if algorithm.goes_by_latency() {
+                self.account().lease_ahead(slot);
+                self.flow_changed(slot);
+                undo.push(Undo::Lease(slot));
             }
             if request.distinct && self.suspend(slot) {
                 undo.push(Undo::Suspension(slot));
             }
         }
-        for step in undo.into_iter().rev() {
-            match step {
-                Undo::Pick(slot, before) => {
-                    let see = View::of(&self.field, self.account.as_deref());
-                    algorithm.take_back(&mut self.owns, see, slot, before);
-                }
-                Undo::Tokens(slot, before) => {
-                    self.account().put_back(slot, before);
-                    self.tokens_changed(slot);
-                }
-                Undo::Suspension(slot) => _ = self.refresh(slot),
-            }
+        undo.into_iter()
+            .rev()
+            .for_each(|step| self.undo(algorithm, step));
+        if !had_account {
+            self.account = None;
         }
         Some(match is_whole {
             true => picked,
             false => self.look_ahead(algorithm, request),
         })
+    }
+
+    /// As [`Pool::choose`] will. There is an eligible backend. No answer where that cannot be undone.
+    fn choose_ahead(&mut self, algorithm: Algorithm) -> Option<(Slot, Undo)> {
+        if let Some(slot) = self.next_probe() {
+            let before = self.account().take_probe_ahead(slot)?;
+            return Some((slot, Undo::Probe(slot, Box::new(before))));
+        }
+        let see = View::of(&self.field, self.account.as_deref());
+        let (slot, before) = algorithm.pick_ahead(&mut self.owns, see)?;
+        Some((slot, Undo::Pick(slot, before)))
+    }
+
+    fn undo(&mut self, algorithm: Algorithm, step: Undo) {
+        match step {
+            Undo::Pick(slot, before) => {
+                let see = View::of(&self.field, self.account.as_deref());
+                algorithm.take_back(&mut self.owns, see, slot, before);
+            }
+            Undo::Probe(slot, before) => self.account().put_back_probe(slot, *before),
+            Undo::Tokens(slot, before) => {
+                self.account().put_back(slot, before);
+                self.tokens_changed(slot);
+            }
+            Undo::Lease(slot) => {
+                self.account().end_ahead(slot);
+                self.flow_changed(slot);
+            }
+            Undo::Suspension(slot) => _ = self.refresh(slot),
+        }
     }
 
     /// The picks of a copy.

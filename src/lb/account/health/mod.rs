@@ -9,7 +9,7 @@ mod settings;
 mod start;
 
 pub use adaptation::{LOAD_MAX, LOAD_ONE};
-pub use outage::{Outages, Prober, Reason, Standing};
+pub use outage::{Outage, Outages, Prober, Reason, Standing};
 pub use settings::{FAILS_MAX, HealthSettings};
 
 use adaptation::{Adaptations, FACTOR_ONE};
@@ -299,6 +299,11 @@ impl Health {
     /// A pick takes the probe of a backend, which is due.
     pub fn take_probe(&mut self, slot: Slot, by: Prober, clock: Millis) {
         self.outages.take_probe(slot, by, &self.settings, clock);
+    }
+
+    /// Takes back that a pick took the probe of a backend.
+    pub fn put_back_probe(&mut self, slot: Slot, before: Outage) {
+        self.outages.put_back(slot, before);
     }
 
     /// The operator says that a backend is well. It is whole at once. Answers whether it was out.

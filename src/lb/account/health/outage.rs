@@ -236,7 +236,7 @@ impl Outages {
     // Looking
 
     /// What is known of a backend.
-    fn outage(&self, slot: Slot) -> Outage {
+    pub fn outage(&self, slot: Slot) -> Outage {
         self.of.get(slot).copied().unwrap_or_default()
     }
 
@@ -492,6 +492,11 @@ impl Outages {
                 until: clock::deadline(clock, settings.eject),
             };
         });
+    }
+
+    /// Makes known of a backend what was known before.
+    pub fn put_back(&mut self, slot: Slot, before: Outage) {
+        self.change(slot, |outage| *outage = before);
     }
 
     /// A lease ended without an outcome; answers whether that was the probe of this backend.
