@@ -219,12 +219,15 @@ impl Health {
         }
     }
 
-    /// A backend of this weight was added to a pool that has picked before. It starts slowly, unless it would hold half of the weight.
-    /// Its weight is set later.
-    pub fn added(&mut self, slot: Slot, weight: u16, clock: Millis) {
-        if u64::from(weight) < self.outages.weight() {
-            self.start(slot, self.settings.slow_start, clock);
-        }
+    /// Whether newcomers of this weight in all start slowly, in a pool that has picked before: not where they would hold half of the
+    /// weight.
+    pub fn slows(&self, newcomers: u64) -> bool {
+        self.settings.slow_start > 0 && newcomers < self.outages.weight()
+    }
+
+    /// A newcomer starts slowly.
+    pub fn slow(&mut self, slot: Slot, clock: Millis) {
+        self.start(slot, self.settings.slow_start, clock);
     }
 
     fn start(&mut self, slot: Slot, span: Millis, clock: Millis) {
