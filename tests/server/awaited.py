@@ -65,7 +65,8 @@ class Flavour:
 
     def alike(self, value: Any) -> Any:
         """The value, or what behaves as that of the other flavour does."""
-        awaited = (redis_lb.asyncio.Pool, redis_lb.asyncio.ShardedPool, redis_lb.asyncio.Lease)
+        of = redis_lb.asyncio
+        awaited = (of.Pool, of.ShardedPool, of.Lease, of.Attempt)
         if isinstance(value, awaited):
             return Awaited(self, value)
         if isinstance(value, tuple) and any(isinstance(part, awaited) for part in value):
@@ -95,7 +96,7 @@ class Flavour:
     def close(self) -> None:
         """Disconnect, and end the loop."""
         for client in self._clients:
-            self.alike(client.aclose() if self._loop else client.close())
+            self.alike(getattr(client, "aclose", client.close)())  # redis-py 5.0.0 has close() alone
         if self._loop:
             self.result(cancelled_all())
             self._loop.call_soon_threadsafe(self._loop.stop)

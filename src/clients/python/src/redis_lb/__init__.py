@@ -5,12 +5,13 @@
 
 from pathlib import Path
 
-from .lease import Lease, NoBackendError
+from .lease import Attempt, Lease, NoBackendError
 from .pool import Pool
 from .replies import BackendStats, Granted, HealthSettings, Limits, OpenLease, PoolInfo, When
 from .shards import ShardedPool
 
 __all__ = [
+    "Attempt",
     "BackendStats",
     "Granted",
     "HealthSettings",

@@ -16,6 +16,7 @@ T = TypeVar("T")
 Name: TypeAlias = str | bytes
 # The methods below are called like some types.
 Names: TypeAlias = list[str]
+Weights: TypeAlias = Mapping[str, int] | Mapping[bytes, int] | Mapping[Name, int]
 Leased: TypeAlias = list[Granted]
 OpenLeases: TypeAlias = list[OpenLease]
 State: TypeAlias = Literal["up", "drain", "down"]
@@ -37,13 +38,13 @@ class Commands:
     # Membership and weights
 
     @method
-    def add(self, backends: Name | Mapping[Name, int] | Mapping[str, int]) -> Flow[int]:
+    def add(self, backends: Name | Weights) -> Flow[int]:
         """Add backends with their weights; or one, of weight 1 if it is new. Returns how many are new."""
         words = [backends] if isinstance(backends, str | bytes) else flat(backends)
         return (yield from self._ask("LB.ADD", *words, parse=int))
 
     @method
-    def set(self, backends: Mapping[Name, int] | Mapping[str, int]) -> Flow[int]:
+    def set(self, backends: Weights) -> Flow[int]:
         """Make the pool exactly these backends. Returns how many were added or removed."""
         return (yield from self._ask("LB.SET", *flat(backends), parse=int))
 
@@ -58,7 +59,7 @@ class Commands:
         return (yield from self._ask("LB.WEIGHT", backend, parse=replies.number_or_none))
 
     @method
-    def set_weight(self, weights: Mapping[Name, int] | Mapping[str, int]) -> Flow[None]:
+    def set_weight(self, weights: Weights) -> Flow[None]:
         """Set weights, of backends that are all there."""
         yield from self._ask("LB.WEIGHT", *flat(weights), parse=replies.nothing)
 
@@ -290,6 +291,11 @@ class Commands:
         yield from self._ask("LB.LOAD", *words, parse=replies.nothing)
 
 
+def several(names: Iterable[Name]) -> tuple[Name, ...]:
+    """The names. One alone is that name, not its letters."""
+    return (names,) if isinstance(names, str | bytes) else tuple(names)
+
+
 def flat(pairs: Mapping[Any, int]) -> Iterable[Word]:
     """Backend, weight, backend, weight …"""
     return [word for pair in pairs.items() for word in pair]
@@ -317,7 +323,7 @@ def pick_words(
     """The words behind the key in LB.PICK and LB.PEEK."""
     if wait_ms < 0:
         raise ValueError(f"wait_ms is {wait_ms}; it is at least 0, and 0 does not wait")
-    names = tuple(exclude)
+    names = several(exclude)
     words: tuple[Word, ...] = () if algorithm is None else (algorithm,)
     words += options(COUNT=count) + (("DISTINCT",) if distinct else ())
     words += options(EXCLUDE=(len(names), *names) if names else None)

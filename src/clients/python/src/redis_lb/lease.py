@@ -3,7 +3,6 @@
 import asyncio
 import heapq
 import itertools
-import logging
 import os
 import threading
 import time
@@ -12,19 +11,22 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import redis
 
 from . import forks
-from .commands import Algorithm, Name, Outcome
+from .commands import Algorithm, Name, Outcome, several
 from .flow import Flow
-from .link import in_background
+from .link import in_background, log
 from .replies import When
 
-log = logging.getLogger("redis_lb")
 COOL_MS_MAX = 2**40
+A = TypeVar("A")
+E = TypeVar("E", bound="SyncLease")
+F = TypeVar("F", bound="AwaitedLease")
 L = TypeVar("L")
+Kind: TypeAlias = type[BaseException] | None
 
 
 class NoBackendError(redis.RedisError):
@@ -166,35 +168,46 @@ class LeaseFlows:
         return self._terms.ttl_ms / 3000
 
 
-class Lease(LeaseFlows):
-    """The lease of a `with` block."""
-
-    def __enter__(self) -> "Lease":
+class SyncLease(LeaseFlows):
+    def __enter__(self: E) -> E:
         self._pool._run(self._enter())
         if self.id is not None:
             _renewer.watch(self, self._first_s)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        return bool(self._pool._run(self._leave(error)))
+    def _finish(self, error: BaseException | None) -> bool:
+        try:
+            return bool(self._pool._run(self._leave(error)))
+        finally:
+            if self.id is not None:
+                _renewer.forget_one()
 
 
-class AsyncLease(LeaseFlows):
-    """The lease of an `async with` block."""
+class Lease(SyncLease):
+    """The lease of a `with` block."""
 
-    async def __aenter__(self) -> "AsyncLease":
+    def __exit__(self, kind: Kind, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._finish(error)
+
+
+class Attempt(SyncLease):
+    """The same, of a block that is tried again."""
+
+    def __exit__(self, kind: Kind, error: BaseException | None, trace: TracebackType | None) -> bool:
+        return self._finish(error)
+
+
+class AwaitedLease(LeaseFlows):
+    async def __aenter__(self: F) -> F:
         await self._pool._run(self._enter())
         if self.id is not None:
             self._renewing = in_background(self._keep())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    async def _finish(self, error: BaseException | None) -> bool:
         if self.id is not None:
             self._renewing.cancel()
+            del self._renewing  # which has the lease in its frames
         # Shielded: a block that is cancelled is reported all the same.
         return bool(await asyncio.shield(in_background(self._pool._run(self._leave(error)))))
 
@@ -205,10 +218,25 @@ class AsyncLease(LeaseFlows):
             delay = await self._pool._run(self._prolong())
 
 
-class Leasing(Generic[L]):
-    """What pools and sharded pools have alike, with `L` the lease that they make."""
+class AsyncLease(AwaitedLease):
+    """The lease of an `async with` block."""
+
+    async def __aexit__(self, kind: Kind, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._finish(error)
+
+
+class AsyncAttempt(AwaitedLease):
+    """The same, of a block that is tried again."""
+
+    async def __aexit__(self, kind: Kind, error: BaseException | None, trace: TracebackType | None) -> bool:
+        return await self._finish(error)
+
+
+class Leasing(Generic[L, A]):
+    """What pools and sharded pools have alike, with `L` the leases and `A` the attempts that they make."""
 
     _lease: Callable[[Any, Terms, Series | None], L]
+    _attempt: Callable[[Any, Terms, Series | None], A]
 
     def lease(
         self,
@@ -227,7 +255,7 @@ class Leasing(Generic[L]):
         else, as when it is cancelled. An error with an HTTP response that has Retry-After cools the backend.
         Raises NoBackendError if nothing can be picked within `wait_ms`; 0 does not wait.
         """
-        terms = Terms(ttl_ms, algorithm, owner, tuple(exclude), wait_ms, failures)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), wait_ms, failures)
         return type(self)._lease(self, terms, None)
 
     def attempts(
@@ -240,16 +268,16 @@ class Leasing(Generic[L]):
         owner: Name | None = None,
         exclude: Iterable[Name] = (),
         failures: tuple[type[Exception], ...] = (Exception,),
-    ) -> Iterator[L]:
+    ) -> Iterator[A]:
         """Leases for one request, each on another backend, until a block raises none of `failures`.
 
         `for attempt in pool.attempts(3): with attempt as lease: …`. The error of the last attempt is raised.
         """
-        terms = Terms(ttl_ms, algorithm, owner, tuple(exclude), wait_ms, failures)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), wait_ms, failures)
         series = Series(most)
         while series.left:
             series.left -= 1
-            yield type(self)._lease(self, terms, series)
+            yield type(self)._attempt(self, terms, series)
 
 
 class Renewer:
@@ -262,10 +290,11 @@ class Renewer:
 
     def after_fork(self) -> None:
         self._changed = threading.Condition()
-        self._due: list[tuple[float, int, Lease]] = []
+        self._due: list[tuple[float, int, SyncLease]] = []
+        self._ended = 0  # at least as many of them as are still in there
         self._thread: threading.Thread | None = None
 
-    def watch(self, lease: Lease, delay_s: float) -> None:
+    def watch(self, lease: SyncLease, delay_s: float) -> None:
         """Renew it then, and again, while it is open."""
         with self._changed:
             heapq.heappush(self._due, (time.monotonic() + delay_s, next(self._number), lease))
@@ -274,6 +303,15 @@ class Renewer:
                 self._thread.start()
             elif self._due[0][2] is lease:
                 self._changed.notify()
+
+    def forget_one(self) -> None:
+        """A lease has ended. Those that have ended are taken out when they may be half of all."""
+        with self._changed:
+            self._ended += 1
+            if self._ended * 2 > len(self._due):
+                self._due = [entry for entry in self._due if entry[2]._is_open]
+                heapq.heapify(self._due)
+                self._ended = 0
 
     def _work(self) -> None:
         while True:

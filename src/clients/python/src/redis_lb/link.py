@@ -8,6 +8,7 @@ In a cluster the given client tells which node has the key. When it looks that u
 """
 
 import asyncio
+import logging
 import time
 import weakref
 from collections.abc import Callable, Coroutine
@@ -23,9 +24,11 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyErr
 from .flow import Async, Flow
 from .replies import Word, encode
 
+log = logging.getLogger("redis_lb")
 # Redis is not there, or is not the one to ask now.
 AWAY = (redis.ConnectionError, redis.TimeoutError, ClusterDownError, RedisClusterException, ReadOnlyError)
 REDIRECTIONS = 5
+at_once: Any = NoBackoff  # redis-py 5 does not declare its types
 # Before 5.3 a pool of connections wanted to know what a connection is for; since then it warns.
 PURPOSE: tuple[str, ...] = () if redis.VERSION >= (5, 3) else ("LB",)
 # What such a pool has put among the options of its connections, for itself.
@@ -113,7 +116,7 @@ class Link:
         if place in self._pools:
             return self._pools[place]
         options = {name: value for name, value in source.connection_kwargs.items() if name not in OF_ITS_POOL}
-        options |= {"retry": self._Retry(NoBackoff(), 0), "retry_on_error": [], "health_check_interval": 0}
+        options |= {"retry": self._Retry(at_once(), 0), "retry_on_error": [], "health_check_interval": 0}
         options |= {"socket_timeout": self._read_timeout_s}
         if "path" not in options:
             options["socket_connect_timeout"] = self._timeout_s
@@ -179,8 +182,22 @@ def in_background(work: Coroutine[Any, Any, Any]) -> Task:
     """A task that goes on when its caller is cancelled."""
     task = asyncio.ensure_future(work)
     _background.add(task)
-    task.add_done_callback(_background.discard)
+    task.add_done_callback(_ended)
     return task
+
+
+def _ended(task: Task) -> None:
+    _background.discard(task)
+    if not task.cancelled() and task.exception() is not None:
+        log.debug("redis-lb: in the background", exc_info=task.exception())
+
+
+@dataclass
+class Use:
+    """The connection of a command, once it has one; and whether no other command may have it."""
+
+    connection: Any = None
+    is_last: bool = False
 
 
 class AsyncLink(Link, Async):
@@ -195,24 +212,23 @@ class AsyncLink(Link, Async):
         return node
 
     async def _exchange(self, pool: Any, command: Command, is_asking: bool, deadline: float) -> Any:
-        held: list[Any] = []
-        task = in_background(self._on_connection(pool, command, is_asking, held))
+        use = Use()
+        task = in_background(self._on_connection(pool, command, is_asking, use))
         try:
             done, _ = await asyncio.wait({task}, timeout=max(0.001, deadline - time.monotonic()))
         except asyncio.CancelledError:
             if command.undo is None:
                 task.cancel()
             else:
-                in_background(self._take_back(command, task, held))
+                in_background(self._take_back(command, task, use))
             raise
         if not done:
             task.cancel()
             raise redis.TimeoutError(f"{command.words[0]!s}: no answer in time")
         return task.result()
 
-    async def _on_connection(self, pool: Any, command: Command, is_asking: bool, held: list[Any]) -> Any:
-        connection = await pool.get_connection(*PURPOSE)
-        held.append(connection)
+    async def _on_connection(self, pool: Any, command: Command, is_asking: bool, use: Use) -> Any:
+        connection = use.connection = await pool.get_connection(*PURPOSE)
         try:
             if is_asking:
                 await connection.send_command("ASKING")
@@ -224,16 +240,21 @@ class AsyncLink(Link, Async):
                 await connection.disconnect(nowait=True)
             raise
         finally:
+            use.connection = None
+            if use.is_last:
+                await connection.disconnect(nowait=True)
             await pool.release(connection)
 
-    async def _take_back(self, command: Command, task: Task, held: list[Any]) -> None:
+    async def _take_back(self, command: Command, task: Task, use: Use) -> None:
         """End what was granted to a caller that is gone.
 
         We say that we send nothing more, so the server drops a pick that waits. A reply that it sent before it noticed
         still reaches us, and what it grants is given back.
         """
-        if held and not task.done() and command.wait_ms and (writer := held[0]._writer) is not None:
-            if writer.can_write_eof():
+        if command.wait_ms and use.connection is not None and not task.done():
+            use.is_last = True
+            writer = use.connection._writer
+            if writer is not None and writer.can_write_eof():
                 writer.write_eof()
             else:
                 task.cancel()

@@ -8,17 +8,19 @@ from typing import Any, TypeVar
 import redis
 
 from . import replies
-from .commands import Algorithm, Commands, Name, Outcome, pick_words
+from .commands import Algorithm, Commands, Name, Outcome, pick_words, several
 from .flow import Flow, Sync, method
-from .lease import Held, L, Lease, Leasing, NoBackendError, Terms, log
-from .link import AWAY, Command, Link, SyncLink
+from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
+from .link import AWAY, Command, Link, SyncLink, log
 from .local import Ahead, Memory
 from .replies import When
 
 T = TypeVar("T")
+# To read the backends of a larger pool would hold up the caller that does it: a thousand take 50 ms of processor time.
+LISTED = 1_000
 
 
-class PoolFlows(Commands, Leasing[L]):
+class PoolFlows(Commands, Leasing[L, A]):
     """The pool at one key.
 
     `client` tells where Redis is. The pool makes connections of its own, which wait `timeout_ms` for an answer and
@@ -55,7 +57,7 @@ class PoolFlows(Commands, Leasing[L]):
         self, algorithm: Algorithm | None = None, *, exclude: Iterable[Name] = (), wait_ms: int = 0
     ) -> Flow[str | None]:
         """The next backend; None if none is eligible within `wait_ms`. 0 does not wait."""
-        names = tuple(exclude)
+        names = several(exclude)
         asking = self._picking(algorithm, names, wait_ms)
         return (yield from self._unless_away(asking, partial(self._local, names)))
 
@@ -88,6 +90,8 @@ class PoolFlows(Commands, Leasing[L]):
         return held
 
     def _why(self) -> Flow[When]:
+        if self._memory.rests:
+            return When("unknown", None)
         try:
             return (yield from Commands.when.flow(self))
         except AWAY:
@@ -108,11 +112,12 @@ class PoolFlows(Commands, Leasing[L]):
     def _refresh(self) -> Flow[None]:
         started = time.monotonic()
         try:
-            backends = yield from Commands.stats.flow(self)
+            is_listed = (yield from Commands.card.flow(self)) <= LISTED
+            backends = (yield from Commands.stats.flow(self)) if is_listed else {}
         except AWAY:
             raise
         except redis.ResponseError as error:
-            log.warning("redis-lb: without LB.STATS there are no local picks: %s", error)
+            log.warning("redis-lb: without LB.CARD and LB.STATS there are no local picks: %s", error)
         else:
             self._memory.learn(backends, time.monotonic() - started)
 
@@ -155,11 +160,12 @@ class PoolFlows(Commands, Leasing[L]):
             return False
 
 
-class Pool(Sync, PoolFlows[Lease]):
+class Pool(Sync, PoolFlows[Lease, Attempt]):
     __doc__ = PoolFlows.__doc__
     _link: SyncLink
     _link_to = SyncLink
     _lease = Lease
+    _attempt = Attempt
 
     def close(self) -> None:
         """Close the connections that no command uses."""

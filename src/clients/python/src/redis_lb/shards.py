@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeVar
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from .commands import Algorithm, Commands, Name
+from .commands import Algorithm, Commands, Name, several
 from .flow import Flow, Sync, method
-from .lease import Held, L, Lease, Leasing, NoBackendError, Terms
+from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
 from .pool import Pool, PoolFlows
 
-S = TypeVar("S", bound=PoolFlows[Any])
+S = TypeVar("S", bound=PoolFlows[Any, Any])
 T = TypeVar("T")
 COUNT_MAX = 10_000
 
@@ -27,7 +27,7 @@ def tags(k: int) -> list[int]:
     ]
 
 
-class ShardFlows(Leasing[L], Generic[S, L]):
+class ShardFlows(Leasing[L, A], Generic[S, L, A]):
     """One pool under k keys, each with all backends. `clients`: one of a cluster, or one for each server.
 
     Each pick goes to the next shard. If that has nobody, the others are asked; then the pick waits on the first one.
@@ -59,7 +59,7 @@ class ShardFlows(Leasing[L], Generic[S, L]):
         self, algorithm: Algorithm | None = None, *, exclude: Iterable[Name] = (), wait_ms: int = 0
     ) -> Flow[str | None]:
         """As Pool.pick()."""
-        names = tuple(exclude)
+        names = several(exclude)
         return (
             yield from self._go_round(
                 self._order(),
@@ -100,7 +100,8 @@ class ShardFlows(Leasing[L], Generic[S, L]):
         return (yield from order[0]._unless_away(ask(order[0], wait_ms), partial(local, order[0])))
 
 
-class ShardedPool(Sync, ShardFlows[Pool, Lease]):
+class ShardedPool(Sync, ShardFlows[Pool, Lease, Attempt]):
     __doc__ = ShardFlows.__doc__
     _shard = Pool
     _lease = Lease
+    _attempt = Attempt
