@@ -1,8 +1,10 @@
 //! Large pools: the same answers through trees of several levels.
 
+use std::time::Instant;
+
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
-use redis_lb::lb::{ALGORITHMS, Algorithm, Pool, Request, State};
+use redis_lb::lb::{ALGORITHMS, Algorithm, HealthSettings, Pool, Report, Request, State};
 
 use crate::naive::{Naive, Wanted};
 
@@ -154,5 +156,35 @@ fn a_pool_that_shrinks_takes_less_memory() {
         pool.bytes(0) < full / 20,
         "{} of {full} bytes",
         pool.bytes(0)
+    );
+}
+
+/// Settings of health ask all backends, and a report asks one.
+#[test]
+fn a_report_costs_no_more_in_a_large_pool() {
+    let mut pool = Pool::new();
+    for i in 0..50_000u32 {
+        pool.add(&i.to_be_bytes(), None);
+    }
+    let start = Instant::now();
+    for fails in 1..=10 {
+        pool.set_health(HealthSettings {
+            fails,
+            ..HealthSettings::default()
+        });
+    }
+    let ten_settings = start.elapsed();
+    let start = Instant::now();
+    for cool in 1..=1000 {
+        let report = Report {
+            cool: Some(cool * 10),
+            ..Report::default()
+        };
+        assert!(pool.report(&7u32.to_be_bytes(), &report).is_some());
+    }
+    let thousand_reports = start.elapsed();
+    assert!(
+        thousand_reports < ten_settings,
+        "{thousand_reports:?} {ten_settings:?}"
     );
 }

@@ -98,12 +98,8 @@ impl Pool {
 
     /// Gives a newcomer its seat. The roster has just taken in its name.
     pub(super) fn seat(&mut self, slot: Slot, seat: Seat) {
-        let weight = seat.weight;
         self.field.add(seat);
         self.owns.grown(slot + 1);
-        if let Some(account) = self.account.as_mut().filter(|_| self.picks > 0) {
-            account.added(slot, weight);
-        }
         self.follow(slot);
         self.refresh(slot);
     }

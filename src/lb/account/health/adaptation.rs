@@ -38,8 +38,8 @@ pub struct Adaptations {
     /// Sums over all whose load is known: of their shares, and of their shares divided by their loads.
     shares: u128,
     capacities: u128,
-    /// When a backend may have been silent for too long.
-    silences: Agenda,
+    /// When each of those that report was heard last.
+    heard: Agenda,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +101,11 @@ impl Period {
 }
 
 impl Adaptation {
+    /// When it was heard last, if it reports.
+    fn heard(&self) -> Option<Millis> {
+        Some(self.period.as_ref()?.heard)
+    }
+
     fn share(&self) -> u64 {
         match self.load {
             0 => 0,
@@ -163,7 +168,7 @@ impl Adaptations {
             self.change(slot, |adaptation| adaptation.weight = weight);
         }
         let adaptation = self.of.at(slot);
-        let is_first = adaptation.period.is_none();
+        let heard_before = adaptation.heard();
         let period = (adaptation.period).get_or_insert_with(|| Period::new(clock, clock));
         if outcome.is_some() {
             period.reports = period.reports.saturating_add(1);
@@ -181,9 +186,8 @@ impl Adaptations {
             period.heard = clock;
         }
         let is_step = tells && clock - period.began >= step;
-        if is_first {
-            self.silences.add(silent(clock, step), slot);
-        }
+        let heard = Some(period.heard);
+        self.heard.moved(slot, heard_before, heard);
         is_step && self.step(slot, clock)
     }
 
@@ -214,44 +218,32 @@ impl Adaptations {
         let adaptation = self.of.at(slot);
         self.shares -= u128::from(adaptation.share());
         self.capacities -= adaptation.capacity();
+        let heard_before = adaptation.heard();
         change(adaptation);
+        self.heard.moved(slot, heard_before, adaptation.heard());
         self.shares += u128::from(adaptation.share());
         self.capacities += adaptation.capacity();
     }
 
-    /// A step takes another time from now on. O(n).
-    pub fn set_step(&mut self, step: Millis) {
-        self.silences.clear();
-        for (slot, adaptation) in self.of.iter() {
-            if let Some(period) = adaptation.period {
-                self.silences.add(silent(period.heard, step), slot);
-            }
-        }
+    /// When the first one has been silent for too long, where a step takes this time.
+    pub fn due(&self, step: Millis) -> Option<Millis> {
+        let (heard, _) = self.heard.first()?;
+        Some(heard + SILENCE * step)
     }
 
-    /// When the first one may have been silent for too long.
-    pub fn due(&self) -> Option<Millis> {
-        self.silences.first().map(|(time, _)| time)
-    }
-
-    /// Looks at the one that may have been silent first, if that is due. Who never told its load is known to be idle, and who told it
-    /// once is not known any more.
+    /// Forgets the one that has been silent for too long first, if there is one. Who never told its load is known to be idle, and who
+    /// told it once is not known any more.
     pub fn end_first(&mut self, step: Millis, clock: Millis) -> Option<Whose> {
-        let (_, slot) = self.silences.take_first(clock)?;
-        if let Some(period) = self.of.at(slot).period {
-            let silent = silent(period.heard, step);
-            match silent > clock {
-                true => self.silences.add(silent, slot),
-                false => self.change(slot, |adaptation| {
-                    adaptation.factor = FACTOR_ONE;
-                    adaptation.load = match std::mem::take(&mut adaptation.tells_load) {
-                        true => 0,
-                        false => LOAD_MIN,
-                    };
-                    adaptation.period = None;
-                }),
-            }
-        }
+        self.due(step).filter(|due| *due <= clock)?;
+        let (_, slot) = self.heard.first()?;
+        self.change(slot, |adaptation| {
+            adaptation.factor = FACTOR_ONE;
+            adaptation.load = match std::mem::take(&mut adaptation.tells_load) {
+                true => 0,
+                false => LOAD_MIN,
+            };
+            adaptation.period = None;
+        });
         Some(Whose::of(slot))
     }
 
@@ -281,9 +273,6 @@ impl Adaptations {
         if loaded != Adaptation::default() {
             self.change(slot, |adaptation| *adaptation = loaded);
         }
-        if let Some(period) = loaded.period {
-            self.silences.add(silent(period.heard, step), slot);
-        }
         Ok(())
     }
 
@@ -295,20 +284,15 @@ impl Adaptations {
         let capacities = all().map(Adaptation::capacity);
         assert_eq!(self.capacities, capacities.sum::<u128>());
         let all = self.of.iter();
-        let armed = all.filter(|(_, a)| a.period.is_some());
-        for (slot, _) in armed {
-            assert!(self.silences.iter().any(|(_, armed)| armed == slot));
-        }
+        let mut heard: Vec<_> = all
+            .filter_map(|(slot, a)| Some((a.heard()?, slot)))
+            .collect();
+        heard.sort_unstable();
+        assert!(self.heard.iter().eq(heard));
     }
 }
 
-/// When a backend that told nothing since then has been silent for too long.
-fn silent(heard: Millis, step: Millis) -> Millis {
-    heard + SILENCE * step
-}
-
 impl Kept for Adaptations {
-    /// What is due for it stays, and finds nothing to do.
     fn forget(&mut self, slot: Slot) {
         if self.of.get(slot).is_some() {
             self.change(slot, |adaptation| *adaptation = Adaptation::default());
@@ -317,7 +301,7 @@ impl Kept for Adaptations {
 
     fn renumber(&mut self, gaps: &Gaps) {
         self.of.renumber(gaps);
-        self.silences.renumber(gaps);
+        self.heard.renumber(gaps);
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
@@ -325,7 +309,7 @@ impl Kept for Adaptations {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.of.heap_bytes() + self.silences.heap_bytes()
+        self.of.heap_bytes() + self.heard.heap_bytes()
     }
 }
 

@@ -278,11 +278,13 @@ proptest! {
             let moment = real.moment(next_lease);
             match step {
                 Step::Add(weight) => {
-                    naive.add(*weight, true);
+                    naive.add(*weight, naive.slows((*weight).into()));
                     for real in [&mut real, &mut cut] {
                         real.weights.push(Some(*weight));
                         let slot = real.weights.len() - 1;
-                        real.health.added(slot, *weight, real.clock);
+                        if real.health.slows((*weight).into()) {
+                            real.health.slow(slot, real.clock);
+                        }
                         real.refresh(slot, real.clock);
                     }
                 }
