@@ -48,10 +48,6 @@ impl<T: Ord + Copy> Agenda<T> {
         self.0.iter().map(|(time, slot)| (*time, *slot as Slot))
     }
 
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
-
     /// Closes the gaps. Nothing is due for a vacant slot any more.
     pub fn renumber(&mut self, gaps: &Gaps) {
         let all = std::mem::take(&mut self.0).into_iter();

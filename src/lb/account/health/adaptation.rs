@@ -54,6 +54,9 @@ struct Adaptation {
     tells_load: bool,
     /// The reports since its last step.
     period: Option<Period>,
+    /// When it stands on the agenda, where it has a period. It may be silent for too long later than that, and not before.
+    #[serde(skip)]
+    armed: Millis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +78,7 @@ impl Default for Adaptation {
             load: 0,
             tells_load: false,
             period: None,
+            armed: 0,
         }
     }
 }
@@ -181,8 +185,9 @@ impl Adaptations {
             period.heard = clock;
         }
         let is_step = tells && clock - period.began >= step;
-        if is_first {
-            self.silences.add(silent(clock, step), slot);
+        // A shorter step may have made it due. Then it is no longer.
+        if is_first || tells && adaptation.armed <= clock {
+            self.arm(slot, silent(clock, step));
         }
         is_step && self.step(slot, clock)
     }
@@ -210,6 +215,12 @@ impl Adaptations {
         true
     }
 
+    fn arm(&mut self, slot: Slot, time: Millis) {
+        let before = std::mem::replace(&mut self.of.at(slot).armed, time);
+        self.silences.remove(before, slot);
+        self.silences.add(time, slot);
+    }
+
     fn change(&mut self, slot: Slot, change: impl FnOnce(&mut Adaptation)) {
         let adaptation = self.of.at(slot);
         self.shares -= u128::from(adaptation.share());
@@ -221,11 +232,10 @@ impl Adaptations {
 
     /// A step takes another time from now on. O(n).
     pub fn set_step(&mut self, step: Millis) {
-        self.silences.clear();
-        for (slot, adaptation) in self.of.iter() {
-            if let Some(period) = adaptation.period {
-                self.silences.add(silent(period.heard, step), slot);
-            }
+        let heard = |(slot, one): (Slot, &Adaptation)| Some((slot, one.period?.heard));
+        let all: Vec<_> = self.of.iter().filter_map(heard).collect();
+        for (slot, heard) in all {
+            self.arm(slot, silent(heard, step));
         }
     }
 
@@ -241,7 +251,7 @@ impl Adaptations {
         if let Some(period) = self.of.at(slot).period {
             let silent = silent(period.heard, step);
             match silent > clock {
-                true => self.silences.add(silent, slot),
+                true => self.arm(slot, silent),
                 false => self.change(slot, |adaptation| {
                     adaptation.factor = FACTOR_ONE;
                     adaptation.load = match std::mem::take(&mut adaptation.tells_load) {
@@ -249,6 +259,7 @@ impl Adaptations {
                         false => LOAD_MIN,
                     };
                     adaptation.period = None;
+                    adaptation.armed = 0;
                 }),
             }
         }
@@ -282,7 +293,7 @@ impl Adaptations {
             self.change(slot, |adaptation| *adaptation = loaded);
         }
         if let Some(period) = loaded.period {
-            self.silences.add(silent(period.heard, step), slot);
+            self.arm(slot, silent(period.heard, step));
         }
         Ok(())
     }
@@ -294,11 +305,10 @@ impl Adaptations {
         assert_eq!(self.shares, shares.sum::<u128>());
         let capacities = all().map(Adaptation::capacity);
         assert_eq!(self.capacities, capacities.sum::<u128>());
-        let all = self.of.iter();
-        let armed = all.filter(|(_, a)| a.period.is_some());
-        for (slot, _) in armed {
-            assert!(self.silences.iter().any(|(_, armed)| armed == slot));
-        }
+        let all = self.of.iter().filter(|(_, one)| one.period.is_some());
+        let mut armed: Vec<_> = all.map(|(slot, one)| (one.armed, slot)).collect();
+        armed.sort_unstable();
+        assert!(self.silences.iter().eq(armed));
     }
 }
 
@@ -308,9 +318,9 @@ fn silent(heard: Millis, step: Millis) -> Millis {
 }
 
 impl Kept for Adaptations {
-    /// What is due for it stays, and finds nothing to do.
     fn forget(&mut self, slot: Slot) {
-        if self.of.get(slot).is_some() {
+        if let Some(armed) = self.of.get(slot).map(|one| one.armed) {
+            self.silences.remove(armed, slot);
             self.change(slot, |adaptation| *adaptation = Adaptation::default());
         }
     }
@@ -464,5 +474,18 @@ mod tests {
             (None, FACTOR_ONE)
         );
         assert!(adaptations.factor(0) > FACTOR_MIN);
+    }
+
+    /// Else the pool would say that something is over, and a copy of it that was read would not.
+    #[test]
+    fn nothing_stays_due_for_one_that_reports_again_or_is_gone() {
+        let mut adaptations = Adaptations::default();
+        (0..2).for_each(|slot| _ = adaptations.report(slot, 1, None, Some(0), STEP, 500));
+        adaptations.set_step(STEP / 10);
+        assert_eq!(adaptations.due(), Some(600));
+        adaptations.report(0, 1, None, Some(0), STEP / 10, 900);
+        adaptations.forget(1);
+        assert_eq!(adaptations.due(), Some(1000));
+        adaptations.check();
     }
 }
