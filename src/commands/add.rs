@@ -1,7 +1,7 @@
 //! LB.ADD: adds backends, or changes their weights.
 
 use super::arguments::{name, pairs};
-use crate::lb::{Added, BACKENDS_MAX};
+use crate::lb::{BACKENDS_MAX, Replaced};
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Kind, Spec};
 
 /// LB.ADD
@@ -54,16 +54,10 @@ impl Command for Add {
     }
 
     fn run(members: Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
-        let pool = key.pool_or_new();
-        let (mut new, mut reweighted) = (0, 0);
-        for (backend, weight) in members {
-            match pool.add(backend, weight) {
-                Added::New => new += 1,
-                Added::Reweighted => reweighted += 1,
-                Added::Unchanged => {}
-            }
-        }
-        call.reply().integer(new);
-        Effect::events([(c"lb.add", new), (c"lb.weight", reweighted)])
+        let Replaced {
+            added, reweighted, ..
+        } = key.pool_or_new().add_all(&members);
+        call.reply().integer(added);
+        Effect::events([(c"lb.add", added), (c"lb.weight", reweighted)])
     }
 }

@@ -42,7 +42,9 @@ impl Command for When {
         reply.array(2);
         reply.bulk(reason.as_bytes());
         match millis {
-            Some(millis) => reply.integer(millis as usize),
+            Some(0) => reply.integer(0),
+            // Nothing has happened since the clock was moved: when something is due, the timer moves it.
+            Some(millis) => reply.integer(millis.saturating_sub(key.lag()).max(1) as usize),
             None => reply.never(),
         }
         Effect::None

@@ -176,6 +176,21 @@ mod tests {
         }
     }
 
+    /// Then a command that sets that policy again changes the pool, and must reach the replicas.
+    #[test]
+    fn a_policy_by_latency_may_come_without_latencies() {
+        let mut bytes = encode(&pool());
+        let ewma = Algorithm::by_name(b"ewma").unwrap();
+        bytes[2] = ewma.code();
+        let Ok(Stored::Pool(mut pool)) = decode(&bytes) else {
+            panic!("it is sound");
+        };
+        assert_eq!((pool.policy(), encode(&pool)), (ewma, bytes.clone()));
+        assert!(pool.set_policy(ewma));
+        assert_ne!(encode(&pool), bytes);
+        assert!(!pool.set_policy(ewma));
+    }
+
     #[test]
     fn what_is_written_is_read() {
         for (pool, format) in [(pool(), PLAIN), (accounted(), ACCOUNTED)] {

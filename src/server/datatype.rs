@@ -107,9 +107,12 @@ unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut 
 /// Adds a hint for the pool that is being loaded, if something will be due in it. The time is checked later, because
 /// this process may be a replica.
 fn remember(io: *mut raw::RedisModuleIO, value: &Value) {
-    let name = api!(RedisModule_GetKeyNameFromIO(io));
     let is_due = matches!(value, Value::Pool(pool, _) if pool.due().is_some());
-    if !is_due || name.is_null() || is_manual() {
+    if !is_due || is_manual() {
+        return;
+    }
+    let name = api!(RedisModule_GetKeyNameFromIO(io));
+    if name.is_null() {
         return;
     }
     listen(api!(RedisModule_GetContextFromIO(io)));

@@ -195,6 +195,22 @@ impl Key<'_> {
             && time(pool, local, key_ref).is_none_or(|time| clock > time)
     }
 
+    /// How long ago the pool's clock showed the present time. 0 where that must not be asked: on a replica, which follows the time of
+    /// its primary, and in a script, which 6.2 runs again on its replicas.
+    pub fn lag(&self) -> Millis {
+        let flags = |flags| self.key_ref.has_flag(flags);
+        if clock::is_manual()
+            || !flags(raw::REDISMODULE_CTX_FLAGS_MASTER)
+            || flags(raw::REDISMODULE_CTX_FLAGS_LUA)
+        {
+            return 0;
+        }
+        self.seen().map_or(0, |(pool, local)| {
+            let time = clock::now() + local.map_or(0, |local| local.ahead);
+            time.saturating_sub(pool.clock())
+        })
+    }
+
     /// Follows a hint to this key. Returns the time to which to move the pool's clock, if something is due. That time is chosen so
     /// that the tick ends at most `most` leases, unless more have the same deadline. On a replica nothing is returned, and a
     /// new hint is added.

@@ -286,10 +286,7 @@ unsafe extern "C" fn time_out(ctx: Ctx, client: *mut c_void) {
     let client = client.cast();
     // The server frees a timer that fires: to stop it here would free it twice.
     let timed_out = guarded("a wait that timed out", || {
-        let at = waits::with(|waits| waits.queues.place_of(client).cloned());
-        if let Some((db, name)) = at {
-            KeyRef::with(ctx, db, &name, count_refused);
-        }
+        count_refused(ctx, client);
         if let Some(waiter) = leave(client) {
             let is_array = waiter.is_array;
             end(client, Outcome::Nothing { is_array });
@@ -300,10 +297,17 @@ unsafe extern "C" fn time_out(ctx: Ctx, client: *mut c_void) {
     }
 }
 
-fn count_refused(key_ref: KeyRef) {
-    // A key of another type has no count.
-    if let Ok(mut key) = Key::open_unasked(key_ref) {
-        key.count_refused();
+/// Counts a wait that ends in nil, at the key where that client waits.
+fn count_refused(ctx: Ctx, client: Client) {
+    let count = |key_ref: KeyRef| {
+        // A key of another type has no count.
+        if let Ok(mut key) = Key::open_unasked(key_ref) {
+            key.count_refused();
+        }
+    };
+    let at = waits::with(|waits| waits.queues.place_of(client).cloned());
+    if let Some((db, name)) = at {
+        KeyRef::with(ctx, db, &name, count);
     }
 }
 
@@ -344,6 +348,7 @@ fn nothing(ctx: Ctx, is_array: bool) {
 unsafe extern "C" fn unblocked(ctx: Ctx, _: *mut *mut raw::RedisModuleString, _: c_int) -> c_int {
     guarded("a client that was unblocked", || {
         let client = api!(RedisModule_GetBlockedClientHandle(ctx));
+        count_refused(ctx, client);
         if let Some(waiter) = remove(ctx, client) {
             nothing(ctx, waiter.is_array);
             api!(RedisModule_UnblockClient(client, null_mut()));

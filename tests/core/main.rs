@@ -6,5 +6,6 @@ mod house;
 mod naive;
 mod naive_health;
 mod nginx;
+mod portions;
 mod properties;
 mod tiers;

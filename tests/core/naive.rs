@@ -129,6 +129,15 @@ impl Naive {
     }
 
     pub fn add(&mut self, name: &[u8], weight: Option<u16>) -> Added {
+        let starts = self.starts(weight.unwrap_or(1).into());
+        self.add_as(name, weight, starts)
+    }
+
+    fn starts(&self, newcomers: u64) -> bool {
+        self.picks > 0 && self.health.slows(newcomers)
+    }
+
+    fn add_as(&mut self, name: &[u8], weight: Option<u16>, starts: bool) -> Added {
         if let Some(member) = self.find(name) {
             let weight = weight.unwrap_or(member.weight);
             return match self.reweight(name, weight) {
@@ -137,7 +146,7 @@ impl Naive {
             };
         }
         self.serial += 1;
-        self.health.add(weight.unwrap_or(1), self.picks > 0);
+        self.health.add(weight.unwrap_or(1), starts);
         self.members.push(Member {
             serial: self.serial,
             name: name.to_vec(),
@@ -175,9 +184,16 @@ impl Naive {
         gone.iter().for_each(|name| {
             self.remove(name);
         });
+        let mut newcomers = 0;
+        for (name, weight) in list {
+            if self.find(name).is_none() {
+                newcomers += u64::from(*weight);
+            }
+        }
+        let starts = self.starts(newcomers);
         let added: Vec<Added> = list
             .iter()
-            .map(|(name, weight)| self.add(name, Some(*weight)))
+            .map(|(name, weight)| self.add_as(name, Some(*weight), starts))
             .collect();
         let count = |what| added.iter().filter(|a| **a == what).count();
         Replaced {

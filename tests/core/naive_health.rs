@@ -205,11 +205,14 @@ impl Health {
         }
     }
 
-    /// Adds a backend, to a pool that has picked before or has not.
-    pub fn add(&mut self, weight: u16, has_picked: bool) {
+    /// Whether newcomers of this weight in all start slowly, in a pool that has picked before.
+    pub fn slows(&self, newcomers: u64) -> bool {
         let others: u64 = self.backends.iter().map(|b| u64::from(b.weight)).sum();
+        self.settings.slow_start > 0 && newcomers < others
+    }
+
+    pub fn add(&mut self, weight: u16, starts: bool) {
         let span = self.settings.slow_start;
-        let starts = u64::from(weight) < others && span > 0 && has_picked;
         self.backends.push(Backend {
             weight,
             start: starts.then_some((self.clock, span)),

@@ -26,6 +26,7 @@ from server import BOUND
 from servers import Binary, environment
 
 TOP = ROOT / "README.md"
+CLIENT = ROOT / "src" / "clients" / "python" / "src"
 FENCE_OR_HEADING = re.compile(r"^( *)```(.*)\n((?:.*\n)*?) *```$|^#+ (.*)$", re.MULTILINE)
 
 
@@ -103,7 +104,7 @@ def run(*command: str, at: Place, cwd: Path = ROOT, typed: str = "") -> str:
     done = subprocess.run(
         ["timeout", "100", *command],  # which ends what the command started, too
         cwd=cwd,
-        env=environment(at.binary.path) | {"REDIS_SERVER": str(at.binary.path)},
+        env=environment(at.binary.path) | {"REDIS_SERVER": str(at.binary.path), "PYTHONPATH": str(CLIENT)},
         input=typed,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

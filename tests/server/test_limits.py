@@ -776,6 +776,16 @@ def test_when_is_right_to_the_step(lb):
     assert waited > 50
 
 
+def test_when_counts_from_now_though_the_clock_stands_while_nothing_is_due(client):
+    client.execute_command("LB.ADD web a")
+    client.execute_command("LB.LIMIT web RATE 1 60000")
+    client.execute_command("LB.PICK web")
+    clock = dict_of(client.execute_command("LB.INFO web"))["clock"]
+    _, first = client.execute_command("LB.WHEN web")
+    eventually(lambda: client.execute_command("LB.WHEN web")[1] <= first - 100)
+    assert dict_of(client.execute_command("LB.INFO web"))["clock"] == clock
+
+
 @pytest.mark.parametrize(
     ("limit", "options", "rounds"),
     [

@@ -27,7 +27,7 @@ REPLACED = {
     r"git clone .*": "true",
     r"cd redis-lb": "true",
     r"scripts/run( .*)?": "scripts/run --demo",
-    r"scripts/(bench|cluster|fuzz|lint|sentinel|setup|test)( .*)?": r"scripts/\1 --help",
+    r"scripts/(bench|cluster|fuzz|lint|package|sentinel|setup|test)( .*)?": r"scripts/\1 --help",
 }
 TWICE = [
     pytest.param(block, id=f"{block}, {time} time")

@@ -42,6 +42,8 @@ REFUSED_AT_ONCE = [
     ("lint", "src", "no arguments"),
     ("setup", "", "which kind of work"),
     ("setup", "tset", "'tset'"),
+    ("package", "rpm", "'rpm'"),
+    ("package", "deb --fast", "'--fast'"),
 ]
 # Those that it refuses when the tests' own Python is there.
 REFUSED = [

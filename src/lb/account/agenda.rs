@@ -8,7 +8,8 @@ use crate::lb::ground::kept::Gaps;
 use crate::lb::ground::memory::allocated;
 
 /// Times, each with the slot of a backend, the earliest first; of the same time, in order of addition. It is made of what the
-/// backends keep, and not saved.
+/// backends keep, and not saved. So a time moves as soon as what the backend keeps does. Rejected: to leave a time that is too early,
+/// and to look twice. A tick ends a thousand things, and a pool that was loaded has no such looks among them.
 #[derive(Clone, Debug)]
 pub struct Agenda<T = Millis>(BTreeSet<(T, u32)>);
 
@@ -31,16 +32,18 @@ impl<T: Ord + Copy> Agenda<T> {
         self.0.remove(&(time, slot as u32));
     }
 
+    /// The time of a backend has changed.
+    #[inline(always)]
+    pub fn moved(&mut self, slot: Slot, from: Option<T>, to: Option<T>) {
+        if from != to {
+            from.into_iter().for_each(|time| self.remove(time, slot));
+            to.into_iter().for_each(|time| self.add(time, slot));
+        }
+    }
+
     /// The earliest one.
     pub fn first(&self) -> Option<(T, Slot)> {
         self.0.first().map(|(time, slot)| (*time, *slot as Slot))
-    }
-
-    /// Takes out the earliest one, if its time has come at this clock.
-    pub fn take_first(&mut self, clock: T) -> Option<(T, Slot)> {
-        let first = self.first().filter(|(time, _)| *time <= clock)?;
-        self.0.pop_first();
-        Some(first)
     }
 
     /// All of them in order.
@@ -48,15 +51,11 @@ impl<T: Ord + Copy> Agenda<T> {
         self.0.iter().map(|(time, slot)| (*time, *slot as Slot))
     }
 
-    /// Closes the gaps. Nothing is due for a vacant slot any more.
+    /// Closes the gaps. Nothing is due for a vacant slot.
     pub fn renumber(&mut self, gaps: &Gaps) {
         let all = std::mem::take(&mut self.0).into_iter();
-        let (from, to) = (
-            |slot: u32| gaps.before_slot(slot as Slot),
-            |slot: u32| gaps.before_slot(slot as Slot + 1),
-        );
-        let stay = all.filter(|(_, slot)| from(*slot) < to(*slot));
-        self.0 = stay.map(|(time, slot)| (time, from(slot) as u32)).collect();
+        let at = |slot: u32| gaps.before_slot(slot as Slot) as u32;
+        self.0 = all.map(|(time, slot)| (time, at(slot))).collect();
     }
 
     pub fn heap_bytes(&self) -> usize {

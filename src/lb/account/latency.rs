@@ -38,7 +38,7 @@ const BOUND: u64 = 64;
 pub struct Latencies {
     of: Sparse<Latency>,
     well: Well,
-    /// When a level may have to be halved.
+    /// When each level halves.
     halvings: Agenda,
 }
 
@@ -53,15 +53,13 @@ struct Latency {
     /// Whether it is not up, has no weight, or is ejected or cools. The others say so, so it is not saved.
     #[serde(skip)]
     is_out: bool,
-    /// Whether it stands on the agenda.
-    #[serde(skip)]
-    is_armed: bool,
 }
 
 impl Latency {
-    /// Whether it falls as time goes by.
-    fn falls(&self) -> bool {
-        !self.is_out && self.level > LEVEL_MIN
+    /// When it halves, if it does.
+    fn halves(&self) -> Option<Millis> {
+        let falls = !self.is_out && self.level > LEVEL_MIN;
+        falls.then_some(self.since + HALVING)
     }
 }
 
@@ -118,7 +116,7 @@ impl Latencies {
         !self.of.get(slot).is_some_and(|latency| latency.is_out)
     }
 
-    /// When a level may have to be halved first.
+    /// When the first level halves.
     pub fn first(&self) -> Option<Millis> {
         self.halvings.first().map(|(time, _)| time)
     }
@@ -171,7 +169,6 @@ impl Latencies {
                 (Outcome::Fail, _, None) | (Outcome::Ok, None, _) => {}
             }
         });
-        self.arm(slot);
     }
 
     /// Whether a backend is up, has a weight, and is neither ejected nor cooling. If it came back, it did so at that time.
@@ -179,38 +176,28 @@ impl Latencies {
         if is_in == self.is_in(slot) {
             return;
         }
-        let latency = self.of.at(slot);
-        if is_in && latency.level > 0 {
-            latency.since = latency.since.max(at);
-        }
-        latency.is_out = !is_in;
-        self.arm(slot);
+        self.change(slot, |latency| {
+            if is_in && latency.level > 0 {
+                latency.since = latency.since.max(at);
+            }
+            latency.is_out = !is_in;
+        });
     }
 
     /// As [`Latencies::set_in`], of a backend that was read as it is.
     pub fn load_in(&mut self, slot: Slot, is_in: bool) {
         if !is_in {
-            self.of.at(slot).is_out = true;
+            self.change(slot, |latency| latency.is_out = true);
         }
-        self.arm(slot);
     }
 
     fn change(&mut self, slot: Slot, change: impl FnOnce(&mut Latency)) {
         let latency = self.of.at(slot);
-        self.well = self.well.without(Well::of(latency));
+        let before = *latency;
         change(latency);
-        self.well = self.well.with(Well::of(latency));
-    }
-
-    /// Sees to it that it is halved in time. It may stand on the agenda with an earlier time; then it is looked at twice.
-    fn arm(&mut self, slot: Slot) {
-        if let Some(latency) = self.of.get_mut(slot)
-            && latency.falls()
-            && !latency.is_armed
-        {
-            latency.is_armed = true;
-            self.halvings.add(latency.since + HALVING, slot);
-        }
+        let well = self.well.without(Well::of(&before));
+        self.well = well.with(Well::of(latency));
+        (self.halvings).moved(slot, before.halves(), latency.halves());
     }
 
     /// Writes that there are latencies: a section is not empty, also where there are no backends.
@@ -246,30 +233,20 @@ impl Latencies {
         let all = self.of.iter();
         let well = all.fold(Well::default(), |sum, (_, l)| sum.with(Well::of(l)));
         assert_eq!(self.well, well);
-        for (slot, latency) in self.of.iter() {
-            let mut armed = self.halvings.iter().filter(|(_, armed)| *armed == slot);
-            let due = armed.next().map(|(time, _)| time);
-            assert_eq!(due.is_some(), latency.is_armed);
-            if latency.falls() {
-                assert!(due.is_some_and(|due| due <= latency.since + HALVING));
-            }
-        }
+        let all = self.of.iter();
+        let mut halvings: Vec<_> = all
+            .filter_map(|(slot, l)| Some((l.halves()?, slot)))
+            .collect();
+        halvings.sort_unstable();
+        assert!(self.halvings.iter().eq(halvings));
     }
 }
 
 impl Kept for Latencies {
-    /// What is due for it stays, and finds nothing to do.
     fn forget(&mut self, slot: Slot) {
-        if self.of.get(slot).is_none() {
-            return;
+        if self.of.get(slot).is_some() {
+            self.change(slot, |latency| *latency = Latency::default());
         }
-        self.change(slot, |latency| {
-            let is_armed = latency.is_armed;
-            *latency = Latency {
-                is_armed,
-                ..Latency::default()
-            };
-        });
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
@@ -293,19 +270,13 @@ impl Timed for Latencies {
     }
 
     fn end_first(&mut self, clock: Millis) -> Option<Whose> {
-        let (_, slot) = self.halvings.take_first(clock)?;
-        self.of.at(slot).is_armed = false;
-        if self.is_in(slot) {
-            self.change(slot, |latency| {
-                let mut passed = clock.saturating_sub(latency.since) / HALVING;
-                while latency.level > LEVEL_MIN && passed > 0 {
-                    latency.level = (latency.level / 2).max(LEVEL_MIN);
-                    latency.since += HALVING;
-                    passed -= 1;
-                }
-            });
-            self.arm(slot);
-        }
+        let (_, slot) = self.halvings.first().filter(|(time, _)| *time <= clock)?;
+        self.change(slot, |latency| {
+            while latency.halves().is_some_and(|time| time <= clock) {
+                latency.level = (latency.level / 2).max(LEVEL_MIN);
+                latency.since += HALVING;
+            }
+        });
         Some(Whose::of(slot))
     }
 }

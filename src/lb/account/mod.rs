@@ -301,10 +301,15 @@ impl Account {
         }
     }
 
-    /// A backend of this weight was added to a pool that has picked before.
-    pub fn added(&mut self, slot: Slot, weight: u16) {
+    /// Whether newcomers of this weight in all start slowly, in a pool that has picked before.
+    pub fn slows(&self, newcomers: u64) -> bool {
+        (self.health.as_ref()).is_some_and(|health| health.slows(newcomers))
+    }
+
+    /// A newcomer starts slowly.
+    pub fn slow(&mut self, slot: Slot) {
         if let Some(health) = &mut self.health {
-            health.added(slot, weight, self.clock);
+            health.slow(slot, self.clock);
         }
     }
 

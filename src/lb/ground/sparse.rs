@@ -115,3 +115,30 @@ impl<T: Default> Sparse<T> {
         buffer(&self.first) + buffer(&self.others) + self.others.iter().map(buffer).sum::<usize>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_stay_with_their_slots_on_all_pages() {
+        let slots = [0, 1, 63, 64, 127, 128, 1000];
+        let mut sparse = Sparse::default();
+        for slot in slots.into_iter().rev() {
+            assert_eq!(sparse.get(slot).copied().unwrap_or(0), 0);
+            *sparse.at(slot) = slot + 1;
+        }
+        let set = |sparse: &Sparse<usize>| {
+            let all = sparse.iter().map(|(slot, value)| (slot, *value));
+            all.filter(|(_, value)| *value > 0).collect::<Vec<_>>()
+        };
+        assert_eq!(set(&sparse), slots.map(|slot| (slot, slot + 1)));
+        assert_eq!(sparse.get(65).copied().unwrap_or(0), 0);
+        assert_eq!(sparse.take(127), 128);
+        assert_eq!(sparse.get_mut(127).copied().unwrap_or(0), 0);
+        let is_vacant = |slot: Slot| !slots.contains(&slot) || slot == 63;
+        sparse.renumber(&Gaps::of((0..1001).map(is_vacant)));
+        let left = [(0, 1), (1, 2), (2, 65), (4, 129), (5, 1001)];
+        assert_eq!(set(&sparse), left);
+    }
+}

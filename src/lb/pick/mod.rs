@@ -1,10 +1,12 @@
 //! The algorithms: one file each, one line each in the table.
 
 mod by_tier;
+mod duels;
 mod ewma;
 mod lc;
 mod own;
 mod p2c;
+mod queues;
 mod random;
 mod rr;
 mod tournament;

@@ -4,34 +4,32 @@
 //! earliest added wins a tie), and subtracts from that one the sum of the weights. Weights 5, 1, 1 give
 //! `a a b a c a a`, not `a a a a a b c`.
 //!
-//! Done so, a pick costs O(n). Here it costs about O(log n), by two ideas:
+//! Done so, a pick costs O(n). Here it costs about O(log n), by three ideas:
 //!
 //! - A credit grows by the weight in each pick, so it is a line over the number of picks ("turns"). The start of the line
 //!   is stored, `credit - weight × turns`, and only the backend that is picked needs a change.
-//! - The leader among some lines leads until another line crosses its own. The turn of that crossing can be
-//!   computed. So the backends play a tournament: eight compete, their leader meets that of eight others, the winners
-//!   meet, and so on. Each node knows its leader and the turn at which it must be played again. This is a kinetic
-//!   tournament (Basch, Guibas and Hershberger, "Data structures for mobile data", 1997) over eights.
+//! - The leader among some lines leads until another line crosses its own: see [`duels`](super::duels).
+//! - Where many backends have few different weights, those of equal weight stand in a queue, and only the heads of the queues
+//!   compete: see [`queues`](super::queues).
 //!
-//! Eights below, so that there are only two nodes for eight backends, and duels above, so that the way from the backend
-//! that was picked last up to the final looks at one other node a level. With 100,000 backends of
-//! weights 1 to 100 a pick takes 1,350 instructions. Rejected: four or eight in place of two (1,450 and 1,690); marking that
-//! way and playing it from the final down, eights all over (2,420); a branch on the winner (1,260, but it cannot be
-//! predicted: twice the time).
+//! With 100,000 backends of weights 1 to 100 a pick takes 725 instructions more than with three, and without queues 1,620. Where
+//! nearly all weights differ, queues would take more memory than they save, and all backends compete.
 //!
-//! Rejected: one heap for each different weight (all credits inside a class grow alike). It is O(number of different
-//! weights) a pick, so it needs such a tournament over the classes anyway, and one over all backends is simpler.
+//! Whether there are queues is decided where all is played anew anyway: in the first pick, and when a pool has grown by an eighth.
+//! They are given up once, in O(n), when too many weights have come.
 //!
 //! Backends that are not eligible take no part: their credit stands still, as a plain number.
 
 use super::by_tier::ByTier;
+use super::duels::{Duels, NEVER, Node};
 use super::own::{Before, Own, Pick};
+use super::queues::Queues;
 use super::view::View;
 use crate::lb::field::{FAN, Field, Seat};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::chance::Chance;
 use crate::lb::ground::kept::Kept;
-use crate::lb::ground::memory::{Mover, allocated, buffer};
+use crate::lb::ground::memory::{Mover, allocated};
 use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
 
 /// Credits stay within it. No sequence of picks gets near it; a pool from a crafted payload can start there. Where a pick
@@ -82,10 +80,11 @@ impl Pick for WeightedRoundRobin {
             seat.set_credit(seat.credit() + total);
             return;
         }
-        seat.set_credit(seat.credit() + total(see));
         let tournament = own.serving(see);
         tournament.turns -= 1;
-        tournament.change(slot);
+        tournament.line_changes(see.seats(), slot);
+        seat.set_credit(seat.credit() + total(see));
+        tournament.line_changed(see.seats(), slot);
     }
 }
 
@@ -207,6 +206,10 @@ impl Credits {
         self.0.as_ref()?.get(tier)
     }
 
+    fn get_mut(&mut self, tier: u8) -> Option<&mut CreditTournament> {
+        self.0.as_mut()?.get_mut(tier)
+    }
+
     fn all(&self) -> impl Iterator<Item = &(u8, CreditTournament)> {
         self.0.iter().flat_map(|tournaments| tournaments.all())
     }
@@ -215,25 +218,28 @@ impl Credits {
     #[inline(always)]
     fn serving(&mut self, see: View<'_>) -> &mut CreditTournament {
         let seats = see.seats();
-        let make = || CreditTournament::of(seats.len());
         let tournaments = self.0.get_or_insert_default();
-        tournaments.serving(see.tier(), seats, make)
+        tournaments.serving(see.tier(), seats, CreditTournament::default)
     }
 }
 
 impl Own for Credits {
     /// Makes the credit a plain number. A backend without weight has a flat line, so for it that is all.
     fn weight_changes(&mut self, field: &Field, slot: Slot) {
-        field.seats()[slot].set_credit(self.of(field, slot));
+        let seats = field.seats();
+        if let Some(tournament) = self.get_mut(seats[slot].tier()) {
+            let credit = at(&seats[slot], tournament.turns);
+            tournament.line_changes(seats, slot);
+            seats[slot].set_credit(credit);
+        }
     }
 
     fn weight_changed(&mut self, see: View<'_>, slot: Slot) {
         let seat = &see.seats()[slot];
-        let tournaments = self.0.as_mut();
-        if let Some(tournament) = tournaments.and_then(|all| all.get_mut(seat.tier())) {
+        if let Some(tournament) = self.get_mut(seat.tier()) {
             let grown = i64::from(seat.running_weight()) * tournament.turns;
             seat.set_credit(seat.credit() - grown);
-            tournament.change(slot);
+            tournament.line_changed(see.seats(), slot);
         }
     }
 
@@ -253,8 +259,8 @@ impl Own for Credits {
 
     /// Makes all credits plain numbers.
     fn gaps_close(&mut self, field: &Field) {
-        for slot in 0..field.seats().len() {
-            self.weight_changes(field, slot);
+        for (slot, seat) in field.seats().iter().enumerate() {
+            seat.set_credit(self.of(field, slot));
         }
         self.0 = None;
     }
@@ -281,14 +287,14 @@ impl Kept for Credits {
 
     fn relocate(&mut self, by: &mut impl Mover) {
         if let Some(tournaments) = &mut self.0 {
-            tournaments.relocate(by, |tournament, by| by.vec(&mut tournament.duels));
+            tournaments.relocate(by, CreditTournament::relocate);
         }
     }
 
     fn heap_bytes(&self) -> usize {
         (self.0.as_ref()).map_or(0, |tournaments| {
             allocated(size_of::<ByTier<CreditTournament>>())
-                + tournaments.heap_bytes(|t| buffer(&t.duels))
+                + tournaments.heap_bytes(CreditTournament::heap_bytes)
         })
     }
 }
@@ -304,80 +310,80 @@ fn scaled(credit: i64, new: u16, old: u16) -> i64 {
 struct CreditTournament {
     /// How many picks were made since the lines started.
     turns: i64,
-    /// The latest turn for which nodes were played: ahead of the present one after taking back.
-    played: u32,
-    /// The slot of the line that changed last. The next pick plays the nodes above it, whatever they say now.
-    changed: u32,
-    /// Nodes 2i and 2i + 1 meet in duel i, whose outcome is node i; duel 1 is the final. The other
-    /// nodes are over the eights of backends in order, the last ones over none yet.
-    duels: Vec<[Node; 2]>,
+    /// None before the next pick makes them.
+    duels: Duels,
+    /// Where there are queues, the lines of their heads compete, else the lines of all backends.
+    queues: Option<Box<Queues>>,
+    /// For how many backends there is room where all compete.
+    room: usize,
 }
-
-/// The outcome among some lines, which is the line of their leader.
-#[derive(Clone, Copy, Debug)]
-struct Node {
-    start: i64,
-    weight: u32,
-    slot: u32,
-    /// The turn for which it was played; it says nothing of earlier ones, to which only taking back returns.
-    /// No node's is earlier than that of one below it.
-    played: u32,
-    /// From this turn on it must be played again. No node's is later than that of one below it.
-    expires: u32,
-}
-
-/// It must be played again, whatever the turn.
-const AT_ONCE: u32 = 0;
-/// Behind the last turn that there is.
-const NEVER: u32 = u32::MAX;
-
-/// Over backends without an eligible one: it loses to any other node.
-const EMPTY: Node = Node {
-    start: -4 * CREDIT_MAX,
-    weight: 0,
-    slot: u32::MAX,
-    played: 0,
-    expires: NEVER,
-};
-
-/// A node may only be that if those above it are too.
-const UNPLAYED: Node = Node {
-    expires: AT_ONCE,
-    ..EMPTY
-};
 
 impl CreditTournament {
-    /// A tournament over this number of slots. The credits of its backends are plain numbers.
-    fn of(slots: usize) -> CreditTournament {
-        let mut tournament = CreditTournament::default();
-        tournament.make_room(slots.div_ceil(FAN));
-        tournament
-    }
-
     /// Makes room for the slot that was added last, which is not eligible yet.
     fn grown(&mut self, slots: usize) {
-        let eights = slots.div_ceil(FAN);
-        if eights > self.duels.len() {
-            self.make_room(eights + eights / 8);
+        if self.queues.is_none() && slots > self.room {
+            self.room = slots + slots / 8;
+            self.duels = Duels::default();
         }
     }
 
-    fn make_room(&mut self, eights: usize) {
-        self.duels = vec![[UNPLAYED; 2]; eights];
+    /// Decides on the lines that compete.
+    #[cold]
+    #[inline(never)]
+    fn begin(&mut self, seats: &[Seat], tier: u8) {
+        self.queues = Queues::of(seats, tier).map(Box::new);
+        self.duels = Duels::with_room(match &self.queues {
+            Some(queues) => queues.heads().len(),
+            None => {
+                self.room = self.room.max(seats.len());
+                self.room
+            }
+        });
     }
 
     /// The pick, unless a sum would go beyond its bounds.
+    #[inline(always)]
     fn pick(&mut self, see: View<'_>) -> Option<Slot> {
-        let (seats, total) = (see.seats(), total(see));
-        let (slot, credit) = self.winner(seats, see.tier(), self.turns + 1);
-        if !is_within(credit, total) || self.turns >= TURNS_MAX {
+        if self.duels.are_none() {
+            self.begin(see.seats(), see.tier());
+        }
+        match self.queues.is_some() {
+            true => self.pick_of_queues(see),
+            false => self.pick_of_all(see),
+        }
+    }
+
+    #[inline(never)]
+    fn pick_of_all(&mut self, see: View<'_>) -> Option<Slot> {
+        let seats = see.seats();
+        let winner = self.duels.winner(seats, see.tier(), self.turns + 1);
+        let start = self.lowered(see, winner)?;
+        let slot = winner.slot as Slot;
+        seats[slot].set_credit(start);
+        self.duels.winner_changes(slot);
+        Some(slot)
+    }
+
+    #[inline(never)]
+    fn pick_of_queues(&mut self, see: View<'_>) -> Option<Slot> {
+        let queues = self.queues.as_mut()?;
+        let winner = (self.duels).winner(queues.heads(), see.tier(), self.turns + 1);
+        let start = self.lowered(see, winner)?;
+        let (slot, queues) = (winner.slot as Slot, self.queues.as_mut()?);
+        let place = queues.picked(see.seats(), winner.weight, slot, start);
+        self.duels.winner_changes(place);
+        Some(slot)
+    }
+
+    /// Begins the next turn. Answers where the line of its winner starts then, unless that is beyond the bounds.
+    #[inline(always)]
+    fn lowered(&mut self, see: View<'_>, winner: Node) -> Option<i64> {
+        let (turn, total) = (self.turns + 1, total(see));
+        if !is_within(winner.at(turn), total) || turn > TURNS_MAX {
             return None;
         }
-        seats[slot].set_credit(seats[slot].credit() - total);
-        self.turns += 1;
-        // Whatever had changed before was played just now.
-        self.changed = slot as u32;
-        Some(slot)
+        self.turns = turn;
+        Some(winner.start - total)
     }
 
     /// The same pick, for which the lines start anew.
@@ -386,166 +392,66 @@ impl CreditTournament {
     fn pick_anew(&mut self, see: View<'_>) -> Option<Slot> {
         let slot = pick_anew(see, self.turns + 1);
         self.turns = 0;
-        self.duels.fill([UNPLAYED; 2]);
+        self.duels = Duels::default();
+        self.queues = None;
         slot
     }
 
-    /// That slot's line has changed. The nodes above the one that changed before it are marked in its stead.
-    fn change(&mut self, slot: Slot) {
-        let mut at = self.over(self.changed as Slot);
-        while at > 1 && self.node(at).expires != AT_ONCE {
-            self.node(at).expires = AT_ONCE;
-            at /= 2;
+    /// A backend's line is about to change.
+    fn line_changes(&mut self, seats: &[Seat], slot: Slot) {
+        if let Some(queues) = &mut self.queues
+            && seats[slot].running_weight() > 0
+        {
+            self.duels.change(queues.leave(seats, slot));
         }
-        self.changed = slot as u32;
     }
 
-    /// The leader of the tournament at that turn, and its credit. Nodes that do not hold are played on the way from the slot
-    /// that changed last up to the final.
-    #[inline(always)]
-    fn winner(&mut self, seats: &[Seat], tier: u8, turn: i64) -> (Slot, i64) {
-        if i64::from(self.played) > turn {
-            self.forget(1, turn);
+    /// A backend's line has changed.
+    fn line_changed(&mut self, seats: &[Seat], slot: Slot) {
+        if self.duels.are_none() {
+            return;
         }
-        self.played = turn as u32;
-        let mut at = self.over(self.changed as Slot);
-        let mut node = Node::of_eight(at - self.duels.len(), seats, tier, turn);
-        while at > 1 {
-            let duel = &mut self.duels[at / 2];
-            duel[at % 2] = node;
-            if !duel[1 - at % 2].holds(turn) {
-                self.play(at ^ 1, seats, tier, turn);
-            }
-            at /= 2;
-            node = Node::of_duel(&self.duels[at], turn);
-        }
-        (node.slot as Slot, node.at(turn))
-    }
-
-    /// Plays a node for that turn, after those below it that do not hold.
-    fn play(&mut self, at: usize, seats: &[Seat], tier: u8, turn: i64) {
-        *self.node(at) = match at.checked_sub(self.duels.len()) {
-            Some(eight) => Node::of_eight(eight, seats, tier, turn),
-            None => {
-                for below in [2 * at, 2 * at + 1] {
-                    if !self.node(below).holds(turn) {
-                        self.play(below, seats, tier, turn);
-                    }
-                }
-                Node::of_duel(&self.duels[at], turn)
-            }
+        let Some(queues) = &mut self.queues else {
+            self.duels.change(slot);
+            return;
         };
-    }
-
-    /// Forgets the nodes below duel `at` that were played for later turns.
-    fn forget(&mut self, at: usize, turn: i64) {
-        for below in [2 * at, 2 * at + 1] {
-            if i64::from(self.node(below).played) > turn {
-                *self.node(below) = UNPLAYED;
-                if below < self.duels.len() {
-                    self.forget(below, turn);
-                }
-            }
+        if seats[slot].running_weight() == 0 {
+            return;
+        }
+        let place = queues.enter(seats, slot);
+        if queues.are_many(seats.len()) {
+            self.queues = None;
+            self.duels = Duels::default();
+        } else if place >= self.duels.room() {
+            self.duels = Duels::with_room(place + place / 8 + 1);
+        } else {
+            self.duels.change(place);
         }
     }
 
-    /// The node over that slot's eight, or 0 where there are no nodes.
-    fn over(&self, slot: Slot) -> usize {
-        self.duels.len() + slot / FAN
+    fn heap_bytes(&self) -> usize {
+        let queues = |queues: &Queues| allocated(size_of::<Queues>()) + queues.heap_bytes();
+        self.duels.heap_bytes() + self.queues.as_deref().map_or(0, queues)
     }
 
-    fn node(&mut self, at: usize) -> &mut Node {
-        &mut self.duels[at / 2][at % 2]
+    fn relocate(&mut self, by: &mut impl Mover) {
+        self.duels.relocate(by);
+        if let Some(queues) = &mut self.queues {
+            queues.relocate(by);
+        }
     }
 
-    /// Panics where a node is out of order with those below it, or one that holds names another leader than its
-    /// backends have. For the tests.
+    /// Panics where the queues or the duels are not sound. For the tests.
     fn check(&self, seats: &[Seat], tier: u8) {
-        let eights = self.duels.len();
-        assert!(seats.len() <= FAN * eights.max(1));
-        let changed = self.over(self.changed as Slot);
-        let is_above_changed = |at: usize| (0..usize::BITS).any(|levels| changed >> levels == at);
-        let mut slots: Vec<Vec<Slot>> = vec![Vec::new(); 2 * eights];
-        for at in (2..2 * eights).rev() {
-            slots[at] = match at.checked_sub(eights) {
-                Some(eight) => (0..seats.len()).skip(eight * FAN).take(FAN).collect(),
-                None => [&slots[2 * at][..], &slots[2 * at + 1]].concat(),
-            };
-            slots[at].sort();
-            if is_above_changed(at) {
-                continue;
-            }
-            let node = self.duels[at / 2][at % 2];
-            assert!(node.played <= self.played);
-            for below in self.duels.get(at).into_iter().flatten() {
-                assert!(node.expires <= below.expires);
-                assert!(node.expires == AT_ONCE || node.played >= below.played);
-            }
-            let group: Vec<Seat> = slots[at].iter().map(|slot| seats[*slot].clone()).collect();
-            for turn in [self.turns, self.turns + 1] {
-                if i64::from(node.played) > turn || !node.holds(turn) {
-                    continue;
-                }
-                let (leader, credit) = leading(&group, tier, turn);
-                match group.iter().any(|seat| seat.running_in(tier).is_some()) {
-                    true => assert_eq!(
-                        (node.slot as Slot, node.at(turn)),
-                        (slots[at][leader], credit)
-                    ),
-                    false => assert_eq!(node.weight, 0),
-                }
+        let turns = [self.turns, self.turns + 1];
+        match &self.queues {
+            _ if self.duels.are_none() => {}
+            None => self.duels.check(seats, tier, turns),
+            Some(queues) => {
+                queues.check(seats, tier);
+                self.duels.check(queues.heads(), tier, turns);
             }
         }
-    }
-}
-
-impl Node {
-    /// The outcome among eight backends.
-    #[inline(always)]
-    fn of_eight(eight: usize, seats: &[Seat], tier: u8, turn: i64) -> Node {
-        let played = turn as u32;
-        let seats = seats.chunks(FAN).nth(eight).unwrap_or_default();
-        let (leader, highest) = leading(seats, tier, turn);
-        if highest == i64::MIN {
-            return Node { played, ..EMPTY };
-        }
-        Node {
-            start: seats[leader].credit(),
-            weight: seats[leader].running_weight(),
-            slot: (eight * FAN + leader) as u32,
-            played,
-            expires: overtaken(seats, tier, leader),
-        }
-    }
-
-    /// The outcome of a duel of nodes that hold.
-    #[inline(always)]
-    fn of_duel(duel: &[Node; 2], turn: i64) -> Node {
-        let [a, b] = duel;
-        // At equal credit the one that was added first leads. An index in place of a branch: see the head.
-        let leader = usize::from(b.at(turn) > a.at(turn) - i64::from(b.slot < a.slot));
-        let (leader, second) = (&duel[leader], &duel[1 - leader]);
-        let mut expires = a.expires.min(b.expires);
-        // Where there is nothing to gain, the lead is never lost: the test below says so without a branch of its own.
-        let gain = i64::from(second.weight) - i64::from(leader.weight);
-        let lead = leader.start - second.start - i64::from(second.slot < leader.slot);
-        if gain * i64::from(expires - 1) > lead {
-            expires = (lead / gain) as u32 + 1;
-        }
-        Node {
-            played: turn as u32,
-            expires,
-            ..*leader
-        }
-    }
-
-    fn holds(&self, turn: i64) -> bool {
-        turn < i64::from(self.expires)
-    }
-
-    /// The leader's credit at that turn.
-    fn at(&self, turn: i64) -> i64 {
-        self.start + i64::from(self.weight) * turn
     }
 }
 
@@ -553,44 +459,6 @@ impl Node {
 #[inline(always)]
 fn at(seat: &Seat, turn: i64) -> i64 {
     seat.credit() + i64::from(seat.running_weight()) * turn
-}
-
-/// The backend of that tier with the highest credit at that turn, and this credit.
-#[expect(clippy::needless_range_loop, reason = "an iterator costs more here")]
-#[inline(always)]
-fn leading(seats: &[Seat], tier: u8, turn: i64) -> (usize, i64) {
-    let (mut leader, mut highest) = (0, i64::MIN);
-    for at in 0..seats.len() {
-        if let Some(weight) = seats[at].running_in(tier) {
-            let credit = seats[at].credit() + i64::from(weight) * turn;
-            if credit > highest {
-                (leader, highest) = (at, credit);
-            }
-        }
-    }
-    (leader, highest)
-}
-
-/// The first turn at which another of these backends leads than the one that leads now.
-#[inline(always)]
-fn overtaken(seats: &[Seat], tier: u8, leader: usize) -> u32 {
-    let mut end = i64::from(NEVER);
-    let (start, weight) = (
-        seats[leader].credit(),
-        i64::from(seats[leader].running_weight()),
-    );
-    for (at, seat) in seats.iter().enumerate() {
-        let gain = (seat.running_in(tier)).map_or(0, |own| i64::from(own) - weight);
-        if gain <= 0 {
-            continue;
-        }
-        // At equal credit the one that was added first leads.
-        let lead = start - seat.credit() - i64::from(at < leader);
-        if gain * (end - 1) > lead {
-            end = lead / gain + 1;
-        }
-    }
-    end as u32
 }
 
 #[cfg(test)]
@@ -634,6 +502,11 @@ mod tests {
             self.own.weight_changed(View::of(&self.field, None), slot);
         }
 
+        fn credits(&self) -> Vec<i64> {
+            let slots = 0..self.slots();
+            slots.map(|slot| self.own.of(&self.field, slot)).collect()
+        }
+
         fn turns(&self, tier: u8) -> i64 {
             self.own.get(tier).map_or(0, |t| t.turns)
         }
@@ -668,13 +541,18 @@ mod tests {
         ("low", |_| -CREDIT_MAX),
         ("either", |i| CREDIT_MAX * if i % 2 == 0 { 1 } else { -1 }),
         ("one high", |i| CREDIT_MAX * if i == 0 { 1 } else { -1 }),
-        ("stairs", |i| CREDIT_MAX - (i as i64) * (CREDIT_MAX / 100)),
+        ("stairs", |i| {
+            CREDIT_MAX - (i % 200) as i64 * (CREDIT_MAX / 100)
+        }),
     ];
 
     const TIERS: usize = 2;
 
-    fn at_the_bounds(side: Side) -> Alone {
-        let mut alone = Alone::of((0..200).map(|i| 65_535 - i));
+    /// Many weights, so that all backends compete; and few, so that there are queues.
+    const KINDS: [(u16, u16); 2] = [(200, 200), (1200, 2)];
+
+    fn at_the_bounds(side: Side, (backends, weights): (u16, u16)) -> Alone {
+        let mut alone = Alone::of((0..backends).map(|i| 65_535 - i % weights));
         for slot in 0..alone.slots() {
             alone.run(slot, 0);
             alone.field.move_to_tier(slot, (slot % 4 / 2 % TIERS) as u8);
@@ -698,19 +576,20 @@ mod tests {
 
     #[test]
     fn few_picks_at_the_bounds_look_at_all_backends() {
-        for (side, credit) in SIDES {
-            let mut alone = at_the_bounds(credit);
+        for (kind, (side, credit)) in KINDS.into_iter().flat_map(|k| SIDES.map(|side| (k, side))) {
+            let mut alone = at_the_bounds(credit, kind);
             let starts = starts_during(&mut alone, |alone| _ = alone.pick(), 10_000);
             assert!(starts <= 1, "{side}: {starts} in 10,000 picks");
 
             // Each backend that was picked stands aside, as in DISTINCT and at a limit, till all of each tier have.
-            let mut alone = at_the_bounds(credit);
+            let mut alone = at_the_bounds(credit, kind);
             let aside = |alone: &mut Alone| {
                 let slot = alone.pick();
                 alone.run(slot, 0);
             };
-            let starts = starts_during(&mut alone, aside, 200);
-            assert!(starts <= 2 * TIERS, "{side}: {starts} in 200 picks");
+            let all = alone.slots();
+            let starts = starts_during(&mut alone, aside, all);
+            assert!(starts <= 2 * TIERS, "{side}: {starts} in {all} picks");
             alone.own.check(alone.see());
 
             // And they come back. Backends that ran on may be far behind them.
@@ -723,15 +602,11 @@ mod tests {
 
     #[test]
     fn a_look_ahead_at_the_bounds_leaves_no_trace_and_is_right() {
-        for (_, credit) in SIDES {
-            let mut alone = at_the_bounds(credit);
-            let credits = |alone: &Alone| -> Vec<i64> {
-                let slots = 0..alone.slots();
-                slots.map(|slot| alone.own.of(&alone.field, slot)).collect()
-            };
-            let before = credits(&alone);
+        for (kind, (_, credit)) in KINDS.into_iter().flat_map(|k| SIDES.map(|side| (k, side))) {
+            let mut alone = at_the_bounds(credit, kind);
+            let before = alone.credits();
             let foreseen = alone.peek(500);
-            assert_eq!(credits(&alone), before);
+            assert_eq!(alone.credits(), before);
             let picked: Vec<Slot> = (0..500).map(|_| alone.pick()).collect();
             assert_eq!(foreseen, picked);
         }
@@ -740,8 +615,8 @@ mod tests {
     /// The lines start anew after more picks than a test can make. So the lines of one pool are laid as if it had made them.
     #[test]
     fn that_the_lines_start_anew_is_not_seen() {
-        for size in [20, 200u32] {
-            let weight = |i: u32| (1 + i * 7919 % 1000) as u16;
+        for (size, weights) in [(20, 1000), (200, 1000), (600, 2u32)] {
+            let weight = |i: u32| (1 + i * 7919 % weights) as u16;
             let mut early = Alone::of((0..size).map(weight));
             let mut late = early.clone();
             let turns = TURNS_MAX - 50;
@@ -755,6 +630,53 @@ mod tests {
                 late.own.check(View::of(&late.field, None));
             }
             assert!(late.own.serving(View::of(&late.field, None)).turns < 100);
+        }
+    }
+
+    /// The oracle is the same pool without queues.
+    #[test]
+    fn queues_change_no_sequence() {
+        let mut chance = Chance::seeded(7);
+        for (weights, heavier) in [(1, 0), (2, 3000), (3, 7)] {
+            let weight = |slot: Slot| 1 + heavier * (slot as u32 % weights);
+            let mut queued = Alone::of((0..900).map(|slot| weight(slot) as u16));
+            let mut all = queued.clone();
+            let slots = all.slots();
+            let see = View::of(&all.field, None);
+            all.own.serving(see).duels = Duels::with_room(slots);
+            queued.pick();
+            all.pick();
+            let has_queues = |alone: &Alone| alone.own.all().all(|(_, t)| t.queues.is_some());
+            assert!(has_queues(&queued) && !has_queues(&all));
+
+            // Half of them go at some time and come back, so that some come before others that waited longer.
+            let mut away = 0;
+            for round in 0..6000 {
+                let slot = chance.below(slots as u64) as Slot;
+                let running = match (chance.below(12), round / 1000 % 2) {
+                    (0..4, 0) | (0..2, _) => Some(0),
+                    (4, _) if round > 5000 => Some(1 + round / 100),
+                    (2..6, _) => Some(weight(slot)),
+                    _ => None,
+                };
+                for alone in [&mut queued, &mut all] {
+                    if let Some(running) = running {
+                        alone.run(slot, running);
+                    }
+                    if round % 97 == 0 {
+                        alone.own.check(alone.see());
+                    }
+                }
+                away += usize::from(running == Some(0));
+                if round % 50 == 0 {
+                    assert_eq!(queued.peek(20), all.peek(20), "round {round}");
+                    assert_eq!(queued.credits(), all.credits(), "round {round}");
+                }
+                assert_eq!(queued.pick(), all.pick(), "round {round}");
+                assert!(round > 5000 || has_queues(&queued));
+            }
+            assert!(away > 1000);
+            assert!(!has_queues(&queued), "there are too many weights");
         }
     }
 

@@ -114,18 +114,23 @@ impl Pool {
     }
 
     fn make_health(&mut self) {
+        if self.account().health().is_some() {
+            return;
+        }
         let weights = self.weights_if_up();
         self.account().health_of(weights.into_iter());
     }
 
     /// A pick by this algorithm, or by the policy, found a backend: from now on reports move latencies, if it goes by them. A pick that
-    /// finds none changes nothing, since nobody tells the replicas of it.
+    /// finds none changes nothing, since nobody tells the replicas of it. Answers whether that changed anything.
     #[inline(always)]
-    pub(super) fn heed_latencies_for(&mut self, algorithm: Option<Algorithm>) {
+    pub(super) fn heed_latencies_for(&mut self, algorithm: Option<Algorithm>) -> bool {
         let algorithm = algorithm.unwrap_or(self.owns.policy);
-        if algorithm.goes_by_latency() && self.latencies().is_none() {
+        let heeds = algorithm.goes_by_latency() && self.latencies().is_none();
+        if heeds {
             self.heed_latencies();
         }
+        heeds
     }
 
     #[cold]

@@ -17,7 +17,14 @@ pub enum Added {
     Unchanged,
 }
 
-/// The effect of LB.SET, in numbers of backends.
+/// How newcomers start.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    Whole,
+    Slow,
+}
+
+/// The effect of LB.ADD or LB.SET, in numbers of backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replaced {
     /// Those that are new.
@@ -78,20 +85,56 @@ impl Pool {
 
     /// Adds a backend, with weight 1 unless another is given, or gives one that is there that weight.
     pub fn add(&mut self, name: &[u8], weight: Option<u16>) -> Added {
-        let Some(slot) = self.roster.find(name) else {
-            let slot = self.roster.add(name);
-            self.seat(slot, Seat::new(weight.unwrap_or(1)));
-            return Added::New;
+        let replaced = self.add_all(&[(name, weight)]);
+        match (replaced.added, replaced.reweighted) {
+            (0, 0) => Added::Unchanged,
+            (0, _) => Added::Reweighted,
+            _ => Added::New,
+        }
+    }
+
+    /// Does so with each of these, in which no name is twice. The newcomers start slowly or whole together: who holds half of the weight
+    /// with the others must not leave it to the first one of them.
+    pub fn add_all(&mut self, members: &[(&[u8], Option<u16>)]) -> Replaced {
+        let mut replaced = Replaced::default();
+        let start = self.start_of_newcomers(members);
+        for &(name, weight) in members {
+            match (self.roster.find(name), weight) {
+                (None, _) => {
+                    let slot = self.roster.add(name);
+                    if let (Start::Slow, Some(account)) = (start, &mut self.account) {
+                        account.slow(slot);
+                    }
+                    self.seat(slot, Seat::new(weight.unwrap_or(1)));
+                    replaced.added += 1;
+                }
+                (Some(slot), Some(weight)) if self.reweight(slot, weight) => {
+                    replaced.reweighted += 1;
+                }
+                (Some(_), _) => {}
+            }
+        }
+        replaced
+    }
+
+    fn start_of_newcomers(&self, members: &[(&[u8], Option<u16>)]) -> Start {
+        let account = self.account.as_ref().filter(|_| self.picks > 0);
+        // Without a slow start nobody is looked up for it.
+        let Some(account) = account.filter(|account| account.slows(0)) else {
+            return Start::Whole;
         };
-        match weight {
-            Some(weight) if self.reweight(slot, weight) => Added::Reweighted,
-            _ => Added::Unchanged,
+        let new = members
+            .iter()
+            .filter(|(name, _)| self.roster.find(name).is_none());
+        let weights = new.map(|(_, weight)| u64::from(weight.unwrap_or(1)));
+        match account.slows(weights.sum()) {
+            true => Start::Slow,
+            false => Start::Whole,
         }
     }
 
     /// Makes the members exactly this list, in which no name is twice. A backend that stays keeps its place and all else.
     pub fn set(&mut self, members: &[(&[u8], u16)]) -> Replaced {
-        let mut replaced = Replaced::default();
         let mut stays = vec![false; self.roster.slots()];
         for &(name, _) in members {
             if let Some(slot) = self.roster.find(name) {
@@ -99,18 +142,16 @@ impl Pool {
             }
         }
         let leaving: Vec<Slot> = self.roster.members().filter(|slot| !stays[*slot]).collect();
-        replaced.removed = leaving.len();
+        let removed = leaving.len();
         leaving.into_iter().for_each(|slot| self.vacate(slot));
         self.clear_all_if_old();
         self.close_gaps();
-        for &(name, weight) in members {
-            match self.add(name, Some(weight)) {
-                Added::New => replaced.added += 1,
-                Added::Reweighted => replaced.reweighted += 1,
-                Added::Unchanged => {}
-            }
+        let members = members.iter().map(|(name, weight)| (*name, Some(*weight)));
+        let members: Vec<_> = members.collect();
+        Replaced {
+            removed,
+            ..self.add_all(&members)
         }
-        replaced
     }
 
     /// Removes a backend; false where it is not there.
@@ -166,9 +207,51 @@ impl Pool {
 
     /// Sets the policy; answers whether that changed anything.
     pub fn set_policy(&mut self, policy: Algorithm) -> bool {
-        let changed = self.owns.policy != policy;
+        let before = self.owns.policy;
         self.owns.policy = policy;
-        self.heed_latencies_for(Some(policy));
-        changed
+        // A crafted payload may have the policy and no latencies.
+        let heeds = self.heed_latencies_for(Some(policy));
+        heeds || policy != before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lb::account::HealthSettings;
+
+    fn weights(pool: &Pool) -> Vec<u32> {
+        let running = |(slot, _)| pool.running_weight(slot);
+        pool.slots()
+            .map(running)
+            .map(|(w, unit)| w * 10 / unit)
+            .collect()
+    }
+
+    /// Else the first two of those that replace all others get nearly all requests.
+    #[test]
+    fn newcomers_of_one_command_start_slowly_or_whole_together() {
+        let mut pool = Pool::new();
+        pool.set(&[(b"a", 1), (b"b", 1)]);
+        pool.set_health(HealthSettings {
+            slow_start: 1000,
+            ..HealthSettings::default()
+        });
+        pool.pick(None);
+        let mut replaced = pool.clone();
+        replaced.set(&[(b"c", 1), (b"d", 1), (b"e", 1), (b"f", 1)]);
+        assert_eq!(weights(&replaced), [10, 10, 10, 10]);
+        let mut grown = pool.clone();
+        grown.add_all(&[
+            (b"c", None),
+            (b"a", Some(1)),
+            (b"d", Some(1)),
+            (b"e", Some(1)),
+        ]);
+        assert_eq!(weights(&grown), [10, 10, 10, 10, 10]);
+        pool.add_all(&[(b"a", Some(10)), (b"c", None)]);
+        assert_eq!(weights(&pool), [100, 10, 1]);
+        pool.add_all(&[(b"d", Some(2)), (b"e", Some(3))]);
+        assert_eq!(weights(&pool), [100, 10, 1, 2, 3]);
     }
 }

@@ -98,12 +98,8 @@ impl Pool {
 
     /// Gives a newcomer its seat. The roster has just taken in its name.
     pub(super) fn seat(&mut self, slot: Slot, seat: Seat) {
-        let weight = seat.weight;
         self.field.add(seat);
         self.owns.grown(slot + 1);
-        if let Some(account) = self.account.as_mut().filter(|_| self.picks > 0) {
-            account.added(slot, weight);
-        }
         self.follow(slot);
         self.refresh(slot);
     }
@@ -119,9 +115,9 @@ impl Pool {
 
     /// The weight, the state or the health of a backend has changed.
     pub(super) fn follow(&mut self, slot: Slot) {
-        let weight = self.weight_if_up(slot);
-        if let Some(account) = &mut self.account {
-            account.follow(slot, weight);
+        if self.account.is_some() {
+            let weight = self.weight_if_up(slot);
+            self.account().follow(slot, weight);
         }
     }
 

@@ -140,8 +140,8 @@ impl Pool {
             }
             pool.are_leases_sound()?;
         }
-        let is_void = pool.is_void();
-        checked("size", pool, !is_void)
+        checked("size", (), members > 0 || !pool.is_void())?;
+        Ok(pool)
     }
 
     fn load_member(&mut self, from: &mut Reader) -> Result<(), Malformed> {

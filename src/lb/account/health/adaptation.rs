@@ -38,8 +38,8 @@ pub struct Adaptations {
     /// Sums over all whose load is known: of their shares, and of their shares divided by their loads.
     shares: u128,
     capacities: u128,
-    /// When a backend may have been silent for too long.
-    silences: Agenda,
+    /// When each of those that report was heard last.
+    heard: Agenda,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,9 +54,6 @@ struct Adaptation {
     tells_load: bool,
     /// The reports since its last step.
     period: Option<Period>,
-    /// When it stands on the agenda, where it has a period. It may be silent for too long later than that, and not before.
-    #[serde(skip)]
-    armed: Millis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +75,6 @@ impl Default for Adaptation {
             load: 0,
             tells_load: false,
             period: None,
-            armed: 0,
         }
     }
 }
@@ -105,6 +101,11 @@ impl Period {
 }
 
 impl Adaptation {
+    /// When it was heard last, if it reports.
+    fn heard(&self) -> Option<Millis> {
+        Some(self.period.as_ref()?.heard)
+    }
+
     fn share(&self) -> u64 {
         match self.load {
             0 => 0,
@@ -167,7 +168,7 @@ impl Adaptations {
             self.change(slot, |adaptation| adaptation.weight = weight);
         }
         let adaptation = self.of.at(slot);
-        let is_first = adaptation.period.is_none();
+        let heard_before = adaptation.heard();
         let period = (adaptation.period).get_or_insert_with(|| Period::new(clock, clock));
         if outcome.is_some() {
             period.reports = period.reports.saturating_add(1);
@@ -185,10 +186,8 @@ impl Adaptations {
             period.heard = clock;
         }
         let is_step = tells && clock - period.began >= step;
-        // A shorter step may have made it due. Then it is no longer.
-        if is_first || tells && adaptation.armed <= clock {
-            self.arm(slot, silent(clock, step));
-        }
+        let heard = Some(period.heard);
+        self.heard.moved(slot, heard_before, heard);
         is_step && self.step(slot, clock)
     }
 
@@ -215,54 +214,36 @@ impl Adaptations {
         true
     }
 
-    fn arm(&mut self, slot: Slot, time: Millis) {
-        let before = std::mem::replace(&mut self.of.at(slot).armed, time);
-        self.silences.remove(before, slot);
-        self.silences.add(time, slot);
-    }
-
     fn change(&mut self, slot: Slot, change: impl FnOnce(&mut Adaptation)) {
         let adaptation = self.of.at(slot);
         self.shares -= u128::from(adaptation.share());
         self.capacities -= adaptation.capacity();
+        let heard_before = adaptation.heard();
         change(adaptation);
+        self.heard.moved(slot, heard_before, adaptation.heard());
         self.shares += u128::from(adaptation.share());
         self.capacities += adaptation.capacity();
     }
 
-    /// A step takes another time from now on. O(n).
-    pub fn set_step(&mut self, step: Millis) {
-        let heard = |(slot, one): (Slot, &Adaptation)| Some((slot, one.period?.heard));
-        let all: Vec<_> = self.of.iter().filter_map(heard).collect();
-        for (slot, heard) in all {
-            self.arm(slot, silent(heard, step));
-        }
+    /// When the first one has been silent for too long, where a step takes this time.
+    pub fn due(&self, step: Millis) -> Option<Millis> {
+        let (heard, _) = self.heard.first()?;
+        Some(heard + SILENCE * step)
     }
 
-    /// When the first one may have been silent for too long.
-    pub fn due(&self) -> Option<Millis> {
-        self.silences.first().map(|(time, _)| time)
-    }
-
-    /// Looks at the one that may have been silent first, if that is due. Who never told its load is known to be idle, and who told it
-    /// once is not known any more.
+    /// Forgets the one that has been silent for too long first, if there is one. Who never told its load is known to be idle, and who
+    /// told it once is not known any more.
     pub fn end_first(&mut self, step: Millis, clock: Millis) -> Option<Whose> {
-        let (_, slot) = self.silences.take_first(clock)?;
-        if let Some(period) = self.of.at(slot).period {
-            let silent = silent(period.heard, step);
-            match silent > clock {
-                true => self.arm(slot, silent),
-                false => self.change(slot, |adaptation| {
-                    adaptation.factor = FACTOR_ONE;
-                    adaptation.load = match std::mem::take(&mut adaptation.tells_load) {
-                        true => 0,
-                        false => LOAD_MIN,
-                    };
-                    adaptation.period = None;
-                    adaptation.armed = 0;
-                }),
-            }
-        }
+        self.due(step).filter(|due| *due <= clock)?;
+        let (_, slot) = self.heard.first()?;
+        self.change(slot, |adaptation| {
+            adaptation.factor = FACTOR_ONE;
+            adaptation.load = match std::mem::take(&mut adaptation.tells_load) {
+                true => 0,
+                false => LOAD_MIN,
+            };
+            adaptation.period = None;
+        });
         Some(Whose::of(slot))
     }
 
@@ -292,9 +273,6 @@ impl Adaptations {
         if loaded != Adaptation::default() {
             self.change(slot, |adaptation| *adaptation = loaded);
         }
-        if let Some(period) = loaded.period {
-            self.arm(slot, silent(period.heard, step));
-        }
         Ok(())
     }
 
@@ -305,29 +283,25 @@ impl Adaptations {
         assert_eq!(self.shares, shares.sum::<u128>());
         let capacities = all().map(Adaptation::capacity);
         assert_eq!(self.capacities, capacities.sum::<u128>());
-        let all = self.of.iter().filter(|(_, one)| one.period.is_some());
-        let mut armed: Vec<_> = all.map(|(slot, one)| (one.armed, slot)).collect();
-        armed.sort_unstable();
-        assert!(self.silences.iter().eq(armed));
+        let all = self.of.iter();
+        let mut heard: Vec<_> = all
+            .filter_map(|(slot, a)| Some((a.heard()?, slot)))
+            .collect();
+        heard.sort_unstable();
+        assert!(self.heard.iter().eq(heard));
     }
-}
-
-/// When a backend that told nothing since then has been silent for too long.
-fn silent(heard: Millis, step: Millis) -> Millis {
-    heard + SILENCE * step
 }
 
 impl Kept for Adaptations {
     fn forget(&mut self, slot: Slot) {
-        if let Some(armed) = self.of.get(slot).map(|one| one.armed) {
-            self.silences.remove(armed, slot);
+        if self.of.get(slot).is_some() {
             self.change(slot, |adaptation| *adaptation = Adaptation::default());
         }
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
         self.of.renumber(gaps);
-        self.silences.renumber(gaps);
+        self.heard.renumber(gaps);
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
@@ -335,7 +309,7 @@ impl Kept for Adaptations {
     }
 
     fn heap_bytes(&self) -> usize {
-        self.of.heap_bytes() + self.silences.heap_bytes()
+        self.of.heap_bytes() + self.heard.heap_bytes()
     }
 }
 
@@ -474,18 +448,5 @@ mod tests {
             (None, FACTOR_ONE)
         );
         assert!(adaptations.factor(0) > FACTOR_MIN);
-    }
-
-    /// Else the pool would say that something is over, and a copy of it that was read would not.
-    #[test]
-    fn nothing_stays_due_for_one_that_reports_again_or_is_gone() {
-        let mut adaptations = Adaptations::default();
-        (0..2).for_each(|slot| _ = adaptations.report(slot, 1, None, Some(0), STEP, 500));
-        adaptations.set_step(STEP / 10);
-        assert_eq!(adaptations.due(), Some(600));
-        adaptations.report(0, 1, None, Some(0), STEP / 10, 900);
-        adaptations.forget(1);
-        assert_eq!(adaptations.due(), Some(1000));
-        adaptations.check();
     }
 }

@@ -120,7 +120,8 @@ impl Health {
     /// When something happens first, also what lets nobody be served.
     pub fn first(&self) -> Option<Millis> {
         let starts = self.starts.as_ref().and_then(|s| s.due());
-        let adaptations = self.adaptations.as_ref().and_then(|a| a.due());
+        let adaptations = self.adaptations.as_ref();
+        let adaptations = adaptations.and_then(|a| a.due(self.settings.adapt));
         let all = [self.outages.due(), starts, adaptations];
         all.into_iter().flatten().min()
     }
@@ -146,11 +147,6 @@ impl Health {
         self.has_fractions |= settings.has_fractions();
         let starts = self.starts.take_if(|_| settings.slow_start == 0);
         let adaptations = self.adaptations.take_if(|_| settings.adapt == 0);
-        if let Some(adaptations) = &mut self.adaptations
-            && settings.adapt != before.adapt
-        {
-            adaptations.set_step(settings.adapt);
-        }
         let makes_whole = starts.is_some() || adaptations.is_some();
         acquits || makes_whole || self.has_fractions != had_fractions
     }
@@ -222,12 +218,15 @@ impl Health {
         }
     }
 
-    /// A backend of this weight was added to a pool that has picked before. It starts slowly, unless it would hold half of the weight.
-    /// Its weight is set later.
-    pub fn added(&mut self, slot: Slot, weight: u16, clock: Millis) {
-        if u64::from(weight) < self.outages.weight() {
-            self.start(slot, self.settings.slow_start, clock);
-        }
+    /// Whether newcomers of this weight in all start slowly, in a pool that has picked before: not where they would hold half of the
+    /// weight.
+    pub fn slows(&self, newcomers: u64) -> bool {
+        self.settings.slow_start > 0 && newcomers < self.outages.weight()
+    }
+
+    /// A newcomer starts slowly.
+    pub fn slow(&mut self, slot: Slot, clock: Millis) {
+        self.start(slot, self.settings.slow_start, clock);
     }
 
     fn start(&mut self, slot: Slot, span: Millis, clock: Millis) {

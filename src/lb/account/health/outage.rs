@@ -391,8 +391,8 @@ impl Outages {
         let after = *outage;
         self.counts.apply(&before, weight, |n, one| n - one);
         self.counts.apply(&after, weight, |n, one| n + one);
-        moved(&mut self.wakes, slot, before.wakes(), after.wakes());
-        moved(&mut self.probes, slot, before.probe(), after.probe());
+        self.wakes.moved(slot, before.wakes(), after.wakes());
+        self.probes.moved(slot, before.probe(), after.probe());
         result
     }
 
@@ -602,14 +602,6 @@ impl Outages {
         assert_eq!(self.counts, again.counts);
         assert!(self.wakes.iter().eq(again.wakes.iter()));
         assert!(self.probes.iter().eq(again.probes.iter()));
-    }
-}
-
-/// The time of a backend on an agenda has changed.
-fn moved<T: Ord + Copy>(agenda: &mut Agenda<T>, slot: Slot, from: Option<T>, to: Option<T>) {
-    if from != to {
-        from.into_iter().for_each(|time| agenda.remove(time, slot));
-        to.into_iter().for_each(|time| agenda.add(time, slot));
     }
 }
 

@@ -24,14 +24,10 @@ TYPE = "lbpool---"
 LISTED = 1_000
 POOLS = 100
 Fields = dict[str, Any]
-RESET, BOLD, DIM, RED, YELLOW, GREEN = (
-    "\x1b[0m",
-    "\x1b[1m",
-    "\x1b[2m",
-    "\x1b[31m",
-    "\x1b[33m",
-    "\x1b[32m",
-)
+# A redis.Redis. Older ones do not declare their types.
+Client = Any
+connect: Any = redis.Redis.from_url
+RESET, BOLD, DIM, RED, YELLOW, GREEN = ("\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[33m", "\x1b[32m")
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
@@ -64,17 +60,11 @@ def fields(reply: Any) -> Fields:
 
 def text(value: Any) -> str:
     """A name or a number as text that cannot steer a terminal."""
-    raw = (
-        value.decode(errors="backslashreplace")
-        if isinstance(value, bytes)
-        else str(value)
-    )
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw
-    )
+    raw = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw)
 
 
-def look(client: redis.Redis, key: str) -> Look | None:
+def look(client: Client, key: str) -> Look | None:
     """The figures of the pool at that key; None if there is none."""
     pool = client.execute_command("LB.INFO", key)
     if pool is None:
@@ -119,11 +109,7 @@ def after(millis: int) -> str:
         return "now"
     if millis < 10_000:
         return f"in {millis / 1000:.1f} s"
-    return (
-        f"in {millis / 1000:.0f} s"
-        if millis < 600_000
-        else f"in {millis / 60_000:.0f} min"
-    )
+    return f"in {millis / 1000:.0f} s" if millis < 600_000 else f"in {millis / 60_000:.0f} min"
 
 
 def share(part: float, whole: float) -> str:
@@ -133,11 +119,7 @@ def share(part: float, whole: float) -> str:
 
 def limited(of: Fields, used: str, most: str) -> str:
     """A number beside its limit, if it has one."""
-    return (
-        f"{number(of, used)}/{number(of, most)}"
-        if number(of, most)
-        else f"{number(of, used)}"
-    )
+    return f"{number(of, used)}/{number(of, most)}" if number(of, most) else f"{number(of, used)}"
 
 
 def duration(micros: int) -> str:
@@ -165,11 +147,7 @@ def heads(key: str, now: Look, before: Look | None) -> Iterator[str]:
     if number(pool, "rate"):
         parts.append(f"tokens {limited(pool, 'tokens', 'burst')}")
     yield "  ".join(parts)
-    troubles = [
-        f"{number(pool, field)} {field}"
-        for field in ("ejected", "cooling", "held")
-        if number(pool, field)
-    ]
+    troubles = [f"{number(pool, field)} {field}" for field in ("ejected", "cooling", "held") if number(pool, field)]
     if number(pool, "waiting"):
         oldest = duration(1000 * number(pool, "oldest-wait-ms"))
         troubles.append(f"{number(pool, 'waiting')} waiting, the first for {oldest}")
@@ -192,15 +170,8 @@ def lines(now: Look, before: Look | None) -> list[Line]:
     seconds = now.at - before.at if before else 0
     weights = sum(number(of, "weight") for of in now.backends.values())
     # Since the look before; at first, and while nothing is picked, since the pool began.
-    news = {
-        name: max(0, number(of, "picks") - number(old.get(name, {}), "picks"))
-        for name, of in now.backends.items()
-    }
-    counted = (
-        news
-        if any(news.values())
-        else {name: number(of, "picks") for name, of in now.backends.items()}
-    )
+    news = {name: max(0, number(of, "picks") - number(old.get(name, {}), "picks")) for name, of in now.backends.items()}
+    counted = news if any(news.values()) else {name: number(of, "picks") for name, of in now.backends.items()}
     picks = sum(counted.values())
     found = []
     for name, of in now.backends.items():
@@ -225,17 +196,11 @@ def lines(now: Look, before: Look | None) -> list[Line]:
 
 def table(head: Sequence[str], rows: list[Line], width: int) -> Iterator[str]:
     """The lines in columns, cut at the width of the terminal."""
-    widths = [
-        max(len(line[at]) for line in [head, *(row.cells for row in rows)])
-        for at in range(len(head))
-    ]
+    widths = [max(len(line[at]) for line in [head, *(row.cells for row in rows)]) for at in range(len(head))]
 
     def aligned(cells: Sequence[str]) -> str:
         sides = [str.ljust] * TO_THE_LEFT + [str.rjust] * (len(cells) - TO_THE_LEFT)
-        padded = [
-            side(cell, wide)
-            for side, cell, wide in zip(sides, cells, widths, strict=True)
-        ]
+        padded = [side(cell, wide) for side, cell, wide in zip(sides, cells, widths, strict=True)]
         return "  ".join(padded)[:width]
 
     yield f"{DIM}{aligned(head)}{RESET}"
@@ -243,7 +208,7 @@ def table(head: Sequence[str], rows: list[Line], width: int) -> Iterator[str]:
         yield f"{row.colour}{aligned(row.cells)}{RESET}"
 
 
-def pools(client: redis.Redis) -> list[str]:
+def pools(client: Client) -> list[str]:
     """The keys of the first pools that SCAN finds."""
     found: list[str] = []
     for key in client.scan_iter(_type=TYPE, count=1000):
@@ -253,20 +218,10 @@ def pools(client: redis.Redis) -> list[str]:
     return sorted(found)
 
 
-POOL_HEAD = [
-    "pool",
-    "policy",
-    "backends",
-    "available",
-    "picks",
-    "leases",
-    "ejected",
-    "cooling",
-    "waiting",
-]
+POOL_HEAD = ["pool", "policy", "backends", "available", "picks", "leases", "ejected", "cooling", "waiting"]
 
 
-def listed(client: redis.Redis, width: int) -> Iterator[str]:
+def listed(client: Client, width: int) -> Iterator[str]:
     """A line for each pool."""
     rows = []
     for key in pools(client):
@@ -277,16 +232,8 @@ def listed(client: redis.Redis, width: int) -> Iterator[str]:
         is_out = number(of, "available") == 0
         is_less = number(of, "ejected") or number(of, "cooling")
         numbers = [f"{number(of, field):,}" for field in POOL_HEAD[2:5]]
-        numbers += [
-            limited(of, "leases", "max"),
-            *(str(number(of, field)) for field in POOL_HEAD[6:]),
-        ]
-        rows.append(
-            Line(
-                [key, text(of["policy"]), *numbers],
-                RED if is_out else YELLOW if is_less else GREEN,
-            )
-        )
+        numbers += [limited(of, "leases", "max"), *(str(number(of, field)) for field in POOL_HEAD[6:])]
+        rows.append(Line([key, text(of["policy"]), *numbers], RED if is_out else YELLOW if is_less else GREEN))
     if not rows:
         yield "There is no pool. LB.ADD makes one."
         return
@@ -295,9 +242,7 @@ def listed(client: redis.Redis, width: int) -> Iterator[str]:
         yield f"… the first {POOLS} that SCAN found"
 
 
-def page(
-    client: redis.Redis, key: str | None, before: Look | None, width: int
-) -> tuple[list[str], Look | None]:
+def page(client: Client, key: str | None, before: Look | None, width: int) -> tuple[list[str], Look | None]:
     """What is shown now, and the look that the next page is compared to."""
     if key is None:
         return list(listed(client, width)), None
@@ -306,9 +251,7 @@ def page(
         return [f"{BOLD}{text(key)}{RESET}  There is no pool at this key."], None
     shown = list(heads(key, now, before))
     if number(now.pool, "backends") > LISTED:
-        shown.append(
-            f"Backends are listed up to {LISTED:,}; LB.STATS {key} <backend> describes one."
-        )
+        shown.append(f"Backends are listed up to {LISTED:,}; LB.STATS {key} <backend> describes one.")
     elif now.backends:
         shown += table(HEAD, lines(now, before), width)
     return shown, now
@@ -319,7 +262,7 @@ def plain(shown: list[str]) -> str:
     return re.sub(r"\x1b\[\d+m", "", "\n".join(shown)).rstrip() + "\n"
 
 
-def watch(client: redis.Redis, key: str | None, interval: float) -> None:
+def watch(client: Client, key: str | None, interval: float) -> None:
     """Shows one page after the other until a signal ends it."""
     before: Look | None = None
     out = sys.stdout
@@ -333,15 +276,8 @@ def watch(client: redis.Redis, key: str | None, interval: float) -> None:
                 # It comes back by itself, a failover included.
                 shown, before = [f"{RED}{error}{RESET}"], None
             if len(shown) > size.lines:
-                shown = [
-                    *shown[: size.lines - 1],
-                    f"{DIM}… and {len(shown) - size.lines + 1} more{RESET}",
-                ]
-            out.write(
-                HOME
-                + "\n".join(line + REST_OF_LINE for line in shown)
-                + REST_OF_SCREEN
-            )
+                shown = [*shown[: size.lines - 1], f"{DIM}… and {len(shown) - size.lines + 1} more{RESET}"]
+            out.write(HOME + "\n".join(line + REST_OF_LINE for line in shown) + REST_OF_SCREEN)
             out.flush()
             time.sleep(interval)
     except KeyboardInterrupt:
@@ -365,29 +301,16 @@ class Parser(argparse.ArgumentParser):
 
 def main(name: str = "redis_lb.watch") -> None:
     """What the command line asks for."""
-    parser = Parser(
-        prog=name, description="Shows a pool as a live table in the terminal."
-    )
-    parser.add_argument(
-        "key", nargs="?", help="the pool; without it, all pools are listed"
-    )
-    parser.add_argument(
-        "--url",
-        default="redis://localhost:6379",
-        help="the server (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--interval",
-        type=float,
-        default=1,
-        help="seconds between two looks (default: 1)",
-    )
+    parser = Parser(prog=name, description="Shows a pool as a live table in the terminal.")
+    parser.add_argument("key", nargs="?", help="the pool; without it, all pools are listed")
+    parser.add_argument("--url", default="redis://localhost:6379", help="the server (default: %(default)s)")
+    parser.add_argument("--interval", type=float, default=1, help="seconds between two looks (default: 1)")
     parser.add_argument("--once", action="store_true", help="one look, without colours")
     options = parser.parse_args()
     if not 0.1 <= options.interval <= 3600:
         parser.error("--interval is between 0.1 and 3600 seconds")
     try:
-        client = redis.Redis.from_url(options.url, socket_timeout=5)
+        client: Client = connect(options.url, socket_timeout=5)
         if options.once or not sys.stdout.isatty():
             shown, _ = page(client, options.key, None, 10_000)
             print(plain(shown), end="")

@@ -1,0 +1,107 @@
+"""A pool over k keys, for more picks than one server can give."""
+
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from .commands import Algorithm, Commands, Name, several
+from .flow import Flow, Sync, method
+from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
+from .pool import Pool, PoolFlows
+
+S = TypeVar("S", bound=PoolFlows[Any, Any])
+T = TypeVar("T")
+COUNT_MAX = 10_000
+
+
+def tags(k: int) -> list[int]:
+    """The i-th tag lies in the i-th of k equal parts of the slots, so each node of a cluster gets as many."""
+    return [
+        next(tag for tag in itertools.count() if key_slot(b"%d" % tag) * k // REDIS_CLUSTER_HASH_SLOTS == i)
+        for i in range(k)
+    ]
+
+
+class ShardFlows(Leasing[L, A], Generic[S, L, A]):
+    """One pool under k keys, each with all backends. `clients`: one of a cluster, or one for each server.
+
+    Each pick goes to the next shard. If that has nobody, the others are asked; then the pick waits on the first one.
+    While the server of a shard is away, the shard is skipped. The options are those of Pool. A change of the pool goes
+    to each of `shards`, and a limit counts for each shard by itself.
+    """
+
+    _shard: Callable[..., S]
+
+    def __init__(self, clients: Sequence[Any], name: str, k: int, **options: int) -> None:
+        shard = type(self)._shard
+        self.shards: tuple[S, ...] = tuple(
+            shard(clients[i % len(clients)], f"{name}:{{{tag}}}", **options) for i, tag in enumerate(tags(k))
+        )
+        self._turns = itertools.count(random.randrange(k))
+
+    @method
+    def create(self, weights: Mapping[str, int]) -> Flow[None]:
+        """Add the backends to each shard, once, before the first pick. Shard i starts i/k of a period farther on."""
+        period = sum(weights.values()) // math.gcd(*weights.values())
+        for i, shard in enumerate(self.shards):
+            yield from Commands.add.flow(shard, weights)
+            ahead = period * i // len(self.shards)
+            for start in range(0, ahead, COUNT_MAX):
+                yield from Commands.picks.flow(shard, min(COUNT_MAX, ahead - start), "wrr")
+
+    @method
+    def pick(
+        self, algorithm: Algorithm | None = None, *, exclude: Iterable[Name] = (), wait_ms: int = 0
+    ) -> Flow[str | None]:
+        """As Pool.pick()."""
+        names = several(exclude)
+        return (
+            yield from self._go_round(
+                self._order(),
+                lambda shard, wait_ms: shard._picking(algorithm, names, wait_ms),
+                lambda shard: shard._local(names),
+                wait_ms,
+            )
+        )
+
+    def _grant(self, terms: Terms, exclude: tuple[Name, ...]) -> Flow[Held]:
+        order = self._order()
+        held = yield from self._go_round(
+            order,
+            lambda shard, wait_ms: shard._granting(terms, exclude, wait_ms),
+            lambda shard: shard._local_lease(exclude),
+            terms.wait_ms,
+        )
+        if held is None:
+            raise NoBackendError(order[0].key, (yield from order[0]._why()))
+        return held
+
+    def _order(self) -> list[S]:
+        """The shards to ask, beginning with the next one."""
+        turn = next(self._turns) % len(self.shards)
+        order = self.shards[turn:] + self.shards[:turn]
+        return [shard for shard in order if not shard._memory.rests] or list(order)
+
+    def _go_round(
+        self, order: list[S], ask: Callable[[S, int], Flow[T | None]], local: Callable[[S], T | None], wait_ms: int
+    ) -> Flow[T | None]:
+        for shard in order:
+            found = yield from shard._unless_away(ask(shard, 0), partial(local, shard))
+            # A caller that has found out that a server is away has waited long enough.
+            if found is not None or shard.is_away:
+                return found
+        if not wait_ms:
+            return None
+        return (yield from order[0]._unless_away(ask(order[0], wait_ms), partial(local, order[0])))
+
+
+class ShardedPool(Sync, ShardFlows[Pool, Lease, Attempt]):
+    __doc__ = ShardFlows.__doc__
+    _shard = Pool
+    _lease = Lease
+    _attempt = Attempt

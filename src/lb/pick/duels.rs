@@ -1,0 +1,344 @@
+//! A kinetic tournament: which of many lines is highest at a turn that only moves on, save for steps back.
+//!
+//! The leader among some lines leads until another line crosses its own. The turn of that crossing can be
+//! computed. So the lines play a tournament: eight compete, their leader meets that of eight others, the winners
+//! meet, and so on. Each node knows its leader and the turn at which it must be played again (Basch, Guibas and
+//! Hershberger, "Data structures for mobile data", 1997).
+//!
+//! Eights below, so that there are only two nodes for eight lines, and duels above, so that the way from the line
+//! that changed last up to the final looks at one other node a level. With 100,000 lines of
+//! weights 1 to 100 that takes 1,350 instructions. Rejected: four or eight in place of two (1,450 and 1,690); marking that
+//! way and playing it from the final down, eights all over (2,420); a branch on the winner (1,260, but it cannot be
+//! predicted: twice the time).
+
+use crate::lb::field::{FAN, Seat};
+use crate::lb::ground::bounds::Slot;
+use crate::lb::ground::memory::{Mover, buffer};
+
+/// A line: its height at a turn is its start and the turn times its weight. There is one at each place.
+pub trait Line: Clone {
+    /// Whether lines of earlier places are those of backends that were added earlier.
+    const ARE_IN_ORDER: bool;
+
+    /// Its height at turn 0.
+    fn start(&self) -> i64;
+
+    /// Its weight, 0 where it takes no part.
+    fn weight(&self) -> u32;
+
+    /// Its weight, if it takes part in that tier.
+    fn running_in(&self, tier: u8) -> Option<u32>;
+
+    /// The slot of its backend. The line is at that place.
+    fn slot(&self, place: usize) -> Slot;
+}
+
+/// The lines of all backends, at their slots.
+impl Line for Seat {
+    const ARE_IN_ORDER: bool = true;
+
+    #[inline(always)]
+    fn start(&self) -> i64 {
+        self.credit()
+    }
+
+    #[inline(always)]
+    fn weight(&self) -> u32 {
+        self.running_weight()
+    }
+
+    #[inline(always)]
+    fn running_in(&self, tier: u8) -> Option<u32> {
+        Seat::running_in(self, tier)
+    }
+
+    #[inline(always)]
+    fn slot(&self, place: usize) -> Slot {
+        place
+    }
+}
+
+/// The duels between lines.
+#[derive(Clone, Debug, Default)]
+pub struct Duels {
+    /// The latest turn for which nodes were played: ahead of the present one after taking back.
+    played: u32,
+    /// The place of the line that changed last. The next pick plays the nodes above it, whatever they say now.
+    changed: u32,
+    /// Nodes 2i and 2i + 1 meet in duel i, whose outcome is node i; duel 1 is the final. The other
+    /// nodes are over the eights of lines in order, the last ones over none yet.
+    duels: Vec<[Node; 2]>,
+}
+
+/// The outcome among some lines, which is the line of their leader.
+#[derive(Clone, Copy, Debug)]
+pub struct Node {
+    pub start: i64,
+    pub weight: u32,
+    pub slot: u32,
+    /// The turn for which it was played; it says nothing of earlier ones, to which only taking back returns.
+    /// No node's is earlier than that of one below it.
+    played: u32,
+    /// From this turn on it must be played again. No node's is later than that of one below it.
+    expires: u32,
+}
+
+/// It must be played again, whatever the turn.
+const AT_ONCE: u32 = 0;
+/// Behind the last turn that there is.
+pub const NEVER: u32 = u32::MAX;
+
+/// Below every line, at every turn. Sums with heights fit.
+const LOWEST: i64 = -(1 << 62);
+
+/// Over lines that take no part: it loses to any other node.
+const EMPTY: Node = Node {
+    start: LOWEST,
+    weight: 0,
+    slot: u32::MAX,
+    played: 0,
+    expires: NEVER,
+};
+
+/// A node may only be that if those above it are too.
+const UNPLAYED: Node = Node {
+    expires: AT_ONCE,
+    ..EMPTY
+};
+
+impl Duels {
+    /// Whether there is no room for any line.
+    #[inline(always)]
+    pub fn are_none(&self) -> bool {
+        self.duels.is_empty()
+    }
+
+    /// For how many lines there is room.
+    pub fn room(&self) -> usize {
+        self.duels.len() * FAN
+    }
+
+    /// Duels that were never played, with room for this number of lines.
+    pub fn with_room(lines: usize) -> Duels {
+        Duels {
+            duels: vec![[UNPLAYED; 2]; lines.div_ceil(FAN).max(1)],
+            ..Duels::default()
+        }
+    }
+
+    /// The line at that place has changed. The nodes above the one that changed before it are marked in its stead.
+    pub fn change(&mut self, place: usize) {
+        let mut at = self.over(self.changed as usize);
+        while at > 1 && self.node(at).expires != AT_ONCE {
+            self.node(at).expires = AT_ONCE;
+            at /= 2;
+        }
+        self.changed = place as u32;
+    }
+
+    /// As [`Duels::change`], just after the winner of this turn was asked for: whatever had changed before was played.
+    #[inline(always)]
+    pub fn winner_changes(&mut self, place: usize) {
+        self.changed = place as u32;
+    }
+
+    /// The leader of all at that turn. Nodes that do not hold are played on the way from the line
+    /// that changed last up to the final.
+    #[inline(always)]
+    pub fn winner<L: Line>(&mut self, lines: &[L], tier: u8, turn: i64) -> Node {
+        if i64::from(self.played) > turn {
+            self.forget(1, turn);
+        }
+        self.played = turn as u32;
+        let mut at = self.over(self.changed as usize);
+        let mut node = Node::of_eight(at - self.duels.len(), lines, tier, turn);
+        while at > 1 {
+            let duel = &mut self.duels[at / 2];
+            duel[at % 2] = node;
+            if !duel[1 - at % 2].holds(turn) {
+                self.play(at ^ 1, lines, tier, turn);
+            }
+            at /= 2;
+            node = Node::of_duel(&self.duels[at], turn);
+        }
+        node
+    }
+
+    /// Plays a node for that turn, after those below it that do not hold.
+    fn play<L: Line>(&mut self, at: usize, lines: &[L], tier: u8, turn: i64) {
+        *self.node(at) = match at.checked_sub(self.duels.len()) {
+            Some(eight) => Node::of_eight(eight, lines, tier, turn),
+            None => {
+                for below in [2 * at, 2 * at + 1] {
+                    if !self.node(below).holds(turn) {
+                        self.play(below, lines, tier, turn);
+                    }
+                }
+                Node::of_duel(&self.duels[at], turn)
+            }
+        };
+    }
+
+    /// Forgets the nodes below duel `at` that were played for later turns.
+    fn forget(&mut self, at: usize, turn: i64) {
+        if at >= self.duels.len() {
+            return;
+        }
+        for below in [2 * at, 2 * at + 1] {
+            if i64::from(self.node(below).played) > turn {
+                *self.node(below) = UNPLAYED;
+                self.forget(below, turn);
+            }
+        }
+    }
+
+    /// The node over the eight of that place.
+    fn over(&self, place: usize) -> usize {
+        self.duels.len() + place / FAN
+    }
+
+    fn node(&mut self, at: usize) -> &mut Node {
+        &mut self.duels[at / 2][at % 2]
+    }
+
+    /// Lets the mover move all that is on the heap.
+    pub fn relocate(&mut self, by: &mut impl Mover) {
+        by.vec(&mut self.duels);
+    }
+
+    /// How many bytes it takes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        buffer(&self.duels)
+    }
+
+    /// Panics where a node is out of order with those below it, or one that holds at one of these turns names another leader than
+    /// its lines have. For the tests.
+    pub fn check<L: Line>(&self, lines: &[L], tier: u8, turns: [i64; 2]) {
+        let eights = self.duels.len();
+        assert!(lines.len() <= self.room());
+        let changed = self.over(self.changed as usize);
+        let is_above_changed = |at: usize| (0..usize::BITS).any(|levels| changed >> levels == at);
+        let mut places: Vec<Vec<usize>> = vec![Vec::new(); 2 * eights];
+        for at in (2..2 * eights).rev() {
+            places[at] = match at.checked_sub(eights) {
+                Some(eight) => (0..lines.len()).skip(eight * FAN).take(FAN).collect(),
+                None => [&places[2 * at][..], &places[2 * at + 1]].concat(),
+            };
+            places[at].sort();
+            if is_above_changed(at) {
+                continue;
+            }
+            let node = self.duels[at / 2][at % 2];
+            assert!(node.played <= self.played);
+            for below in self.duels.get(at).into_iter().flatten() {
+                assert!(node.expires <= below.expires);
+                assert!(node.expires == AT_ONCE || node.played >= below.played);
+            }
+            let group = places[at].iter().map(|place| lines[*place].clone());
+            let group: Vec<L> = group.collect();
+            for turn in turns {
+                if i64::from(node.played) > turn || !node.holds(turn) {
+                    continue;
+                }
+                let (leader, height) = leading(&group, tier, turn);
+                match group.iter().any(|line| line.running_in(tier).is_some()) {
+                    true => {
+                        let slot = group[leader].slot(places[at][leader]);
+                        assert_eq!((node.slot as Slot, node.at(turn)), (slot, height));
+                    }
+                    false => assert_eq!(node.weight, 0),
+                }
+            }
+        }
+    }
+}
+
+impl Node {
+    /// The outcome among eight lines.
+    #[inline(always)]
+    fn of_eight<L: Line>(eight: usize, lines: &[L], tier: u8, turn: i64) -> Node {
+        let played = turn as u32;
+        let lines = lines.chunks(FAN).nth(eight).unwrap_or_default();
+        let (leader, highest) = leading(lines, tier, turn);
+        if highest == i64::MIN {
+            return Node { played, ..EMPTY };
+        }
+        let line = &lines[leader];
+        Node {
+            start: line.start(),
+            weight: line.weight(),
+            slot: line.slot(eight * FAN + leader) as u32,
+            played,
+            expires: overtaken(lines, tier, leader),
+        }
+    }
+
+    /// The outcome of a duel of nodes that hold.
+    #[inline(always)]
+    fn of_duel(duel: &[Node; 2], turn: i64) -> Node {
+        let [a, b] = duel;
+        // At equal credit the one that was added first leads. An index in place of a branch: see the head.
+        let leader = usize::from(b.at(turn) > a.at(turn) - i64::from(b.slot < a.slot));
+        let (leader, second) = (&duel[leader], &duel[1 - leader]);
+        let mut expires = a.expires.min(b.expires);
+        // Where there is nothing to gain, the lead is never lost: the test below says so without a branch of its own.
+        let gain = i64::from(second.weight) - i64::from(leader.weight);
+        let lead = leader.start - second.start - i64::from(second.slot < leader.slot);
+        if gain * i64::from(expires - 1) > lead {
+            expires = (lead / gain) as u32 + 1;
+        }
+        Node {
+            played: turn as u32,
+            expires,
+            ..*leader
+        }
+    }
+
+    fn holds(&self, turn: i64) -> bool {
+        turn < i64::from(self.expires)
+    }
+
+    /// The leader's height at that turn.
+    pub fn at(&self, turn: i64) -> i64 {
+        self.start + i64::from(self.weight) * turn
+    }
+}
+
+/// The place of the highest of these lines at that turn, and its height.
+#[inline(always)]
+fn leading<L: Line>(lines: &[L], tier: u8, turn: i64) -> (usize, i64) {
+    let (mut leader, mut highest) = (0, i64::MIN);
+    for at in 0..lines.len() {
+        if let Some(weight) = lines[at].running_in(tier) {
+            let height = lines[at].start() + i64::from(weight) * turn;
+            let is_earlier = || lines[at].slot(at) < lines[leader].slot(leader);
+            if height > highest || !L::ARE_IN_ORDER && height == highest && is_earlier() {
+                (leader, highest) = (at, height);
+            }
+        }
+    }
+    (leader, highest)
+}
+
+/// The first turn at which another of these lines leads than the one that leads now.
+#[inline(always)]
+fn overtaken<L: Line>(lines: &[L], tier: u8, leader: usize) -> u32 {
+    let mut end = i64::from(NEVER);
+    let (start, weight, slot) = (
+        lines[leader].start(),
+        i64::from(lines[leader].weight()),
+        lines[leader].slot(leader),
+    );
+    for (at, line) in lines.iter().enumerate() {
+        let gain = (line.running_in(tier)).map_or(0, |own| i64::from(own) - weight);
+        if gain <= 0 {
+            continue;
+        }
+        // At equal height the backend that was added first leads.
+        let lead = start - line.start() - i64::from(line.slot(at) < slot);
+        if gain * (end - 1) > lead {
+            end = lead / gain + 1;
+        }
+    }
+    end as u32
+}
