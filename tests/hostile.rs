@@ -8,7 +8,10 @@ use std::time::Instant;
 
 use rand::rngs::Xoshiro256PlusPlus as Random;
 use rand::{RngExt, SeedableRng};
-use redis_lb::lb::{ALGORITHMS, LeaseTerms, Limits, Pool, Rate, Request, State, TIERS_MAX, codec};
+use redis_lb::lb::{
+    ALGORITHMS, HealthSettings, LeaseTerms, Limits, Outcome, Pool, Rate, Report, Request, State,
+    TIERS_MAX, codec,
+};
 
 /// Numbers at which something may end, as the codec writes them.
 const EXTREMES: [u64; 14] = [
@@ -217,8 +220,36 @@ fn pool(random: &mut Random) -> Pool {
     if random.random_bool(0.5) {
         limit(random, &mut pool);
     }
+    if random.random_bool(0.3) {
+        report(random, &mut pool);
+    }
     pool.remove(b"gone");
     pool
+}
+
+/// Reports, as time goes by.
+fn report(random: &mut Random, pool: &mut Pool) {
+    pool.set_health(HealthSettings {
+        fails: random.random_range(0..3),
+        failrate: *any(random, &[0, 40]),
+        min: 2,
+        max_eject: 100,
+        slow_start: *any(random, &[0, 300, 1 << 40]),
+        adapt: *any(random, &[0, 20]),
+        ..HealthSettings::default()
+    });
+    let names: Vec<Vec<u8>> = pool.backends().map(|b| b.name().to_vec()).collect();
+    for _ in 0..random.random_range(0..20) {
+        let told = Report {
+            outcome: *any(random, &[None, Some(Outcome::Ok), Some(Outcome::Fail)]),
+            latency: *any(random, &[None, Some(0), Some(7000), Some(1 << 50)]),
+            load: *any(random, &[None, Some(0), Some(900_000)]),
+            cool: *any(random, &[None, None, Some(1), Some(1 << 40)]),
+        };
+        pool.report(any::<Vec<u8>>(random, &names), &told);
+        pool.tick(pool.clock() + any(random, &[0, 30, 6000]));
+        pool.pick(None);
+    }
 }
 
 /// Leases and limits. By version 2 of the rules some of it is over and not cleared.

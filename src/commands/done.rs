@@ -1,6 +1,7 @@
 //! LB.DONE: ends a lease, because its request has ended.
 
-use super::report::{COOL, LATENCY, LOAD, OUTCOME, effect_of, report_words};
+use super::report::{COOL, LATENCY, LOAD, OUTCOME, effect_of};
+use super::report_words::report_words;
 use crate::lb::Report;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 

@@ -13,6 +13,7 @@ mod epoch;
 #[cfg(feature = "faults")]
 mod fault;
 mod health;
+mod health_words;
 mod info;
 mod leases;
 mod limit;
@@ -26,6 +27,7 @@ mod release;
 mod rem;
 mod renew;
 mod report;
+mod report_words;
 mod rules;
 mod seed;
 mod set;

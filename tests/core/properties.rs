@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 use redis_lb::lb::{
-    ALGORITHMS, Algorithm, Availability, Effects, HealthSettings, HealthWord, LeaseId, LeaseTerms,
-    Limits, Millis, Outcome, Pool, Rate, Report, Request, STEP, State, codec,
+    ALGORITHMS, Algorithm, Availability, Effects, HealthSettings, HealthWord, LOAD_MAX, LeaseId,
+    LeaseTerms, Limits, Millis, Outcome, Pool, Rate, Report, Request, STEP, State, codec,
 };
 
 use crate::naive::{CREDIT_MAX, Naive, Wanted};
@@ -126,7 +126,8 @@ fn outcome() -> impl Strategy<Value = Option<Outcome>> {
 }
 
 fn report() -> impl Strategy<Value = Report> {
-    (outcome(), prop::option::of(0u64..1_000_000)).prop_map(|(outcome, latency)| Report {
+    let latency = prop_oneof![6 => 0u64..1_000_000, 1 => Just(1 << 50)];
+    (outcome(), prop::option::of(latency)).prop_map(|(outcome, latency)| Report {
         outcome,
         latency,
         ..Report::default()
@@ -135,7 +136,7 @@ fn report() -> impl Strategy<Value = Report> {
 
 /// With all that there is.
 fn whole_report() -> impl Strategy<Value = Report> {
-    let load = prop::option::of(0u32..1_500_000);
+    let load = prop::option::of(prop_oneof![6 => 0u32..1_500_000, 1 => Just(LOAD_MAX)]);
     let cool = prop::option::weighted(0.1, 1u64..300);
     (report(), load, cool).prop_map(|(report, load, cool)| Report {
         load,
@@ -145,7 +146,11 @@ fn whole_report() -> impl Strategy<Value = Report> {
 }
 
 fn health() -> impl Strategy<Value = HealthSettings> {
-    let judging = (select(vec![0u32, 1, 2]), select(vec![0u8, 30]), 1u32..4);
+    let judging = (
+        select(vec![0u32, 1, 2, 3]),
+        select(vec![0u8, 30, 100]),
+        1u32..4,
+    );
     let times = (select(vec![30u64, 500]), select(vec![1u64, 50, 200]));
     let weights = (select(vec![0u64, 3, 300]), select(vec![0u64, 20, 100]));
     (judging, times, select(vec![0u8, 50, 100]), weights).prop_map(
@@ -618,7 +623,7 @@ proptest! {
     #[test]
     fn ticks_leave_the_same_state_however_they_are_cut(
         commands in all_commands(),
-        span in 0u64..3000,
+        span in prop_oneof![3 => 0u64..3000, 1 => 3000u64..25_000],
         cuts in prop::collection::vec((0u64..3000, budget()), 0..6),
     ) {
         let mut pool = Pool::new();

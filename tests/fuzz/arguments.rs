@@ -1,4 +1,4 @@
-//! Any words, with blanks between, as the arguments of LB.PICK and of LB.ADD: what is understood says what the words
+//! Any words, with blanks between, as the arguments of LB.PICK, LB.ADD, LB.DONE and LB.HEALTH: what is understood says what the words
 //! say, and a pool bears it; what is refused is refused in one line.
 
 #![no_main]
@@ -7,7 +7,11 @@ use std::collections::{HashMap, HashSet};
 
 use libfuzzer_sys::fuzz_target;
 use redis_lb::commands::arguments::{PickWords, pairs, pick_words};
-use redis_lb::lb::{COUNT_MAX, EXCLUDE_MAX, NAME_MAX, Pool};
+use redis_lb::commands::health_words::health_words;
+use redis_lb::commands::report_words::report_words;
+use redis_lb::lb::{
+    COUNT_MAX, EXCLUDE_MAX, HealthSettings, LOAD_MAX, NAME_MAX, Outcome, Pool, Report, SPAN_MAX,
+};
 use redis_lb::server::Error;
 
 fuzz_target!(|data: &[u8]| {
@@ -18,6 +22,14 @@ fuzz_target!(|data: &[u8]| {
     }
     match pairs(words.iter().copied()) {
         Ok(pairs) => are_the_last(&pairs, &words),
+        Err(error) => is_one_line(&error),
+    }
+    match report_words(words.iter().copied()) {
+        Ok(report) => is_told(&report, &words),
+        Err(error) => is_one_line(&error),
+    }
+    match health_words(words.iter().copied()) {
+        Ok(read) => are_settings(&read.over(&HealthSettings::default()), &words),
         Err(error) => is_one_line(&error),
     }
 });
@@ -67,6 +79,58 @@ fn are_the_last(pairs: &[(&[u8], u16)], words: &[&[u8]]) {
         assert!((1..=NAME_MAX).contains(&backend.len()));
         assert_eq!(last[backend], weight.to_string().as_bytes());
     }
+}
+
+/// All words are in the report, and a pool bears it.
+fn is_told(report: &Report, words: &[&[u8]]) {
+    assert!(
+        report
+            .cool
+            .is_none_or(|span| (1..=SPAN_MAX).contains(&span))
+    );
+    assert!(report.load.is_none_or(|load| load <= LOAD_MAX));
+    let mut told: Vec<Vec<u8>> = vec![];
+    told.extend(report.outcome.map(|outcome| match outcome {
+        Outcome::Ok => b"OK".into(),
+        Outcome::Fail => b"FAIL".into(),
+    }));
+    let latency = report.latency.map(|micros| ("LATENCY", micros));
+    let cool = report.cool.map(|millis| ("COOL", millis));
+    for (word, number) in latency.into_iter().chain(cool) {
+        told.extend([word.into(), number.to_string().into()]);
+    }
+    if report.load.is_some() {
+        let at = words
+            .iter()
+            .position(|word| word.eq_ignore_ascii_case(b"LOAD"));
+        let load = words[at.expect("it was told") + 1];
+        told.extend([b"LOAD".into(), load.to_vec()]);
+        let near: f64 = std::str::from_utf8(load)
+            .expect("digits")
+            .parse()
+            .expect("a number");
+        assert!((near * 1e6 - f64::from(report.load.unwrap_or(0))).abs() < 1.01);
+    }
+    assert_eq!(in_any_order(&told), in_any_order(words));
+
+    let mut pool = Pool::new();
+    pool.add(b"a", None);
+    pool.report(b"a", report);
+    pool.check();
+}
+
+/// They are in their ranges, and a pool bears them.
+fn are_settings(settings: &HealthSettings, words: &[&[u8]]) {
+    assert!(settings.is_sound());
+    assert!(words.len() % 2 == 0 && words.len() <= 16);
+    let mut pool = Pool::new();
+    pool.add(b"a", None);
+    assert_eq!(
+        pool.set_health(*settings),
+        *settings != HealthSettings::default()
+    );
+    pool.check();
+    assert_eq!(pool.health_settings(), *settings);
 }
 
 fn is_one_line(error: &Error) {

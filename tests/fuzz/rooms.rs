@@ -7,7 +7,9 @@ pub mod lb;
 #[path = "../../src/commands"]
 pub mod commands {
     pub mod arguments;
+    pub mod health_words;
     mod refusals;
+    pub mod report_words;
 }
 
 /// Errors.

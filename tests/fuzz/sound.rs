@@ -1,7 +1,10 @@
 //! What must hold of any payload, whoever made it. The fuzzer and tests/hostile.rs share it.
 
 use redis_lb::lb::codec::{self, Stored};
-use redis_lb::lb::{ALGORITHMS, CLOCK_MAX, LeaseTerms, Limits, Pool, Rate, Report, Request, State};
+use redis_lb::lb::{
+    ALGORITHMS, CLOCK_MAX, HealthSettings, LeaseTerms, Limits, Outcome, Pool, Rate, Report,
+    Request, State,
+};
 
 /// The most memory that a byte of a payload costs. Measured: 21, where names have one byte, so that a backend takes 6
 /// bytes there and 48 here beside its part in the indexes, and the room for backends has just doubled.
@@ -57,6 +60,38 @@ fn used(pool: &mut Pool) -> Vec<Vec<usize>> {
     picked.extend(picks(pool, &names));
     pool.check();
     picked.extend(over_time(pool, &names));
+    picked.extend(in_health(pool, &names));
+    picked
+}
+
+/// What it picks while reports come, under other settings.
+fn in_health(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
+    let settings = HealthSettings {
+        fails: 2,
+        failrate: 30,
+        min: 3,
+        slow_start: 500,
+        adapt: 40,
+        ..pool.health_settings()
+    };
+    pool.set_health(settings);
+    let mut picked = vec![];
+    for outcome in [Outcome::Fail, Outcome::Ok] {
+        for (of, name) in names.iter().enumerate() {
+            let report = Report {
+                outcome: Some(outcome),
+                latency: Some(1 << (17 * of)),
+                load: Some(400_000 * of as u32),
+                cool: (of == 3).then_some(70),
+            };
+            (0..=of).for_each(|_| _ = pool.report(name, &report));
+        }
+        picked.extend(picks(pool, names));
+        pool.tick((pool.clock() + 5000).min(CLOCK_MAX));
+    }
+    pool.check();
+    pool.set_health(HealthSettings::default());
+    pool.check();
     picked
 }
 
@@ -92,10 +127,12 @@ fn over_time(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
             .map(|lease| lease.id)
         {
             assert!(pool.renew(lease, 5));
-            assert!(
-                pool.done(lease, &Report::default()).is_some()
-                    && pool.done(lease, &Report::default()).is_none()
-            );
+            let report = Report {
+                outcome: Some(Outcome::Ok),
+                latency: Some(step),
+                ..Report::default()
+            };
+            assert!(pool.done(lease, &report).is_some() && pool.done(lease, &report).is_none());
         }
         pool.check();
     }

@@ -325,7 +325,7 @@ impl Account {
         }
     }
 
-    /// Changes the settings of health, where it was made; answers whether that changed anything.
+    /// Changes the settings of health, where it was made; answers whether the running weights of all backends may be others then.
     pub fn set_health(&mut self, settings: HealthSettings) -> bool {
         let moment = self.moment();
         let health = self.health.as_mut();

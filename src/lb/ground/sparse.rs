@@ -17,6 +17,17 @@ pub struct Sparse<T> {
 }
 
 impl<T: Default> Sparse<T> {
+    /// These values, of the first slots.
+    pub fn of(mut values: impl Iterator<Item = T>) -> Sparse<T> {
+        let mut page = || Vec::from_iter(values.by_ref().take(PAGE));
+        let first = page();
+        let others = std::iter::from_fn(|| Some(page()).filter(|page| !page.is_empty()));
+        Sparse {
+            first,
+            others: others.collect(),
+        }
+    }
+
     /// The value of a slot, where it may be other than the default.
     #[inline(always)]
     pub fn get(&self, slot: Slot) -> Option<&T> {

@@ -86,16 +86,21 @@ impl Pool {
         self.health_settings() != HealthSettings::default()
     }
 
-    /// Changes the settings of health; answers whether that changed anything. O(n).
+    /// Changes the settings of health; answers whether that changed anything. O(n log n) where running weights change.
     pub fn set_health(&mut self, settings: HealthSettings) -> bool {
         if settings == self.health_settings() {
             return false;
         }
         self.make_health();
         let before = self.unit();
-        self.account().set_health(settings);
+        let may_run_otherwise = self.account().set_health(settings);
         let unit = i64::from(self.unit() / before);
-        for slot in 0..self.roster.slots() {
+        let slots = if may_run_otherwise {
+            self.roster.slots()
+        } else {
+            0
+        };
+        for slot in 0..slots {
             self.follow(slot);
             if unit > 1 {
                 // A seat that takes no part keeps its credit as a plain number.

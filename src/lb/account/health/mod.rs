@@ -133,23 +133,22 @@ impl Health {
         &self.settings
     }
 
-    /// Changes the settings; answers whether that changed anything. Then the running weights of all backends may be others.
+    /// Changes the settings; answers whether the running weights of all backends may be others then.
     pub fn set(&mut self, settings: HealthSettings, moment: Moment) -> bool {
         let before = std::mem::replace(&mut self.settings, settings);
-        if before.ejects() && !settings.ejects() {
+        let acquits = before.ejects() && !settings.ejects();
+        if acquits {
             self.outages.acquit(moment.clock, moment.next_lease);
         }
         if before.window != settings.window || settings.failrate == 0 {
             self.outages.forget_windows();
         }
+        let had_fractions = self.has_fractions;
         self.has_fractions |= settings.has_fractions();
-        if settings.slow_start == 0 {
-            self.starts = None;
-        }
-        if settings.adapt == 0 {
-            self.adaptations = None;
-        }
-        before != settings
+        let starts = self.starts.take_if(|_| settings.slow_start == 0);
+        let adaptations = self.adaptations.take_if(|_| settings.adapt == 0);
+        let makes_whole = starts.is_some() || adaptations.is_some();
+        acquits || makes_whole || self.has_fractions != had_fractions
     }
 
     // Looking
@@ -408,6 +407,3 @@ impl Timed for Health {
             .or_else(|| adaptations?.end_first(step, clock))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -227,10 +227,17 @@ impl Outage {
 impl Outages {
     /// Those of backends with these weights where they are up, else 0, of which nothing was told yet.
     pub fn of(weights: impl Iterator<Item = u16>) -> Outages {
-        let mut outages = Outages::default();
-        let weights = weights.enumerate();
-        weights.for_each(|(slot, weight)| outages.set_weight(slot, weight));
-        outages
+        let mut counts = Counts::default();
+        let weights = Sparse::of(weights.inspect(|weight| {
+            counts.serving += u64::from(*weight > 0);
+            counts.weight += u64::from(*weight);
+        }));
+        counts.serving_fit = counts.serving;
+        Outages {
+            weights,
+            counts,
+            ..Outages::default()
+        }
     }
 
     // Looking
