@@ -61,7 +61,7 @@ Figures = dict[str, Any]
 Costs = dict[str, list[float]]
 # Rounds of throughput and latency, and the seconds and the turns of each; servers to count instructions in,
 # and what share of the commands that a case names.
-FULL = {"rounds": 9, "seconds": 0.5, "turns": 2000, "starts": 5, "share": 1.0}
+FULL = {"rounds": 5, "seconds": 0.4, "turns": 1500, "starts": 3, "share": 1.0}
 QUICK = {"rounds": 3, "seconds": 0.1, "turns": 300, "starts": 2, "share": 0.25}
 
 

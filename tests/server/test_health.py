@@ -351,6 +351,7 @@ def loads(fleet, key, capacities, offered, late=1, noise=0.0):
         yield list(told[-1].values())
 
 
+@pytest.mark.heavy
 def test_unequal_backends_are_equally_loaded_after_ten_steps_however_late_they_report(fleet):
     """The first report begins the first step, and the picks after the last one show what came of it."""
     for late in range(1, 11):
@@ -361,6 +362,7 @@ def test_unequal_backends_are_equally_loaded_after_ten_steps_however_late_they_r
         assert highest[-1] < 0.78, late
 
 
+@pytest.mark.heavy
 def test_noise_does_not_let_a_steady_pool_drift(fleet):
     world = loads(fleet, "web", {"a": 1, "b": 2, "c": 4}, 4.9, late=3, noise=0.05)
     for _ in range(60):
@@ -371,6 +373,7 @@ def test_noise_does_not_let_a_steady_pool_drift(fleet):
         assert abs(float(fleet.stats(backend, "running-weight")) - before) < before / 5
 
 
+@pytest.mark.heavy
 def test_one_that_loses_three_quarters_of_its_capacity_is_relieved_in_twenty_steps(fleet):
     capacities = {"a": 4, "b": 4, "c": 4}
     world = loads(fleet, "web", capacities, 6)

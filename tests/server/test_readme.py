@@ -30,7 +30,12 @@ REPLACED = {
     r"scripts/(bench|cluster|fuzz|lint|package|sentinel|setup|test)( .*)?": r"scripts/\1 --help",
 }
 TWICE = [
-    pytest.param(block, id=f"{block}, {time} time")
+    # A program that watches shares for some seconds is not repeated on every server.
+    pytest.param(
+        block,
+        id=f"{block}, {time} time",
+        marks=[pytest.mark.heavy] if "ThreadingHTTPServer" in block.text else [],
+    )
     for time in ("first", "second")
     for block in blocks()
     if (block.language, block.kind) in HERE
