@@ -1,6 +1,6 @@
 //! LB.LEASES: lists open leases.
 
-use super::arguments::{self, Options, name};
+use super::arguments::{self, Options, is_keyword, name};
 use crate::lb::COUNT_MAX;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
@@ -30,13 +30,13 @@ impl Command for Leases {
         let (mut backend, mut owner, mut count) = (None, None, None);
         let mut options = Options::of(call.args(2));
         while let Some(word) = options.keyword() {
-            let is_repeated = if word.eq_ignore_ascii_case(b"BACKEND") {
+            let is_repeated = if is_keyword(word, b"BACKEND") {
                 let named = name(options.value("BACKEND")?)?;
                 backend.replace(named).is_some()
-            } else if word.eq_ignore_ascii_case(b"OWNER") {
+            } else if is_keyword(word, b"OWNER") {
                 let named = arguments::owner(options.value("OWNER")?)?;
                 owner.replace(named).is_some()
-            } else if word.eq_ignore_ascii_case(b"COUNT") {
+            } else if is_keyword(word, b"COUNT") {
                 let most = options.number("COUNT", 1..=COUNT_MAX as u64)?;
                 count.replace(most).is_some()
             } else {

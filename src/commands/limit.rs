@@ -1,6 +1,6 @@
 //! LB.LIMIT: limits the leases and picks of a backend, or of the pool.
 
-use super::arguments::{Options, name};
+use super::arguments::{Options, is_keyword, name};
 use crate::lb::{LEASES_MAX, Limits, Pool, RATE_MAX, Rate, SPAN_MAX, Slot, TIERS_MAX};
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Reply, Spec};
 
@@ -106,13 +106,13 @@ fn limit_words<'a>(call: &'a Call) -> Result<LimitWords<'a>, Error> {
     let (mut backend, mut limits, mut burst) = (None, Limits::default(), None);
     let mut options = Options::of(call.args(2));
     while let Some(word) = options.keyword() {
-        let is_repeated = if word.eq_ignore_ascii_case(b"BACKEND") {
+        let is_repeated = if is_keyword(word, b"BACKEND") {
             let named = name(options.value("BACKEND")?)?;
             backend.replace(named).is_some()
-        } else if word.eq_ignore_ascii_case(b"MAX") {
+        } else if is_keyword(word, b"MAX") {
             let max = options.number("MAX", 0..=u64::from(LEASES_MAX))?;
             limits.max.replace(max as u32).is_some()
-        } else if word.eq_ignore_ascii_case(b"RATE") {
+        } else if is_keyword(word, b"RATE") {
             let picks = options.number("RATE", 0..=RATE_MAX)?;
             // `RATE 0` means no limit, whatever the time.
             let least = u64::from(picks > 0);
@@ -127,11 +127,11 @@ fn limit_words<'a>(call: &'a Call) -> Result<LimitWords<'a>, Error> {
                 .rate
                 .replace(Some(rate).filter(|r| r.picks > 0))
                 .is_some()
-        } else if word.eq_ignore_ascii_case(b"BURST") {
+        } else if is_keyword(word, b"BURST") {
             burst
                 .replace(options.number("BURST", 1..=RATE_MAX)?)
                 .is_some()
-        } else if word.eq_ignore_ascii_case(b"TIER") {
+        } else if is_keyword(word, b"TIER") {
             let tier = options.number("TIER", 0..=u64::from(u8::MAX))?;
             limits.tier.replace(tier as u8).is_some()
         } else {

@@ -1,5 +1,6 @@
 //! LB.LOAD: loads a whole pool. An AOF rewrite writes this command.
 
+use super::arguments::is_keyword;
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec, Value};
 
 /// LB.LOAD
@@ -26,7 +27,7 @@ impl Command for Load {
     fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
         let replace = match call.argc() {
             3 => Replace::No,
-            4 if call.arg(3).eq_ignore_ascii_case(b"REPLACE") => Replace::Yes,
+            4 if is_keyword(call.arg(3), b"REPLACE") => Replace::Yes,
             4 => return Err(Error::not_one_of("keyword", call.arg(3), "REPLACE")),
             _ => return Err(Error::fixed("ERR LB.LOAD takes one payload")),
         };

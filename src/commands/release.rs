@@ -1,6 +1,6 @@
 //! LB.RELEASE: ends all leases of an owner.
 
-use super::arguments;
+use super::arguments::{self, is_keyword};
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.RELEASE
@@ -21,7 +21,7 @@ impl Command for Release {
     type Order<'a> = &'a [u8];
 
     fn read(call: &Call) -> Result<&[u8], Error> {
-        match call.arg(2).eq_ignore_ascii_case(b"OWNER") {
+        match is_keyword(call.arg(2), b"OWNER") {
             true => arguments::owner(call.arg(3)),
             false => Err(Error::not_one_of("keyword", call.arg(2), "OWNER name")),
         }

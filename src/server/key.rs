@@ -160,8 +160,7 @@ impl Key<'_> {
     #[inline(always)]
     pub(super) fn is_at_present(&self) -> bool {
         self.seen().is_none_or(|(pool, local)| {
-            let time = clock::now() + local.map_or(0, |local| local.ahead);
-            let clock = pool.clock();
+            let (time, clock) = (led(local), pool.clock());
             // It is not before the clock, and in the step of the clock.
             time.wrapping_sub(clock) < STEP - clock % STEP && !pool.is_any_over()
         })
@@ -198,17 +197,15 @@ impl Key<'_> {
     /// How long ago the pool's clock showed the present time. 0 where that must not be asked: on a replica, which follows the time of
     /// its primary, and in a script, which 6.2 runs again on its replicas.
     pub fn lag(&self) -> Millis {
-        let flags = |flags| self.key_ref.has_flag(flags);
-        if clock::is_manual()
-            || !flags(raw::REDISMODULE_CTX_FLAGS_MASTER)
-            || flags(raw::REDISMODULE_CTX_FLAGS_LUA)
-        {
+        let (primary, script) = (
+            raw::REDISMODULE_CTX_FLAGS_MASTER,
+            raw::REDISMODULE_CTX_FLAGS_LUA,
+        );
+        if clock::is_manual() || self.key_ref.flags() & (primary | script) != primary {
             return 0;
         }
-        self.seen().map_or(0, |(pool, local)| {
-            let time = clock::now() + local.map_or(0, |local| local.ahead);
-            time.saturating_sub(pool.clock())
-        })
+        self.seen()
+            .map_or(0, |(pool, local)| led(local).saturating_sub(pool.clock()))
     }
 
     /// Follows a hint to this key. Returns the time to which to move the pool's clock, if something is due. That time is chosen so
@@ -410,11 +407,8 @@ impl Key<'_> {
 
     /// The picks that found no backend, in this process.
     pub fn refused(&self) -> u64 {
-        // SAFETY: as in `pool`.
-        match unsafe { self.value.as_ref() } {
-            Some(Value::Pool(_, Some(local))) => local.refused,
-            _ => 0,
-        }
+        let local = self.seen().and_then(|(_, local)| local);
+        local.map_or(0, |local| local.refused)
     }
 
     /// The number of clients that wait at this key, and the length of the oldest wait.
@@ -486,6 +480,12 @@ impl Key<'_> {
             self.value.cast()
         ));
     }
+}
+
+/// The server's time, with the lead of the pool's clock.
+#[inline(always)]
+fn led(local: Option<&ProcessNotes>) -> Millis {
+    clock::now() + local.map_or(0, |local| local.ahead)
 }
 
 /// The present time of a pool. A pool whose clock is ahead of the server's runs on from its own clock, so its time never

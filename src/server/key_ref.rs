@@ -158,11 +158,20 @@ impl KeyRef {
     pub(super) fn has_flag(self, flags: u32) -> bool {
         has_flag(self.ctx, flags)
     }
+
+    /// All flags of the context, at the same cost.
+    pub(super) fn flags(self) -> u32 {
+        flags(self.ctx)
+    }
 }
 
 /// Whether the context has any of these flags.
-pub(super) fn has_flag(ctx: *mut raw::RedisModuleCtx, flags: u32) -> bool {
-    api!(RedisModule_GetContextFlags(ctx)) as u32 & flags != 0
+pub(super) fn has_flag(ctx: *mut raw::RedisModuleCtx, any_of: u32) -> bool {
+    flags(ctx) & any_of != 0
+}
+
+fn flags(ctx: *mut raw::RedisModuleCtx) -> u32 {
+    api!(RedisModule_GetContextFlags(ctx)) as u32
 }
 
 /// The database `db` alone; every database of the server for [`ANY`].

@@ -869,49 +869,49 @@ def test_tasks_that_are_cancelled_hold_nothing(new_server):
     asyncio.run(main())
 
 
-@two_servers
-def test_a_timeout_over_a_block_ends_its_lease(new_server):
-    server = new_server()
+def on_a_loop(server, use):
+    """Runs `use` with a pool of one backend."""
 
     async def main():
         async with redis.asyncio.Redis(port=server.port) as client:
             pool = redis_lb.asyncio.Pool(client, "web")
             await pool.add("a")
-
-            async def request():
-                async with pool.lease():
-                    await asyncio.sleep(60)
-
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(request(), 0.2)
-            a = await pool.backend_stats("a")
-            assert (a.leases, a.done, a.failures) == (0, 1, 0)
+            await use(pool)
 
     asyncio.run(main())
+
+
+@two_servers
+def test_a_timeout_over_a_block_ends_its_lease(new_server):
+    async def use(pool):
+        async def request():
+            async with pool.lease():
+                await asyncio.sleep(60)
+
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(request(), 0.2)
+        a = await pool.backend_stats("a")
+        assert (a.leases, a.done, a.failures) == (0, 1, 0)
+
+    on_a_loop(new_server(), use)
 
 
 @two_servers
 def test_a_task_that_is_cancelled_at_the_end_of_a_block_reports_it(new_server):
-    server = new_server()
+    async def use(pool):
+        async def request():
+            async with pool.lease(ttl_ms=60_000):
+                asyncio.current_task().cancel()  # at the next await, which is the report
 
-    async def main():
-        async with redis.asyncio.Redis(port=server.port) as client:
-            pool = redis_lb.asyncio.Pool(client, "web")
-            await pool.add("a")
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(request())
+        for _ in range(100):
+            if (a := await pool.backend_stats("a")).leases == 0:
+                break
+            await asyncio.sleep(0.01)
+        assert (a.leases, a.done) == (0, 1)
 
-            async def request():
-                async with pool.lease(ttl_ms=60_000):
-                    asyncio.current_task().cancel()  # at the next await, which is the report
-
-            with pytest.raises(asyncio.CancelledError):
-                await asyncio.create_task(request())
-            for _ in range(100):
-                if (a := await pool.backend_stats("a")).leases == 0:
-                    break
-                await asyncio.sleep(0.01)
-            assert (a.leases, a.done) == (0, 1)
-
-    asyncio.run(main())
+    on_a_loop(new_server(), use)
 
 
 # Clusters and Sentinels

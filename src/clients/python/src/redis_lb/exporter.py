@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -28,7 +28,8 @@ from prometheus_client.registry import Collector
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-TYPE = "lbpool---"
+from .replies import TYPE, pairs
+
 # In a scrape. The next one goes on from there.
 SCANS, KEYS_OF_A_SCAN = 100, 1_000
 # LB.STATS of that many takes about 2.4 ms.
@@ -121,11 +122,6 @@ class Scrape:
             told = float(of.get(figure.field, -1))
             if told >= 0:
                 self.add(f"{prefix}_{figure.name}", figure.help, told / figure.unit, **labels)
-
-
-def pairs(reply: Any) -> Iterable[tuple[bytes, Any]]:
-    """A map, as RESP2 or RESP3 gives it."""
-    return reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
 
 
 def fields(reply: Any) -> Fields:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, get_type_hints
 
+# The type of pools, for SCAN.
+TYPE = "lbpool---"
 R = TypeVar("R")
 Word: TypeAlias = str | bytes | int | float
 
@@ -180,10 +182,10 @@ def backend_stats(reply: Any) -> BackendStats | None:
 
 
 def stats(reply: Any) -> dict[str, BackendStats]:
-    return {text(name): _record(BackendStats, of) for name, of in _pairs(reply)}
+    return {text(name): _record(BackendStats, of) for name, of in pairs(reply)}
 
 
-def _pairs(reply: Any) -> Iterator[tuple[bytes, Any]]:
+def pairs(reply: Any) -> Iterator[tuple[bytes, Any]]:
     """Of a map, which is a flat list in RESP2, and before Redis 7.0."""
     return iter(reply.items()) if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
 
@@ -191,7 +193,7 @@ def _pairs(reply: Any) -> Iterator[tuple[bytes, Any]]:
 def _record(record: type[R], reply: Any) -> R:
     """The fields that the record has. A newer module may answer more of them, and an older one fewer."""
     known = _by_field(cast(Any, record))
-    found = (known[field] + (value,) for field, value in _pairs(reply) if field in known)
+    found = (known[field] + (value,) for field, value in pairs(reply) if field in known)
     return record(**{name: _value(hint, value) for name, hint, value in found})
 
 

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 
 import redis
 
-TYPE = "lbpool---"
+from .replies import TYPE, pairs
+
 # A pool of more backends is shown as a summary: LB.STATS of all of them would hold up the server.
 LISTED = 1_000
 POOLS = 100
@@ -50,12 +51,8 @@ class Line:
 
 
 def fields(reply: Any) -> Fields:
-    """A map, as RESP2 or RESP3 gives it."""
-    if isinstance(reply, dict):
-        pairs = list(reply.items())
-    else:
-        pairs = list(zip(reply[::2], reply[1::2], strict=True))
-    return {text(name): value for name, value in pairs}
+    """What the server told of a pool or of a backend, by field; or of all backends, by name."""
+    return {text(name): value for name, value in pairs(reply)}
 
 
 def text(value: Any) -> str:
