@@ -149,6 +149,7 @@ def manual(shared_manual_server):
 
 def emptied(server):
     if not server.alive():
+        server.port = None  # another one may have its old port
         server.start()
     server.client().flushall()
     yield server

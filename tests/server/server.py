@@ -1,5 +1,6 @@
 """A real server as an object of a test. It never outlives the test process."""
 
+import os
 import random
 import signal
 import socket
@@ -106,8 +107,9 @@ class Server:
                     return False
                 try:
                     client.ping()
-                    # Another server may have been faster on that port.
-                    return client.info("server")["process_id"] == self._process.pid
+                    # Another server may have been faster on that port. Then this one soon says so, and ends.
+                    if client.info("server")["process_id"] == self._process.pid:
+                        return True
                 except (redis.ConnectionError, redis.TimeoutError):  # the first includes "is loading"
                     pass
         return False
@@ -194,9 +196,15 @@ class Server:
 
 
 def free_port() -> int:
-    """A port nobody listens on. It and its cluster port (+10000) lie below those the kernel gives out."""
+    """A port nobody listens on. It and its cluster port (+10000) lie below those the kernel gives out.
+
+    Each process of the tests has ports of its own: a server that is started again finds its port free. The ports do
+    not follow from a seed that a test has set for both.
+    """
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        port = random.randrange(10000, 20000)
+        port = random.SystemRandom().randrange(10000 + process, 20000, processes)
         if is_free(port):
             return port
 
