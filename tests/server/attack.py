@@ -483,8 +483,8 @@ class Attack:
         # Every write is in the AOF when its reply comes. Dumps are not compressed: they can be damaged.
         options = {"appendonly": "yes", "appendfsync": "no", "rdbcompression": "no"}
         options |= {"slowlog_log_slower_than": SLOW_MICROS, "save": '""'}
-        # A replica's first copy goes through no file (as by default since 7.0): DEBUG RELOAD would overwrite that
-        # file with a later state, and the replica would run twice what came between.
+        # A replica's first copy goes through no file (as by default since 7.0): DEBUG RELOAD would overwrite
+        # that file with a later state, and the replica would run twice what came between.
         options |= {"repl_diskless_sync": "yes"}
         self._start, self.seed = start, seed
         self.primary = start(**options)

@@ -198,8 +198,8 @@ class Server:
 def free_port() -> int:
     """A port nobody listens on. It and its cluster port (+10000) lie below those the kernel gives out.
 
-    Each process of the tests has ports of its own: a server that is started again finds its port free. The ports do
-    not follow from a seed that a test has set for both.
+    Each process of the tests has ports of its own: a server that is started again finds its port free. The
+    ports do not follow from a seed that a test has set for both.
     """
     process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
