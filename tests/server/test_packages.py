@@ -4,11 +4,14 @@ Without --long they hold the module under test, and there is no wheel. With --lo
 release: one module for glibc 2.17 and newer in all of them.
 """
 
+import io
+import json
 import os
 import re
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,8 @@ pytestmark = pytest.mark.timeout(1800)
 LONG = os.environ.get("REDIS_LB_LONG") == "1"
 LIBRARY = Path("/usr/lib/redis/modules/libredis_lb.so")
 DOWNLOADED = Path("/tmp/redis-lb.deb")
+README = (ROOT / "src" / "clients" / "python" / "README.md").read_text()
+LICENSES = "LICENSE", "LICENSE-rust-library.html"
 # Where apt and dpkg keep their own notes.
 NOTES = [Path(path) for path in ("/var/lib/dpkg", "/var/lib/apt", "/var/cache", "/var/log")]
 
@@ -162,13 +167,64 @@ def test_the_tarball_has_the_module_and_says_how_to_load_it(packages, tmp_path, 
         assert {member.mode for member in archive if member.name.endswith(".so")} == {0o755}
         archive.extractall(tmp_path, filter="data")
     (folder,) = tmp_path.iterdir()
-    assert {path.name for path in folder.iterdir()} == {"libredis_lb.so", "LICENSE", "CHANGELOG.md", "README"}
+    names = {path.name for path in folder.iterdir()}
+    assert names - {*LICENSES} == {"libredis_lb.so", "CHANGELOG.md", "README"}
     readme = (folder / "README").read_text()
     assert line_of(readme) == f"loadmodule {LIBRARY}" and str(LIBRARY) in readme.partition("loadmodule")[0]
     client = new_server(module=folder / "libredis_lb.so").client()
     for command in re.findall(r"^ +redis-cli (.*)$", readme, re.MULTILINE):
         answer = client.execute_command(command)
     assert answer == "10.0.0.1:80"
+
+
+def files_in(package):
+    """The contents of its files, by their last names."""
+    if package.suffix == ".whl":
+        with zipfile.ZipFile(package) as archive:
+            return {Path(name).name: archive.read(name) for name in archive.namelist()}
+    command = (
+        ["dpkg-deb", "--fsys-tarfile"] if package.suffix == ".deb" else ["gzip", "--decompress", "--stdout"]
+    )
+    done = subprocess.run([*command, package], stdout=subprocess.PIPE, check=True)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        return {Path(file.name).name: archive.extractfile(file).read() for file in archive if file.isfile()}
+
+
+@pytest.mark.parametrize("suffix", [".deb", ".gz", pytest.param(".whl", marks=pytest.mark.long)])
+def test_a_package_has_the_licenses_of_all_that_is_in_it(packages, suffix):
+    """Those of redis-lb, of the crates, and of Rust's own library."""
+    tree = ["cargo", "tree", "--locked", "--edges", "normal,no-proc-macro", "--no-dedupe", "--prefix", "none"]
+    told = subprocess.run([*tree, "--depth", "1"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    files = files_in(packages[suffix])
+    ours = files["copyright" if suffix == ".deb" else "LICENSE"].decode()
+    assert ours.startswith("redis-lb\n\n" + (ROOT / "LICENSE").read_text())
+    crates = {" ".join(line.split()[:2]).replace(" v", " ") for line in told.stdout.splitlines()}
+    listed = {
+        crate
+        for heading in re.findall(r"^-{4}\n\n(.*)$", ours, re.MULTILINE)
+        for crate in heading.split(", ")
+    }
+    assert crates - listed == {next(crate for crate in crates if crate.startswith("redis-lb "))}
+    # Two that are not only linked by the module itself, and each kind of text.
+    assert {name for name, _ in map(str.split, listed)} > {"redis-module-common", "gimli", "memchr"}
+    for owner in "Redis Labs Modules", "The gimli Developers", "Andrew Gallant":
+        assert re.search(rf"^Copyright \(c\) .*{owner}$", ours, re.MULTILINE)
+    assert "Copyright notices for The Rust Standard Library" in files["LICENSE-rust-library.html"].decode()
+
+
+def test_the_description_of_the_wheel_links_to_nothing_in_the_project():
+    """An index of packages shows it alone."""
+    hatchling = [ROOT / "target" / "tools" / "bin" / "python", "-m", "hatchling", "metadata"]
+    told = subprocess.run(
+        hatchling, cwd=ROOT / "src" / "clients" / "python", stdout=subprocess.PIPE, check=True
+    ).stdout
+    text = json.loads(told)["readme"]["text"]
+    assert {link for link in re.findall(r"\]\(([^)]*)\)", text) if not link.startswith("https://")} == set()
+    assert "any of these (`tests/README.md`)" in text and "[redis-py](https://redis.readthedocs.io)" in text
+    code = r"^```.*?^```$"
+    assert re.findall(code, text, re.MULTILINE | re.DOTALL) == re.findall(
+        code, README, re.MULTILINE | re.DOTALL
+    )
 
 
 def test_a_wheel_of_a_module_for_this_machine_alone_is_refused():
