@@ -7,6 +7,7 @@ mod members;
 mod parts;
 mod picking;
 mod saved;
+mod sticky;
 
 pub use backend::Backend;
 pub use flow::Availability;
@@ -15,3 +16,4 @@ pub use members::{Added, Replaced};
 pub use parts::Pool;
 pub use picking::{Picked, Request};
 pub use saved::Format;
+pub use sticky::{Sticky, session_hash};
