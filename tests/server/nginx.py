@@ -123,7 +123,6 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
-    seconds: float = 0.0
 
 
 @dataclass
@@ -163,7 +162,7 @@ class Backend:
                     *(f"{name}: {value}" for name, value in headers.items()),
                 ]
                 writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
@@ -197,7 +196,6 @@ class Client:
 
     async def ask(self, method: str = "GET", path: str = "/", body: bytes = b"") -> Answer:
         """One request. A kept connection that nginx has closed is opened anew, as any client does."""
-        begun = time.monotonic()
         while True:
             is_kept = self._streams is not None
             self._streams = self._streams or await asyncio.open_connection("127.0.0.1", self.port)
@@ -218,7 +216,7 @@ class Client:
             answer = await chunks_of(reader)
         if head.headers.get("connection") == "close":
             self.close()
-        return Answer(int(head.first.split()[1]), head.headers, answer, time.monotonic() - begun)
+        return Answer(int(head.first.split()[1]), head.headers, answer)
 
     def close(self) -> None:
         """Disconnect, in the middle of a request too."""
