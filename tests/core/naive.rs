@@ -3,8 +3,8 @@
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use redis_lb::lb::{
-    Added, Algorithm, Availability, HealthSettings, LeaseId, Limits, Millis, Outcome, Rate,
-    Replaced, Report, State,
+    Added, Algorithm, Availability, HealthSettings, LeaseId, Limits, Millis, Outcome,
+    QueueSettings, Rate, Replaced, Report, State,
 };
 
 use crate::naive_health::{Health, Settings, Stage};
@@ -90,6 +90,7 @@ pub struct Naive {
     pub health: Health,
     /// Whether reports move latencies.
     heeds_latencies: bool,
+    pub queue: QueueSettings,
 }
 
 #[derive(Clone, Debug)]
@@ -121,6 +122,7 @@ impl Naive {
             serial: 0,
             health: Health::default(),
             heeds_latencies: false,
+            queue: QueueSettings::default(),
         }
     }
 

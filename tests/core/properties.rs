@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use redis_lb::lb::{
     ALGORITHMS, Algorithm, Availability, Effects, HealthSettings, HealthWord, LOAD_MAX, LeaseId,
-    LeaseTerms, Limits, Millis, Outcome, Pool, Rate, Report, Request, STEP, State, codec,
+    LeaseTerms, Limits, Millis, Order, Outcome, Pool, QueueSettings, Rate, Report, Request, STEP,
+    State, codec,
 };
 
 use crate::naive::{CREDIT_MAX, Naive, Wanted};
@@ -33,6 +34,7 @@ enum Command {
     Limit(Option<Vec<u8>>, Limits),
     Report(Vec<u8>, Report),
     Health(HealthSettings),
+    Queue(QueueSettings),
 }
 
 /// One of so many names, each of its own length.
@@ -232,6 +234,8 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         4 => (0usize..8, report()).prop_map(|(at, report)| Command::Done(at, report)),
         1 => (0usize..8, 1u64..300).prop_map(|(at, span)| Command::Renew(at, span)),
         1 => name(4).prop_map(Command::Release),
+        1 => (0u32..3, select(Order::ALL.to_vec()))
+            .prop_map(|(max, order)| Command::Queue(QueueSettings { max, order })),
         3 => (prop::option::weighted(0.8, name(names)), limits()).prop_map(|(n, l)| Command::Limit(n, l)),
     ]
 }
@@ -314,6 +318,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
         Command::Limit(name, limits) => format!("{}", pool.set_limits(name.as_deref(), limits)),
         Command::Report(name, report) => format!("{:?}", pool.report(name, report).map(effects)),
         Command::Health(settings) => format!("{}", pool.set_health(*settings)),
+        Command::Queue(settings) => format!("{}", pool.set_queue(*settings)),
     }
 }
 
@@ -394,6 +399,10 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
             format!("{:?}", naive.report(name, report).map(naive_effects))
         }
         Command::Health(settings) => format!("{}", naive.set_health(settings)),
+        Command::Queue(settings) => {
+            let before = std::mem::replace(&mut naive.queue, *settings);
+            format!("{}", before != *settings)
+        }
     }
 }
 
@@ -504,6 +513,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
             && naive.policy == Algorithm::WRR
             && !naive.limit.is_set()
             && naive.health.settings == Settings::default()
+            && naive.queue == QueueSettings::default()
     );
     same_health(pool, naive);
 }

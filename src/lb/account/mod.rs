@@ -14,6 +14,7 @@ mod leases_saved;
 mod limit;
 mod owners;
 mod places;
+mod queue;
 mod quotas;
 mod report;
 mod tally;
@@ -33,6 +34,7 @@ pub use lease_id::{EpochText, IdText, LeaseId};
 pub use leases_saved::{LeasesHead, LeasesSaved};
 use limit::Limit;
 pub use limit::{LEASES_MAX, Limits, RATE_MAX, Rate};
+pub use queue::{Order, QueueSettings, WAITING_MAX};
 use quotas::Quotas;
 pub use quotas::TokensBefore;
 pub use report::{Outcome, Report, Source};
@@ -58,6 +60,7 @@ pub struct Account {
     health: Option<Box<Health>>,
     /// None in a pool that never picked by latency.
     latencies: Option<Box<Latencies>>,
+    queue: QueueSettings,
     /// How many leases a look ahead counts on which backends. None while nobody looks ahead.
     ahead: Option<Box<Ahead>>,
 }
@@ -98,6 +101,7 @@ impl Account {
             && self.quotas.is_default()
             && self.tallies.is_default()
             && self.latencies.is_none()
+            && self.queue == QueueSettings::default()
             && self
                 .health
                 .as_ref()
@@ -627,6 +631,18 @@ impl Account {
         Some((ends.map_or(wakes, |ends| ends.min(wakes)), reason))
     }
 
+    // The queue
+
+    /// The settings of the queue.
+    pub fn queue_settings(&self) -> QueueSettings {
+        self.queue
+    }
+
+    /// Changes them.
+    pub fn set_queue(&mut self, settings: QueueSettings) {
+        self.queue = settings;
+    }
+
     // Saved as sections of the second form: see `pool/saved.rs`
 
     /// Writes the clock.
@@ -730,6 +746,17 @@ impl Account {
         let mut latencies = Latencies::load_head(from)?;
         (0..slots).try_for_each(|slot| latencies.load(slot, self.clock, from))?;
         self.latencies = Some(Box::new(latencies));
+        Ok(())
+    }
+
+    /// Writes the settings of the queue, if they are not the default.
+    pub fn save_queue(&self, to: &mut Writer) {
+        self.queue.save(to);
+    }
+
+    /// Reads them.
+    pub fn load_queue(&mut self, from: &mut Reader) -> Result<(), Malformed> {
+        self.queue = QueueSettings::load(from)?;
         Ok(())
     }
 

@@ -27,6 +27,8 @@ const OVER: u8 = 128;
 const HEALTH: u8 = 129;
 /// That of their latencies.
 const LATENCIES: u8 = 130;
+/// That of the settings of the queue.
+const QUEUE: u8 = 133;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -55,6 +57,7 @@ impl Pool {
             add(OVER, &|to| account.save_over(&self.roster.gaps(), to));
             add(HEALTH, &|to| account.save_health(&slots, to));
             add(LATENCIES, &|to| account.save_latencies(&slots, to));
+            add(QUEUE, &|to| account.save_queue(to));
         }
         sections
     }
@@ -210,6 +213,7 @@ impl Pool {
                 (OVER, Some(account)) => account.load_over(gone, &mut rest)?,
                 (HEALTH, Some(account)) => account.load_health(slots, &mut rest)?,
                 (LATENCIES, Some(account)) => account.load_latencies(slots, &mut rest)?,
+                (QUEUE, Some(account)) => account.load_queue(&mut rest)?,
                 _ => (self.owns).load_section(code, slots, &mut rest)?,
             }
             checked("sections", (), rest.is_at_end())?;
