@@ -16,6 +16,7 @@ pub struct Asked {
     distinct: bool,
     exclude: Names,
     lease: Option<(Millis, Option<Box<[u8]>>)>,
+    costs: Box<[(Box<[u8]>, u64)]>,
 }
 
 /// How a client waits.
@@ -38,6 +39,9 @@ impl Asked {
             distinct: request.distinct,
             exclude: request.exclude.iter().map(|name| (*name).into()).collect(),
             lease: terms.map(|terms| (terms.span, terms.owner.map(Into::into))),
+            costs: (request.costs.iter())
+                .map(|(name, amount)| ((*name).into(), *amount))
+                .collect(),
         }
     }
 
@@ -51,6 +55,9 @@ impl Asked {
                 span: *span,
                 owner: owner.as_deref(),
             }),
+            costs: (self.costs.iter())
+                .map(|(name, amount)| (&**name, *amount))
+                .collect(),
         }
     }
 

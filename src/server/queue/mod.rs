@@ -386,6 +386,7 @@ mod tests {
             distinct: false,
             exclude: exclude.iter().map(|name| name.as_bytes()).collect(),
             terms,
+            costs: vec![],
         })
     }
 
@@ -518,6 +519,7 @@ mod tests {
                 span: 7,
                 owner: Some(b"me"),
             }),
+            costs: vec![(b"tokens", 7)],
         };
         let asked = Asked::of(&request);
         assert_eq!(format!("{:?}", asked.request()), format!("{request:?}"));
