@@ -7,7 +7,7 @@ use crate::lb::{
     ALGORITHMS, Algorithm, COSTS_NAMED_MAX, COUNT_MAX, Cost, EXCLUDE_MAX, LeaseTerms, Millis,
     NAME_MAX, RATE_MAX, Request, SPAN_MAX, Sticky, digits, session_hash,
 };
-use crate::server::Error;
+use crate::server::{Block, Error};
 
 /// The arguments of a command that are not parsed yet.
 pub trait Words<'a>: ExactSizeIterator<Item = &'a [u8]> + Clone {}
@@ -75,6 +75,14 @@ pub fn session(bytes: &[u8]) -> Result<&[u8], Error> {
     match (1..=NAME_MAX).contains(&bytes.len()) {
         true => Ok(bytes),
         false => Err(Error::session(bytes)),
+    }
+}
+
+/// Parses the name for which a client waits.
+fn tenant(bytes: &[u8]) -> Result<&[u8], Error> {
+    match (1..=NAME_MAX).contains(&bytes.len()) {
+        true => Ok(bytes),
+        false => Err(Error::tenant(bytes)),
     }
 }
 
@@ -175,8 +183,8 @@ pub struct PickWords<'a> {
     pub request: Request<'a>,
     /// Whether COUNT was given, so that the reply is an array.
     pub is_array: bool,
-    /// The longest wait for a backend, if BLOCK was given; 0 = no limit.
-    pub block: Option<Millis>,
+    /// How the client waits for a backend, if BLOCK was given.
+    pub block: Option<Block<'a>>,
     /// The session, if STICKY was given: its name, and its terms.
     pub sticky: Option<(&'a [u8], Sticky)>,
 }
@@ -247,6 +255,7 @@ pub fn pick_words<'a>(mut args: impl Words<'a>, form: StickyForm) -> Result<Pick
     let (mut lease, mut holder, mut block) = (None, None, None);
     let mut costs = None;
     let (mut sticky, mut strict) = (None, None);
+    let (mut prio, mut tenant) = (None, None);
     let mut is_first = algorithm.is_none();
     let mut options = Options::of(args);
     while let Some(word) = options.keyword() {
@@ -278,6 +287,12 @@ pub fn pick_words<'a>(mut args: impl Words<'a>, form: StickyForm) -> Result<Pick
             sticky.replace((name, span)).is_some()
         } else if is_keyword(word, b"STRICT") {
             strict.replace(()).is_some()
+        } else if is_keyword(word, b"PRIO") {
+            let number = options.number("PRIO", 0..=u64::from(u8::MAX))?;
+            prio.replace(number as u8).is_some()
+        } else if is_keyword(word, b"FOR") {
+            let named = self::tenant(options.value("FOR")?)?;
+            tenant.replace(named).is_some()
         } else if is_first {
             let words = format!(
                 "{}, or COUNT, DISTINCT, EXCLUDE, STICKY, LEASE, COSTS, BLOCK",
@@ -287,7 +302,7 @@ pub fn pick_words<'a>(mut args: impl Words<'a>, form: StickyForm) -> Result<Pick
         } else if Algorithm::by_name(word).is_some() {
             return Err(Error::late_algorithm(word));
         } else {
-            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., STICKY session ms, STRICT, LEASE ms, OWNER name, COSTS numcosts name amount ... or BLOCK ms";
+            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., STICKY session ms, STRICT, LEASE ms, OWNER name, COSTS numcosts name amount ..., BLOCK ms, PRIO p or FOR name";
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
@@ -307,6 +322,9 @@ pub fn pick_words<'a>(mut args: impl Words<'a>, form: StickyForm) -> Result<Pick
     if sticky.is_some() && count.is_some_and(|count| count > 1) {
         return Err(Error::sticky_many());
     }
+    if block.is_none() && (prio.is_some() || tenant.is_some()) {
+        return Err(Error::place_alone());
+    }
     Ok(PickWords {
         is_array: count.is_some(),
         request: Request {
@@ -320,7 +338,11 @@ pub fn pick_words<'a>(mut args: impl Words<'a>, form: StickyForm) -> Result<Pick
             }),
             costs: costs.unwrap_or_default(),
         },
-        block,
+        block: block.map(|millis| Block {
+            millis,
+            prio: prio.unwrap_or(0),
+            tenant,
+        }),
         sticky: sticky.map(|(name, span)| {
             let sticky = Sticky {
                 session: session_hash(name),

@@ -37,7 +37,7 @@ impl Command for Pick {
             STICKY,
             Arg::LEASE,
             Arg::COSTS.optional(),
-            Arg::MILLISECONDS.token("BLOCK").optional(),
+            Arg::BLOCK,
         ],
     };
 
@@ -77,6 +77,15 @@ impl Command for Pick {
             // One that waited when the policy became one by latency was served without LEASE.
             true if !key.must_obey() => Err(Error::latency_without_lease()),
             _ => Ok(()),
+        }
+    }
+
+    /// A pick that would not wait comes behind all waiters of the number 0.
+    #[inline(always)]
+    fn behind(order: &Order) -> u8 {
+        match order {
+            Order::Many(words) => words.block.map_or(0, |block| block.prio),
+            Order::One(_) | Order::Lease(..) => 0,
         }
     }
 
@@ -168,17 +177,14 @@ fn pick_many(words: &PickWords, key: &mut Key, call: &Call) -> Effect {
     });
     let picked = picked.unwrap_or_default();
     if picked.slots.is_empty()
-        && let Some(millis) = words.block
+        && let Some(block) = &words.block
         && call.can_wait()
     {
-        let sticky = words.session();
-        call.wait(
-            &words.request,
-            sticky,
-            words.to_words(),
-            words.is_array,
-            millis,
-        );
+        let (sticky, is_array) = (words.session(), words.is_array);
+        let (words, request) = (words.to_words(), &words.request);
+        if let Err(error) = call.wait(key, request, sticky, block, words, is_array) {
+            call.reply().refused(&error);
+        }
         return Effect::None;
     }
     call.reply().picked(key.pool(), &picked, words.is_array);

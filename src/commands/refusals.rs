@@ -53,6 +53,12 @@ impl Error {
         Error::fixed("ERR STICKY picks one backend, that of its session: COUNT can only be 1")
     }
 
+    /// PRIO or FOR without BLOCK.
+    #[cold]
+    pub fn place_alone() -> Error {
+        Error::fixed("ERR PRIO and FOR need BLOCK: without one nobody waits")
+    }
+
     /// A pick by latency without LEASE.
     #[cold]
     pub fn latency_without_lease() -> Error {
@@ -125,6 +131,14 @@ impl Error {
         let len = name.len();
         Error::new(format!(
             "ERR the name of a session has 1 to {NAME_MAX} bytes, not {len}"
+        ))
+    }
+
+    /// An invalid name for which a client waits.
+    pub fn tenant(name: &[u8]) -> Error {
+        let len = name.len();
+        Error::new(format!(
+            "ERR the name behind FOR has 1 to {NAME_MAX} bytes, not {len}"
         ))
     }
 

@@ -7,9 +7,10 @@ use redis_module::raw;
 use super::error::Error;
 use super::key::Key;
 use super::key_ref::{self, KeyRef};
+use super::queue::Block;
 use super::reply::Reply;
 use super::waiting;
-use crate::lb::{Millis, Request, Sticky};
+use crate::lb::{Request, Sticky};
 
 /// One command that a client sent: its arguments, its key and its reply.
 pub struct Call {
@@ -93,17 +94,18 @@ impl Call {
         !key_ref.has_flag(never) && !key_ref.must_obey()
     }
 
-    /// Blocks the client until its request can be served, for `millis` at most; 0 = no limit. `words` are the arguments behind
-    /// the key with which the pick is replicated.
+    /// Blocks the client until its request can be served. `key` is the command's own. `words` are the arguments behind the key
+    /// with which the pick is replicated. If no more clients can wait, it is an error.
     pub fn wait(
         &self,
+        key: &mut Key,
         request: &Request,
         sticky: Option<Sticky>,
+        block: &Block,
         words: Vec<Vec<u8>>,
         is_array: bool,
-        millis: Millis,
-    ) {
-        waiting::wait(self.key_ref(), request, sticky, words, is_array, millis);
+    ) -> Result<(), Error> {
+        waiting::wait(key, request, sticky, block, words, is_array)
     }
 
     /// The command's key.

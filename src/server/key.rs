@@ -13,7 +13,7 @@ use super::key_ref::{KeyRef, entropy};
 use super::listening::{is_deaf, listen};
 use super::value::{ProcessNotes, Value, pool_type};
 use super::{clock, info, timer, waits};
-use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, Request, STEP, Sticky};
+use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, QueueSettings, Request, STEP, Sticky};
 
 /// The properties of a pick that decide what the pool needs first: a seed, an epoch.
 #[derive(Clone, Copy, Debug)]
@@ -425,6 +425,11 @@ impl Key<'_> {
     pub fn refused(&self) -> u64 {
         let local = self.seen().and_then(|(_, local)| local);
         local.map_or(0, |local| local.refused)
+    }
+
+    /// The settings of the queue of its pool, if there is a pool.
+    pub(super) fn queue_settings(&self) -> Option<QueueSettings> {
+        self.pool().map(Pool::queue_settings)
     }
 
     /// The number of clients that wait at this key, and the length of the oldest wait.

@@ -74,6 +74,7 @@ pub use guard::fault::arm as arm_fault;
 pub use key::{Key, Needed};
 pub use load::on_load;
 pub(crate) use module;
+pub use queue::Block;
 pub use register::{Entry, entry};
 pub use reply::Reply;
 pub use spec::{Arg, Kind, Spec};

@@ -1,4 +1,4 @@
-//! Clients that wait for a backend (`LB.PICK … BLOCK`), first come first served.
+//! Clients that wait for a backend (`LB.PICK … BLOCK`), in the order of their numbers.
 //!
 //! Waiting clients are not part of a pool. This process keeps them in a queue for each key (see [`super::queue`]). The one
 //! invariant: when a command of ours begins on a key, and when it ends, no client waits there that could be served. So a new
@@ -18,15 +18,15 @@ use super::clock::now;
 use super::error::Error;
 use super::grants::Granted;
 use super::guard::guarded;
-use super::info::PICKS;
+use super::info::{PICKS, REFUSED};
 use super::key::{Key, Needed};
 use super::key_ref::{KeyRef, databases};
 use super::listening::{is_deaf, listen};
-use super::queue::{Asked, At, Leasing};
+use super::queue::{Asked, At, Block, Fit, Kind, Room};
 use super::reply::Reply;
 use super::timer;
 use super::waits::{self, Client, Waiter, at};
-use crate::lb::{LeaseId, Millis, Request, Sticky};
+use crate::lb::{LeaseId, Request, Sticky};
 
 type Ctx = *mut raw::RedisModuleCtx;
 
@@ -58,9 +58,7 @@ impl Outcome {
 /// Takes a client out of its queue, if it waits, and stops its timer.
 fn remove(ctx: Ctx, client: Client) -> Option<Waiter> {
     let waiter = leave(client)?;
-    if let Some(timer) = waiter.timer {
-        api!(RedisModule_StopTimer(ctx, timer, null_mut()));
-    }
+    waiter.stop_timer(ctx);
     Some(waiter)
 }
 
@@ -68,16 +66,18 @@ fn leave(client: Client) -> Option<Waiter> {
     waits::with(|waits| waits.queues.remove(client))
 }
 
-/// Blocks the client of a command until its request can be served, for `millis` at most; 0 = no limit. `words` are the arguments
-/// behind the key with which the pick is replicated.
+/// Blocks the client of a command until its request can be served. `words` are the arguments behind the key with which the pick is
+/// replicated. If no more clients can wait, the last of all is refused: this one, or one of those that wait.
 pub fn wait(
-    key_ref: KeyRef,
+    key: &mut Key,
     request: &Request,
     sticky: Option<Sticky>,
+    block: &Block,
     words: Vec<Vec<u8>>,
     is_array: bool,
-    millis: Millis,
-) {
+) -> Result<(), Error> {
+    make_room(key, block)?;
+    let key_ref = key.key_ref();
     let client = api!(RedisModule_BlockClient(
         key_ref.ctx,
         Some(answer),
@@ -90,10 +90,10 @@ pub fn wait(
         Some(disconnected)
     ));
     listen(key_ref.ctx);
-    let timer = (millis > 0).then(|| {
+    let timer = (block.millis > 0).then(|| {
         api!(RedisModule_CreateTimer(
             key_ref.ctx,
-            millis as i64,
+            block.millis as i64,
             Some(time_out),
             client.cast()
         ))
@@ -108,7 +108,37 @@ pub fn wait(
         timer,
         since: Instant::now(),
     };
-    waits::with(|waits| waits.queues.add(at(key_ref), client, kind, waiter));
+    let settings = key.queue_settings();
+    waits::with(|waits| {
+        let queues = &mut waits.queues;
+        queues.add(at(key_ref), settings, client, block, kind, waiter);
+    });
+    Ok(())
+}
+
+fn make_room(key: &mut Key, block: &Block) -> Result<(), Error> {
+    let (Some(settings), true) = (key.queue_settings(), waits::is_any()) else {
+        return Ok(());
+    };
+    let key_ref = key.key_ref();
+    let last = waits::with(|waits| {
+        let room = waits.queues.room(&at(key_ref), settings, block);
+        match room {
+            Room::Free => Ok(None),
+            Room::InPlaceOf(last) => Ok(Some(last.client)),
+            Room::None => Err(Error::queue_full(settings.max)),
+        }
+    });
+    if !matches!(last, Ok(None)) {
+        key.count_refused();
+    }
+    if let Some(last) = last? {
+        REFUSED.count();
+        remove(key_ref.ctx, last);
+        let error = Error::queue_full(settings.max).message().into();
+        end(last, Outcome::Refused(error));
+    }
+    Ok(())
 }
 
 fn end(client: Client, outcome: Outcome) {
@@ -116,16 +146,16 @@ fn end(client: Client, outcome: Outcome) {
     api!(RedisModule_UnblockClient(client, outcome.cast()));
 }
 
-/// Serves all waiters at that key that can be served now.
-pub fn serve(key: &mut Key) {
+/// Serves all waiters at that key that can be served now, and have the number `most` or a lower one.
+pub fn serve(key: &mut Key, most: u8) {
     if !waits::is_any() {
         return;
     }
     let key_ref = key.key_ref();
     let at = at(key_ref);
-    let leasing = || match key_ref.is_out_of_memory() {
-        true => Leasing::Refused,
-        false => Leasing::Granted,
+    let fit = |kind: &Kind, _: &Waiter| match kind.is_leasing && key_ref.is_out_of_memory() {
+        true => Fit::NoLeases,
+        false => Fit::Fits,
     };
     // Time can end a session, so that another backend will do.
     if waits::with(|waits| waits.queues.is_any_sticky_at(&at)) {
@@ -133,17 +163,18 @@ pub fn serve(key: &mut Key) {
     }
     while let Some(pool) = key.pool() {
         let first = waits::with(|waits| {
-            let first = waits.queues.first(&at, pool, leasing)?;
+            let first = waits.queues.first(&at, most, pool, fit)?;
             Some(first.client)
         });
         let Some(first) = first.filter(|_| !key_ref.must_obey()) else {
             return;
         };
-        if let Some(waiter) = remove(key_ref.ctx, first)
-            && guarded("a pick for a waiter", || give(key, &at, &waiter)).is_none()
-        {
-            key.poison();
-            end(waiter.client, Outcome::fault());
+        if let Some(waiter) = waits::with(|waits| waits.queues.serve(first)) {
+            waiter.stop_timer(key_ref.ctx);
+            if guarded("a pick for a waiter", || give(key, &at, &waiter)).is_none() {
+                key.poison();
+                end(waiter.client, Outcome::fault());
+            }
         }
     }
 }

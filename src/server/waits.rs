@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::os::raw::c_int;
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,15 @@ pub struct Waiter {
     pub timer: Option<raw::RedisModuleTimerID>,
     /// The beginning of the wait.
     pub since: Instant,
+}
+
+impl Waiter {
+    /// Stops the timer that ends the wait. The server frees a timer that fires: it must not be stopped.
+    pub fn stop_timer(&self, ctx: *mut raw::RedisModuleCtx) {
+        if let Some(timer) = self.timer {
+            api!(RedisModule_StopTimer(ctx, timer, null_mut()));
+        }
+    }
 }
 
 /// The state of all waits.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use redis_lb::lb::{
-    Added, Algorithm, Availability, HealthSettings, LeaseId, Limits, Millis, Outcome, Rate,
-    Replaced, Report, State,
+    Added, Algorithm, Availability, HealthSettings, LeaseId, Limits, Millis, Outcome,
+    QueueSettings, Rate, Replaced, Report, State,
 };
 
 use crate::naive_health::{Health, Settings, Stage};
@@ -152,6 +152,7 @@ pub struct Naive {
     session_picks: u64,
     /// The members that are gone, in that order.
     gone: Vec<u64>,
+    pub queue: QueueSettings,
 }
 
 #[derive(Clone, Debug)]
@@ -188,6 +189,7 @@ impl Naive {
             sessions: vec![],
             session_picks: 0,
             gone: vec![],
+            queue: QueueSettings::default(),
         }
     }
 

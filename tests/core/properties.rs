@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use redis_lb::lb::{
     ALGORITHMS, Algorithm, Availability, Cost, Effects, HealthSettings, HealthWord, LOAD_MAX,
-    LeaseId, LeaseTerms, Limited, Limits, Millis, Outcome, Pool, Rate, Report, Request, STEP,
-    State, codec, session_hash,
+    LeaseId, LeaseTerms, Limited, Limits, Millis, Order, Outcome, Pool, QueueSettings, Rate,
+    Report, Request, STEP, State, codec, session_hash,
 };
 
 use crate::naive::{CREDIT_MAX, Costs, Each, Naive, Sticky, Wanted, Whose};
@@ -45,6 +45,7 @@ enum Command {
     PickForSession(Wanted, Sticky),
     PeekForSession(Wanted, Vec<u8>),
     Forget(Vec<u8>),
+    Queue(QueueSettings),
 }
 
 /// One of so many names, each of its own length.
@@ -312,6 +313,8 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         4 => (0usize..8, report()).prop_map(|(at, report)| Command::Done(at, report)),
         1 => (0usize..8, 1u64..300).prop_map(|(at, span)| Command::Renew(at, span)),
         1 => name(4).prop_map(Command::Release),
+        1 => (0u32..3, select(Order::ALL.to_vec()))
+            .prop_map(|(max, order)| Command::Queue(QueueSettings { max, order })),
         3 => (prop::option::weighted(0.8, name(names)), limits()).prop_map(|(n, l)| Command::Limit(n, l)),
         10 => session_command(names),
     ]
@@ -456,6 +459,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
         }
         Command::Left(name, cost, left) => format!("{}", pool.lower(name, (cost, *left))),
         Command::When(costs) => format!("{:?}", pool.availability_for(&named(costs))),
+        Command::Queue(settings) => format!("{}", pool.set_queue(*settings)),
     }
 }
 
@@ -578,6 +582,10 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
         }
         Command::Left(name, cost, left) => format!("{}", naive.lower(name, cost, *left)),
         Command::When(costs) => format!("{:?}", naive.availability_for(costs)),
+        Command::Queue(settings) => {
+            let before = std::mem::replace(&mut naive.queue, *settings);
+            format!("{}", before != *settings)
+        }
     }
 }
 
@@ -689,6 +697,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
             && !naive.limit.is_set()
             && !naive.each.is_set()
             && naive.health.settings == Settings::default()
+            && naive.queue == QueueSettings::default()
     );
     same_health(pool, naive);
     same_costs(pool, naive);

@@ -357,6 +357,7 @@ class Pool:
     granted: int = 0  # how many ever were
     epoch: int = 0
     sessions: dict[bytes, Session] = field(default_factory=dict)
+    queue: tuple[int, bytes] = (0, b"fifo")
     is_open: bool = False  # whether the server has opened an epoch since this value came to be
 
     def copy(self) -> "Pool":
@@ -381,7 +382,8 @@ class Pool:
 
     def is_void(self) -> bool:
         """Whether nothing would be lost with it."""
-        return not self.backends and self.policy == b"wrr" and not self.limit.told()
+        is_set = self.policy != b"wrr" or self.limit.told() or self.queue != (0, b"fifo")
+        return not self.backends and not is_set
 
     # Membership
 
@@ -839,6 +841,19 @@ class Model:
         self.delete_if_void(key)
         return "OK"
 
+    def lb_queue(self, key: bytes, *words: bytes) -> Any:
+        found = options(words, {b"MAX": 1, b"ORDER": 1})
+        most, order = self.looked(key).queue
+        if not found:
+            return [b"max", most, b"order", order, b"waiting", 0, b"oldest-wait-ms", 0]
+        most = integer(*found.get(b"MAX", [b"%d" % most]), 0, MAX)
+        order = found.get(b"ORDER", [order])[0].lower()
+        if order not in (b"fifo", b"fair"):
+            raise Refusal("ERR")
+        self.made(key).queue = (most, order)
+        self.delete_if_void(key)
+        return "OK"
+
     def lb_when(self, key: bytes) -> list[Any]:
         return self.looked(key).when()
 
@@ -939,6 +954,7 @@ COMMANDS = {
     b"LB.RELEASE": (3, 3, Model.lb_release),
     b"LB.LEASES": (1, ANY_NUMBER, Model.lb_leases),
     b"LB.LIMIT": (1, ANY_NUMBER, Model.lb_limit),
+    b"LB.QUEUE": (1, ANY_NUMBER, Model.lb_queue),
     b"LB.WHEN": (1, 1, Model.lb_when),
     b"LB.TICK": (2, 2, Model.lb_tick),
     b"LB.EPOCH": (2, 2, Model.lb_epoch),

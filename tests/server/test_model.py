@@ -165,6 +165,12 @@ class Typist:
             limits.append([b"TIER", self.one_of([b"0", b"0", b"1", b"2", b"255"])])
         return self.shuffled(limits)
 
+    def queue(self) -> list[bytes]:
+        """How clients wait; often by default, so that pools can go."""
+        options = [[b"MAX", self.one_of([b"0", b"0", self.number(9)])]] if self.chance(70) else []
+        options += [[b"ORDER", self.one_of([b"fifo", b"FIFO", b"fair"])]] if self.chance(70) else []
+        return self.shuffled(options)
+
     def filters(self) -> list[bytes]:
         """Which leases are to be listed."""
         filters = [[b"BACKEND", self.name()]] if self.chance(20) else []
@@ -228,6 +234,7 @@ KINDS = {
     (b"LB.RELEASE", lambda typist: [b"OWNER", typist.one_of(OWNERS)]): 1,
     (b"LB.LEASES", lambda typist: typist.filters()): 1,
     (b"LB.LIMIT", lambda typist: typist.limits()): 6,
+    (b"LB.QUEUE", lambda typist: typist.queue()): 1,
     (b"LB.WHEN", lambda typist: []): 2,
     (b"LB.TICK", lambda typist: [typist.time()]): 6,
     (b"LB.EPOCH", lambda typist: [typist.seed()]): 1,
@@ -321,7 +328,7 @@ def test_a_million_commands_do_what_the_model_does(manual):
         between = Exchange(wire, typist, model)
         for _ in range(NUMBER):
             between.tell(typist.command())
-        for look in [b"LB.LIST", b"LB.STATS", b"LB.INFO", b"LB.LEASES", b"LB.LIMIT"]:
+        for look in [b"LB.LIST", b"LB.STATS", b"LB.INFO", b"LB.LEASES", b"LB.LIMIT", b"LB.QUEUE"]:
             for key in model.keys:
                 between.tell([look, key])
         between.flush()

@@ -15,6 +15,7 @@ mod leases_saved;
 mod limit;
 mod owners;
 mod places;
+mod queue;
 mod quotas;
 mod report;
 mod sessions;
@@ -37,6 +38,7 @@ pub use lease_id::{EpochText, IdText, LeaseId};
 pub use leases_saved::{LeasesHead, LeasesSaved};
 use limit::Limit;
 pub use limit::{LEASES_MAX, Limits, RATE_MAX, Rate};
+pub use queue::{Order, QueueSettings, WAITING_MAX};
 use quotas::Quotas;
 pub use quotas::TokensBefore;
 pub use report::{Outcome, Report, Source};
@@ -67,6 +69,7 @@ pub struct Account {
     costs: Option<Box<Costs>>,
     /// None in a pool that never had any.
     sessions: Option<Box<Sessions>>,
+    queue: QueueSettings,
     /// How many leases a look ahead counts on which backends. None while nobody looks ahead.
     ahead: Option<Box<Ahead>>,
 }
@@ -109,6 +112,7 @@ impl Account {
             && self.latencies.is_none()
             && self.costs.as_ref().is_none_or(|costs| costs.is_default())
             && !self.has_sessions()
+            && self.queue == QueueSettings::default()
             && self
                 .health
                 .as_ref()
@@ -848,6 +852,18 @@ impl Account {
         Some((ends.map_or(wakes, |ends| ends.min(wakes)), reason))
     }
 
+    // The queue
+
+    /// The settings of the queue.
+    pub fn queue_settings(&self) -> QueueSettings {
+        self.queue
+    }
+
+    /// Changes them.
+    pub fn set_queue(&mut self, settings: QueueSettings) {
+        self.queue = settings;
+    }
+
     // Saved as sections of the second form: see `pool/saved.rs`
 
     /// Writes the clock.
@@ -989,6 +1005,17 @@ impl Account {
     pub fn load_sessions(&mut self, members: usize, from: &mut Reader) -> Result<(), Malformed> {
         let sessions = Sessions::load(members, self.clock, from)?;
         self.sessions = Some(Box::new(sessions));
+        Ok(())
+    }
+
+    /// Writes the settings of the queue, if they are not the default.
+    pub fn save_queue(&self, to: &mut Writer) {
+        self.queue.save(to);
+    }
+
+    /// Reads them.
+    pub fn load_queue(&mut self, from: &mut Reader) -> Result<(), Malformed> {
+        self.queue = QueueSettings::load(from)?;
         Ok(())
     }
 

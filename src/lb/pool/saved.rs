@@ -35,6 +35,8 @@ const EACH: u8 = 131;
 const COSTS: u8 = 132;
 /// That of the sessions.
 const SESSIONS: u8 = 133;
+/// That of the settings of the queue.
+const QUEUE: u8 = 134;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -68,6 +70,7 @@ impl Pool {
             add(SESSIONS, &|to| {
                 account.save_sessions(&self.roster.gaps(), slots.len(), to);
             });
+            add(QUEUE, &|to| account.save_queue(to));
         }
         sections
     }
@@ -231,6 +234,7 @@ impl Pool {
                 (EACH, Some(account)) => account.load_each(slots, &mut rest)?,
                 (COSTS, Some(account)) => account.load_costs(slots, &mut rest)?,
                 (SESSIONS, Some(account)) => account.load_sessions(slots, &mut rest)?,
+                (QUEUE, Some(account)) => account.load_queue(&mut rest)?,
                 _ => (self.owns).load_section(code, slots, &mut rest)?,
             }
             checked("sections", (), rest.is_at_end())?;
