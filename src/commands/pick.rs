@@ -1,11 +1,22 @@
 //! LB.PICK: picks backends, the module's main job.
 
-use super::arguments::{PickWords, lease_alone, pick_words};
+use super::arguments::{PickWords, StickyForm, lease_alone, pick_words};
 use crate::lb::{Algorithm, LeaseTerms};
-use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Needed, Spec};
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Needed, Spec};
 
 /// LB.PICK
 pub struct Pick;
+
+/// A session, how long it sticks after this pick, and whether no other backend will do.
+const STICKY: Arg = Arg::new(
+    "sticky",
+    Kind::Block(&[
+        Arg::SESSION.token("STICKY"),
+        Arg::MILLISECONDS,
+        Arg::token_alone("STRICT").optional(),
+    ]),
+)
+.optional();
 
 impl Command for Pick {
     const SPEC: Spec = Spec {
@@ -23,6 +34,7 @@ impl Command for Pick {
             Arg::COUNT,
             Arg::DISTINCT,
             Arg::EXCLUDE,
+            STICKY,
             Arg::LEASE,
             Arg::COSTS.optional(),
             Arg::MILLISECONDS.token("BLOCK").optional(),
@@ -46,9 +58,9 @@ impl Command for Pick {
     #[inline(always)]
     fn access(order: &Order) -> Access {
         match order {
-            // A lease begins to run now.
+            // A lease begins to run now, and so does the time of a session.
             Order::Lease(..) => Access::FromNow,
-            Order::Many(words) if words.request.terms.is_some() => Access::FromNow,
+            Order::Many(words) if words.takes_memory() => Access::FromNow,
             Order::One(_) | Order::Many(_) => Access::Now,
         }
     }
@@ -75,13 +87,15 @@ impl Command for Pick {
                 algorithm: *algorithm,
                 exclude: &[],
                 is_leasing: false,
+                sticky: None,
             },
             Order::Lease(algorithm, _) => Needed {
                 algorithm: *algorithm,
                 exclude: &[],
                 is_leasing: true,
+                sticky: None,
             },
-            Order::Many(words) => Needed::by(&words.request),
+            Order::Many(words) => Needed::by(&words.request).for_session(words.session()),
         })
     }
 
@@ -128,13 +142,13 @@ fn read_words(call: &Call) -> Result<Order<'_>, Error> {
             false => Ok(Order::Lease(algorithm, terms)),
         };
     }
-    let words = pick_words(call.args(2))?;
+    let words = pick_words(call.args(2), StickyForm::Pinning)?;
     let request = &words.request;
-    if request.terms.is_some() && call.is_out_of_memory() {
+    if words.takes_memory() && call.is_out_of_memory() {
         return Err(Error::out_of_memory());
     }
     let is_of_one = words.block.is_none() && !words.is_array && request.exclude.is_empty();
-    match is_of_one && request.terms.is_none() && request.costs.is_empty() {
+    match is_of_one && !words.takes_memory() && request.costs.is_empty() {
         true => Ok(Order::One(request.algorithm)),
         false => Ok(Order::Many(words)),
     }
@@ -148,13 +162,23 @@ fn none(key: &mut Key, call: &Call) -> Effect {
 }
 
 fn pick_many(words: &PickWords, key: &mut Key, call: &Call) -> Effect {
-    let picked = key.pool_mut().map(|pool| pool.picks(&words.request));
+    let picked = key.pool_mut().map(|pool| match words.session() {
+        Some(sticky) => pool.pick_for_session(&words.request, &sticky),
+        None => pool.picks(&words.request),
+    });
     let picked = picked.unwrap_or_default();
     if picked.slots.is_empty()
         && let Some(millis) = words.block
         && call.can_wait()
     {
-        call.wait(&words.request, words.to_words(), words.is_array, millis);
+        let sticky = words.session();
+        call.wait(
+            &words.request,
+            sticky,
+            words.to_words(),
+            words.is_array,
+            millis,
+        );
         return Effect::None;
     }
     call.reply().picked(key.pool(), &picked, words.is_array);

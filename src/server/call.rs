@@ -9,7 +9,7 @@ use super::key::Key;
 use super::key_ref::{self, KeyRef};
 use super::reply::Reply;
 use super::waiting;
-use crate::lb::{Millis, Request};
+use crate::lb::{Millis, Request, Sticky};
 
 /// One command that a client sent: its arguments, its key and its reply.
 pub struct Call {
@@ -95,8 +95,15 @@ impl Call {
 
     /// Blocks the client until its request can be served, for `millis` at most; 0 = no limit. `words` are the arguments behind
     /// the key with which the pick is replicated.
-    pub fn wait(&self, request: &Request, words: Vec<Vec<u8>>, is_array: bool, millis: Millis) {
-        waiting::wait(self.key_ref(), request, words, is_array, millis);
+    pub fn wait(
+        &self,
+        request: &Request,
+        sticky: Option<Sticky>,
+        words: Vec<Vec<u8>>,
+        is_array: bool,
+        millis: Millis,
+    ) {
+        waiting::wait(self.key_ref(), request, sticky, words, is_array, millis);
     }
 
     /// The command's key.

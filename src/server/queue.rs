@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::ops::Bound;
 use std::os::raw::c_int;
 
-use crate::lb::{Algorithm, LeaseTerms, Millis, Pool, Request};
+use crate::lb::{Algorithm, LeaseTerms, Millis, Pool, Request, Sticky};
 
 /// A key: its database and its name.
 pub type At = (c_int, Box<[u8]>);
@@ -22,6 +22,7 @@ pub struct Asked {
     exclude: Names,
     lease: Option<(Millis, Option<Box<[u8]>>)>,
     costs: Box<[(Box<[u8]>, u64)]>,
+    sticky: Option<Sticky>,
 }
 
 /// The properties of a pick that decide whether it can be served now. Either all waiters of one kind can be served, or none.
@@ -29,7 +30,10 @@ pub struct Asked {
 pub struct Kind {
     /// The excluded backends, sorted, each once.
     excluded: Names,
+    /// Whether it takes memory: a lease, or a session.
     is_leasing: bool,
+    /// The session, if it is a pick for one.
+    sticky: Option<Sticky>,
 }
 
 /// Whether leases are granted at present. A lease takes memory, so a server that is out of memory grants none.
@@ -50,6 +54,8 @@ struct Queue<W> {
     excluding: HashMap<Box<[u8]>, KindSet>,
     /// The numbers of all kinds.
     known: KindSet,
+    /// How many wait for the backend of a session.
+    sticky: usize,
 }
 
 /// A set of numbers of kinds, 64 to a word. Only words with any bit are kept.
@@ -119,7 +125,19 @@ impl Asked {
             costs: (request.costs.iter())
                 .map(|(name, amount)| ((*name).into(), *amount))
                 .collect(),
+            sticky: None,
         }
+    }
+
+    /// The same pick, for a session.
+    pub fn for_session(mut self, sticky: Option<Sticky>) -> Asked {
+        self.sticky = sticky;
+        self
+    }
+
+    /// The session, if it is a pick for one.
+    pub fn sticky(&self) -> Option<Sticky> {
+        self.sticky
     }
 
     pub fn request(&self) -> Request<'_> {
@@ -144,7 +162,8 @@ impl Asked {
         excluded.dedup();
         Kind {
             excluded: excluded.into(),
-            is_leasing: self.lease.is_some(),
+            is_leasing: self.lease.is_some() || self.sticky.is_some(),
+            sticky: self.sticky,
         }
     }
 }
@@ -157,12 +176,27 @@ impl<W> Default for Queue<W> {
             heads: BTreeMap::new(),
             excluding: HashMap::new(),
             known: KindSet::default(),
+            sticky: 0,
+        }
+    }
+}
+
+impl Kind {
+    /// Whether a pick of this kind finds a backend, where it does so (or not) without a session.
+    fn can_be_served(&self, without_session: bool, pool: &Pool) -> bool {
+        let Some(sticky) = &self.sticky else {
+            return without_session;
+        };
+        without_session && !sticky.is_strict || {
+            let exclude: Vec<&[u8]> = self.excluded.iter().map(|name| &**name).collect();
+            pool.has_eligible_for_session(&exclude, sticky)
         }
     }
 }
 
 impl<W> Queue<W> {
     fn add(&mut self, arrival: u64, kind: Kind, waiter: W) {
+        self.sticky += usize::from(kind.sticky.is_some());
         match self.kinds.get_mut(&kind) {
             Some(others) => _ = others.insert(arrival),
             None => {
@@ -183,6 +217,7 @@ impl<W> Queue<W> {
 
     fn remove(&mut self, arrival: u64) -> Option<W> {
         let (kind, waiter) = self.waiters.remove(&arrival)?;
+        self.sticky -= usize::from(kind.sticky.is_some());
         let others = self.kinds.get_mut(&kind)?;
         others.remove(&arrival);
         if let Some(number) = self.heads.remove(&arrival) {
@@ -210,9 +245,9 @@ impl<W> Queue<W> {
     ///
     /// A kind cannot be served if it excludes every available backend. All kinds are tried together, 64 at a time: for each
     /// available backend only the kinds that exclude it too are left. The longest list of exclusions bounds the number of backends that
-    /// are looked at.
+    /// are looked at. For each session that waits, its pin is looked at.
     fn first(&self, pool: &Pool, leasing: impl FnOnce() -> Leasing) -> Option<&W> {
-        if pool.available() == 0 {
+        if pool.available() == 0 && self.sticky == 0 {
             return None;
         }
         let mut unable = self.known.clone();
@@ -226,9 +261,14 @@ impl<W> Queue<W> {
             }
         }
         let mut heads = self.heads.iter();
-        let mut able = heads
-            .by_ref()
-            .filter(|(_, number)| !unable.contains(**number));
+        let can_be_served = |(head, number): &(&u64, &u32)| {
+            let is_able = !unable.contains(**number);
+            match self.sticky {
+                0 => is_able,
+                _ => self.waiters[head].0.can_be_served(is_able, pool),
+            }
+        };
+        let mut able = heads.by_ref().filter(can_be_served);
         let (head, _) = able.next()?;
         let first = &self.waiters[head];
         if !first.0.is_leasing || leasing() == Leasing::Granted {
@@ -292,6 +332,11 @@ impl<C: Copy + Eq + Hash, W> Queues<C, W> {
     /// Whether a client waits at that key.
     pub fn is_any_at(&self, at: &At) -> bool {
         self.queues.contains_key(at)
+    }
+
+    /// Whether a client waits at that key for the backend of a session.
+    pub fn is_any_sticky_at(&self, at: &At) -> bool {
+        self.queues.get(at).is_some_and(|queue| queue.sticky > 0)
     }
 
     /// The first waiter at that key that can be served from this pool.

@@ -26,7 +26,7 @@ use super::queue::{Asked, At, Leasing};
 use super::reply::Reply;
 use super::timer;
 use super::waits::{self, Client, Waiter, at};
-use crate::lb::{LeaseId, Millis, Request};
+use crate::lb::{LeaseId, Millis, Request, Sticky};
 
 type Ctx = *mut raw::RedisModuleCtx;
 
@@ -73,6 +73,7 @@ fn leave(client: Client) -> Option<Waiter> {
 pub fn wait(
     key_ref: KeyRef,
     request: &Request,
+    sticky: Option<Sticky>,
     words: Vec<Vec<u8>>,
     is_array: bool,
     millis: Millis,
@@ -97,7 +98,7 @@ pub fn wait(
             client.cast()
         ))
     });
-    let asked = Asked::of(request);
+    let asked = Asked::of(request).for_session(sticky);
     let kind = asked.kind();
     let waiter = Waiter {
         client,
@@ -126,6 +127,10 @@ pub fn serve(key: &mut Key) {
         true => Leasing::Refused,
         false => Leasing::Granted,
     };
+    // Time can end a session, so that another backend will do.
+    if waits::with(|waits| waits.queues.is_any_sticky_at(&at)) {
+        key.move_clock();
+    }
     while let Some(pool) = key.pool() {
         let first = waits::with(|waits| {
             let first = waits.queues.first(&at, pool, leasing)?;
@@ -149,11 +154,15 @@ fn give(key: &mut Key, at: &At, waiter: &Waiter) {
     if request.terms.is_some() {
         key.move_clock();
     }
-    key.prepare(&Needed::by(&request));
+    let sticky = waiter.asked.sticky();
+    key.prepare(&Needed::by(&request).for_session(sticky));
     let Some(pool) = key.pool_mut() else {
         return;
     };
-    let picked = pool.picks(&request);
+    let picked = match sticky {
+        Some(sticky) => pool.pick_for_session(&request, &sticky),
+        None => pool.picks(&request),
+    };
     PICKS.add(picked.slots.len());
     let names = picked.slots.iter().map(|slot| pool.name(*slot).into());
     let given = Outcome::Given {

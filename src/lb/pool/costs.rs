@@ -93,6 +93,13 @@ impl Pool {
         Some((slot, Choice::Drawn))
     }
 
+    /// Whether that backend and the pool hold the amounts.
+    pub(super) fn can_pay(&self, purchase: &Purchase, slot: Slot) -> bool {
+        let both = [Whose::of(slot), Whose::POOL];
+        both.iter()
+            .all(|whose| self.affords(*whose, &purchase.amounts))
+    }
+
     fn affords(&self, whose: Whose, amounts: &Amounts) -> bool {
         let account = self.account.as_ref();
         account.is_none_or(|account| account.affords(whose, amounts))

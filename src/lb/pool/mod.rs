@@ -8,6 +8,7 @@ mod members;
 mod parts;
 mod picking;
 mod saved;
+mod sticky;
 
 pub use backend::Backend;
 pub use costs::Limited;
@@ -17,3 +18,4 @@ pub use members::{Added, Replaced};
 pub use parts::Pool;
 pub use picking::{Picked, Request};
 pub use saved::Format;
+pub use sticky::{Sticky, session_hash};

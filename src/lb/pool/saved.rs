@@ -33,6 +33,8 @@ const LATENCIES: u8 = 130;
 const EACH: u8 = 131;
 /// That of the costs, and of what leases took of them.
 const COSTS: u8 = 132;
+/// That of the sessions.
+const SESSIONS: u8 = 133;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -63,6 +65,9 @@ impl Pool {
             add(LATENCIES, &|to| account.save_latencies(&slots, to));
             add(EACH, &|to| account.save_each(&slots, to));
             add(COSTS, &|to| account.save_costs(&slots, to));
+            add(SESSIONS, &|to| {
+                account.save_sessions(&self.roster.gaps(), slots.len(), to);
+            });
         }
         sections
     }
@@ -225,6 +230,7 @@ impl Pool {
                 (LATENCIES, Some(account)) => account.load_latencies(slots, &mut rest)?,
                 (EACH, Some(account)) => account.load_each(slots, &mut rest)?,
                 (COSTS, Some(account)) => account.load_costs(slots, &mut rest)?,
+                (SESSIONS, Some(account)) => account.load_sessions(slots, &mut rest)?,
                 _ => (self.owns).load_section(code, slots, &mut rest)?,
             }
             checked("sections", (), rest.is_at_end())?;

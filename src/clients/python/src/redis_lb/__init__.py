@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+from .commands import Sticky
 from .lease import Attempt, Lease, NoBackendError
 from .pool import Pool
 from .replies import BackendStats, Granted, HealthSettings, Limits, OpenLease, PoolInfo, When
@@ -22,6 +23,7 @@ __all__ = [
     "Pool",
     "PoolInfo",
     "ShardedPool",
+    "Sticky",
     "When",
     "path",
 ]

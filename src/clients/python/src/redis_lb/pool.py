@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import redis
 
 from . import replies
-from .commands import Algorithm, Commands, Name, Outcome, pick_words, several
+from .commands import Algorithm, Commands, Name, Outcome, Sticky, pick_words, several
 from .flow import Flow, Sync, method
 from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
 from .link import AWAY, Command, Link, SyncLink, log
@@ -54,16 +54,23 @@ class PoolFlows(Commands, Leasing[L, A]):
 
     @method
     def pick(
-        self, algorithm: Algorithm | None = None, *, exclude: Iterable[Name] = (), wait_ms: int = 0
+        self,
+        algorithm: Algorithm | None = None,
+        *,
+        exclude: Iterable[Name] = (),
+        sticky: Sticky | None = None,
+        wait_ms: int = 0,
     ) -> Flow[str | None]:
-        """The next backend; None if none is eligible within `wait_ms`. 0 does not wait."""
+        """The next backend, or that of a session; None if none is eligible within `wait_ms`. 0 does not wait."""
         names = several(exclude)
-        asking = self._picking(algorithm, names, wait_ms)
+        asking = self._picking(algorithm, names, sticky, wait_ms)
         return (yield from self._unless_away(asking, partial(self._local, names)))
 
-    def _picking(self, algorithm: Algorithm | None, exclude: tuple[Name, ...], wait_ms: int) -> Flow[str | None]:
-        if self._ahead.most == 1 or algorithm or exclude or wait_ms:
-            words = pick_words(algorithm, exclude=exclude, wait_ms=wait_ms)
+    def _picking(
+        self, algorithm: Algorithm | None, exclude: tuple[Name, ...], sticky: Sticky | None, wait_ms: int
+    ) -> Flow[str | None]:
+        if self._ahead.most == 1 or algorithm or exclude or sticky or wait_ms:
+            words = pick_words(algorithm, exclude=exclude, sticky=sticky, wait_ms=wait_ms)
             return replies.text_or_none((yield from self._shared(words, wait_ms)))
         picked = self._ahead.next()
         if picked is None:
@@ -78,7 +85,14 @@ class PoolFlows(Commands, Leasing[L, A]):
             granted = replies.granted(reply)
             return granted and Command(("LB.DONE", self.key, granted.lease))
 
-        words = pick_words(terms.algorithm, exclude=exclude, ttl_ms=terms.ttl_ms, owner=terms.owner, wait_ms=wait_ms)
+        words = pick_words(
+            terms.algorithm,
+            exclude=exclude,
+            sticky=terms.sticky,
+            ttl_ms=terms.ttl_ms,
+            owner=terms.owner,
+            wait_ms=wait_ms,
+        )
         granted = replies.granted((yield from self._shared(words, wait_ms, undo)))
         return granted and Held(self, granted.backend, granted.lease)
 
