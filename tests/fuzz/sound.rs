@@ -75,6 +75,7 @@ fn for_sessions(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
             distinct: false,
             exclude: names.iter().take(step / 9).map(|name| &name[..]).collect(),
             terms: None,
+            costs: vec![],
         };
         let sticky = Sticky {
             session: step as u64 % 12,
@@ -193,6 +194,7 @@ fn picks(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
                 owner: Some(b"o"),
             }),
             exclude: names.iter().skip(2).map(|name| &name[..]).collect(),
+            costs: vec![(b"tokens", 7), (b"t", at as u64)],
         };
         let ahead = pool.peek(&Request {
             terms: None,

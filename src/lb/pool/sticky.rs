@@ -42,7 +42,7 @@ impl Pool {
     /// Picks a backend for a session: the one that it is pinned to, or another one as the request says.
     pub fn pick_for_session(&mut self, request: &Request, sticky: &Sticky) -> Picked {
         let Sticky { session, span, .. } = *sticky;
-        let (picked, pinned) = match self.pin(session, &request.exclude) {
+        let (picked, pinned) = match self.pin_for(session, request) {
             Pin::Holds(slot) => (self.pick_pinned(slot, request), Some(slot)),
             Pin::Probes(slot) => (self.pick_pinned(slot, request), None),
             Pin::Waits(_) if sticky.is_strict => return Picked::default(),
@@ -64,13 +64,13 @@ impl Pool {
     /// The answer that [`Pool::pick_for_session`] would give, as [`Pool::peek`].
     pub fn peek_for_session(&mut self, request: &Request, session: u64) -> Option<Vec<Slot>> {
         let algorithm = request.algorithm.unwrap_or(self.owns.policy);
-        match self.pin(session, &request.exclude) {
+        match self.pin_for(session, request) {
             Pin::Holds(slot) | Pin::Probes(slot) if !algorithm.is_by_chance() => Some(vec![slot]),
             _ => self.peek(request),
         }
     }
 
-    /// Whether there is a backend for a pick for a session, that passes these over.
+    /// Whether there is a backend for a pick for a session, that passes these over, whatever its costs.
     pub fn has_eligible_for_session(&self, exclude: &[&[u8]], sticky: &Sticky) -> bool {
         match self.pin(sticky.session, exclude) {
             Pin::Holds(_) | Pin::Probes(_) => true,
@@ -94,6 +94,16 @@ impl Pool {
         (self.account.as_ref()).map_or(0, |account| account.sessions_on(slot))
     }
 
+    fn pin_for(&self, session: u64, request: &Request) -> Pin {
+        let pin = self.pin(session, &request.exclude);
+        match (pin, self.purchase(request)) {
+            (Pin::Holds(slot), Some(purchase)) if !self.holds(slot, &purchase) => Pin::Waits(slot),
+            (Pin::Probes(slot), Some(purchase)) if !self.holds(slot, &purchase) => Pin::None,
+            _ => pin,
+        }
+    }
+
+    /// What it means whatever the costs.
     fn pin(&self, session: u64, exclude: &[&[u8]]) -> Pin {
         let pinned = self.account.as_ref().and_then(|a| a.pinned(session));
         let Some((slot, account)) = pinned.zip(self.account.as_deref()) else {
@@ -131,7 +141,11 @@ impl Pool {
         self.picks = counted(self.picks);
         self.heed_latencies_for(request.algorithm);
         self.roster.count(slot);
+        let purchase = self.purchase(request);
         let lease = self.spend(slot, terms);
+        if let Some(purchase) = &purchase {
+            self.pay(purchase, slot, lease);
+        }
         Picked {
             slots: vec![slot],
             lease,
