@@ -62,19 +62,19 @@ pub fn owner(bytes: &[u8]) -> Result<&[u8], Error> {
     }
 }
 
-/// Parses the name of a session.
-pub fn session(bytes: &[u8]) -> Result<&[u8], Error> {
-    match (1..=NAME_MAX).contains(&bytes.len()) {
-        true => Ok(bytes),
-        false => Err(Error::session(bytes)),
-    }
-}
-
 /// Parses the name of a cost.
 pub fn cost(bytes: &[u8]) -> Result<&[u8], Error> {
     match (1..=NAME_MAX).contains(&bytes.len()) {
         true => Ok(bytes),
         false => Err(Error::cost(bytes)),
+    }
+}
+
+/// Parses the name of a session.
+pub fn session(bytes: &[u8]) -> Result<&[u8], Error> {
+    match (1..=NAME_MAX).contains(&bytes.len()) {
+        true => Ok(bytes),
+        false => Err(Error::session(bytes)),
     }
 }
 
@@ -245,8 +245,8 @@ pub fn pick_words<'a>(mut args: impl Words<'a>, form: StickyForm) -> Result<Pick
     }
     let (mut count, mut distinct, mut exclude) = (None, None, None);
     let (mut lease, mut holder, mut block) = (None, None, None);
-    let (mut sticky, mut strict) = (None, None);
     let mut costs = None;
+    let (mut sticky, mut strict) = (None, None);
     let mut is_first = algorithm.is_none();
     let mut options = Options::of(args);
     while let Some(word) = options.keyword() {

@@ -31,10 +31,10 @@ impl Command for Peek {
     #[inline(always)]
     fn read(call: &Call) -> Result<PickWords<'_>, Error> {
         let words = pick_words(call.args(2), StickyForm::Looking)?;
-        let request = &words.request;
         let is_strict = words.session().is_some_and(|sticky| sticky.is_strict);
-        let takes = request.terms.is_some() || !request.costs.is_empty() || words.block.is_some();
-        if takes || is_strict {
+        let request = &words.request;
+        let takes = request.terms.is_some() || !request.costs.is_empty();
+        if takes || words.block.is_some() || is_strict {
             return Err(Error::peek_takes_nothing());
         }
         match words.request.algorithm.is_some_and(|a| a.is_by_chance()) {

@@ -33,6 +33,14 @@ impl Error {
         Error::fixed("ERR OWNER needs LEASE: without one nothing is held")
     }
 
+    /// BURST without a RATE or COST that is more than 0.
+    #[cold]
+    pub fn burst_alone() -> Error {
+        Error::fixed(
+            "ERR BURST needs RATE or COST before it: it is how much of that can come at once",
+        )
+    }
+
     /// STRICT without STICKY.
     #[cold]
     pub fn strict_alone() -> Error {
@@ -43,14 +51,6 @@ impl Error {
     #[cold]
     pub fn sticky_many() -> Error {
         Error::fixed("ERR STICKY picks one backend, that of its session: COUNT can only be 1")
-    }
-
-    /// BURST without a RATE or COST that is more than 0.
-    #[cold]
-    pub fn burst_alone() -> Error {
-        Error::fixed(
-            "ERR BURST needs RATE or COST before it: it is how much of that can come at once",
-        )
     }
 
     /// A pick by latency without LEASE.
@@ -103,14 +103,6 @@ impl Error {
         ))
     }
 
-    /// An invalid name of a session.
-    pub fn session(name: &[u8]) -> Error {
-        let len = name.len();
-        Error::new(format!(
-            "ERR the name of a session has 1 to {NAME_MAX} bytes, not {len}"
-        ))
-    }
-
     /// An invalid name of a cost.
     pub fn cost(name: &[u8]) -> Error {
         let len = name.len();
@@ -125,6 +117,14 @@ impl Error {
         Error::new(format!(
             "{}: the number of costs comes first, as in COSTS 1 tokens 500",
             number.message()
+        ))
+    }
+
+    /// An invalid name of a session.
+    pub fn session(name: &[u8]) -> Error {
+        let len = name.len();
+        Error::new(format!(
+            "ERR the name of a session has 1 to {NAME_MAX} bytes, not {len}"
         ))
     }
 

@@ -825,6 +825,31 @@ impl Naive {
         (picked, first)
     }
 
+    /// Picks one that holds these amounts. Those that the algorithm would pick before, and that do not, are passed over like excluded ones.
+    fn pick_for(
+        &mut self,
+        algorithm: Algorithm,
+        out: &mut Vec<Vec<u8>>,
+        costs: &Costs,
+    ) -> Option<Vec<u8>> {
+        if costs.is_empty() {
+            return self.pick(algorithm, out);
+        }
+        if !self.limit.affords(costs, self.clock) {
+            return None;
+        }
+        loop {
+            let mut then = self.clone();
+            let name = then.pick(algorithm, out)?;
+            if self.find(&name)?.limit.affords(costs, then.clock) {
+                *self = then;
+                return Some(name);
+            }
+            self.chance = then.chance;
+            out.push(name);
+        }
+    }
+
     /// A member was picked. Answers the id of its lease.
     fn take(&mut self, name: &[u8], wanted: &Wanted) -> Option<LeaseId> {
         self.heed_latencies_for(wanted.algorithm.unwrap_or(self.policy));
@@ -883,9 +908,9 @@ impl Naive {
         let is_fit = self.health.backends[at].is_fit();
         let is_kept_out = wanted.exclude.contains(&member.name)
             || !member.limit.allows(self.leases_on(&member))
+            || !self.is_open()
             || !member.limit.affords(&wanted.costs, self.clock)
-            || !self.limit.affords(&wanted.costs, self.clock)
-            || !self.is_open();
+            || !self.limit.affords(&wanted.costs, self.clock);
         let can_probe = member.state == State::Up && self.is_probe_due(at);
         match (is_fit, is_kept_out) {
             (true, true) if sticky.is_strict => (vec![], None),
@@ -960,31 +985,6 @@ impl Naive {
     pub fn sessions_on(&self, member: &Member) -> u32 {
         let sessions = self.sessions.iter();
         sessions.filter(|s| s.member == member.serial).count() as u32
-    }
-
-    /// Picks one that holds these amounts. Those that the algorithm would pick before, and that do not, are passed over like excluded ones.
-    fn pick_for(
-        &mut self,
-        algorithm: Algorithm,
-        out: &mut Vec<Vec<u8>>,
-        costs: &Costs,
-    ) -> Option<Vec<u8>> {
-        if costs.is_empty() {
-            return self.pick(algorithm, out);
-        }
-        if !self.limit.affords(costs, self.clock) {
-            return None;
-        }
-        loop {
-            let mut then = self.clone();
-            let name = then.pick(algorithm, out)?;
-            if self.find(&name)?.limit.affords(costs, then.clock) {
-                *self = then;
-                return Some(name);
-            }
-            self.chance = then.chance;
-            out.push(name);
-        }
     }
 
     fn pick(&mut self, algorithm: Algorithm, out: &[Vec<u8>]) -> Option<Vec<u8>> {

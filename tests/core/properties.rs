@@ -114,32 +114,6 @@ fn wanted(names: usize) -> impl Strategy<Value = Wanted> {
         })
 }
 
-fn one(wanted: Wanted) -> Wanted {
-    let (count, distinct) = (1, false);
-    Wanted {
-        count,
-        distinct,
-        ..wanted
-    }
-}
-
-fn sticky() -> impl Strategy<Value = Sticky> {
-    (name(5), 1u64..400, any::<bool>()).prop_map(|(session, span, is_strict)| Sticky {
-        session,
-        span,
-        is_strict,
-    })
-}
-
-fn session_command(names: usize) -> impl Strategy<Value = Command> {
-    prop_oneof![
-        8 => (wanted(names), sticky()).prop_map(|(w, s)| Command::PickForSession(one(w), s)),
-        2 => (wanted(names), name(5))
-            .prop_map(|(w, s)| Command::PeekForSession(Wanted { lease: None, ..one(w) }, s)),
-        1 => name(5).prop_map(Command::Forget),
-    ]
-}
-
 /// One more than a pool can limit.
 const COSTS: [&[u8]; 5] = [b"tokens", b"chars", b"images", b"t", b"requests"];
 
@@ -171,13 +145,39 @@ fn cost_command(names: usize) -> impl Strategy<Value = Command> {
     ];
     prop_oneof![
         9 => (wanted(names), costs()).prop_map(|(wanted, costs)| Command::Pick(Wanted { costs, ..wanted })),
-        3 => (wanted(names), costs(), sticky())
-            .prop_map(|(w, costs, s)| Command::PickForSession(Wanted { costs, ..one(w) }, s)),
         3 => (whose, cost_limits()).prop_map(|(whose, costs)| Command::Cost(whose, costs)),
         1 => limits().prop_map(|limits| Command::Each(Limits { tier: None, ..limits })),
         4 => (0usize..8, costs()).prop_map(|(at, costs)| Command::Settle(at, costs)),
         1 => (name(names), cost(), 0u64..9).prop_map(|(n, cost, left)| Command::Left(n, cost, left)),
         2 => costs().prop_map(Command::When),
+    ]
+}
+
+fn one(wanted: Wanted) -> Wanted {
+    let (count, distinct) = (1, false);
+    Wanted {
+        count,
+        distinct,
+        ..wanted
+    }
+}
+
+fn sticky() -> impl Strategy<Value = Sticky> {
+    (name(5), 1u64..400, any::<bool>()).prop_map(|(session, span, is_strict)| Sticky {
+        session,
+        span,
+        is_strict,
+    })
+}
+
+fn session_command(names: usize) -> impl Strategy<Value = Command> {
+    prop_oneof![
+        8 => (wanted(names), sticky()).prop_map(|(w, s)| Command::PickForSession(one(w), s)),
+        2 => (wanted(names), sticky(), costs())
+            .prop_map(|(w, s, costs)| Command::PickForSession(Wanted { costs, ..one(w) }, s)),
+        2 => (wanted(names), name(5))
+            .prop_map(|(w, s)| Command::PeekForSession(Wanted { lease: None, ..one(w) }, s)),
+        1 => name(5).prop_map(Command::Forget),
     ]
 }
 
@@ -393,7 +393,12 @@ fn step(pool: &mut Pool, command: &Command) -> String {
             };
             let is_any = pool.has_eligible_for_session(&request.exclude, &sticky);
             let picked = pool.pick_for_session(request, &sticky);
-            assert!(is_any != picked.slots.is_empty() || is_any && !request.costs.is_empty());
+            let is_found = !picked.slots.is_empty();
+            assert!(if request.costs.is_empty() {
+                is_any == is_found
+            } else {
+                is_any || !is_found
+            });
             format!("{:?}", (names(pool, picked.slots), picked.lease))
         }),
         Command::PeekForSession(wanted, session) => request(wanted, &mut |request| {

@@ -93,11 +93,11 @@ impl Pool {
         Some((slot, Choice::Drawn))
     }
 
-    /// Whether a backend and the pool hold the amounts.
-    pub(super) fn holds(&self, slot: Slot, purchase: &Purchase) -> bool {
-        let both = [Whose::POOL, Whose::of(slot)];
-        both.into_iter()
-            .all(|whose| self.affords(whose, &purchase.amounts))
+    /// Whether that backend and the pool hold the amounts.
+    pub(super) fn can_pay(&self, purchase: &Purchase, slot: Slot) -> bool {
+        let both = [Whose::of(slot), Whose::POOL];
+        both.iter()
+            .all(|whose| self.affords(*whose, &purchase.amounts))
     }
 
     fn affords(&self, whose: Whose, amounts: &Amounts) -> bool {

@@ -2,6 +2,7 @@
 
 use twox_hash::XxHash3_64;
 
+use super::costs::Purchase;
 use super::parts::Pool;
 use super::picking::{Picked, Request};
 use crate::lb::account::Whose;
@@ -29,7 +30,7 @@ enum Pin {
     Holds(Slot),
     /// The pick takes the probe of this backend, which is ejected. The pin stays as it is.
     Probes(Slot),
-    /// This backend is over a limit or excluded. The pin stays.
+    /// This backend is over a limit, excluded, or holds too little of a cost. The pin stays.
     Waits(Slot),
 }
 
@@ -42,9 +43,11 @@ impl Pool {
     /// Picks a backend for a session: the one that it is pinned to, or another one as the request says.
     pub fn pick_for_session(&mut self, request: &Request, sticky: &Sticky) -> Picked {
         let Sticky { session, span, .. } = *sticky;
-        let (picked, pinned) = match self.pin_for(session, request) {
-            Pin::Holds(slot) => (self.pick_pinned(slot, request), Some(slot)),
-            Pin::Probes(slot) => (self.pick_pinned(slot, request), None),
+        let purchase = self.purchase(request);
+        let purchase = purchase.as_ref();
+        let (picked, pinned) = match self.pin(session, &request.exclude, purchase) {
+            Pin::Holds(slot) => (self.pick_pinned(slot, request, purchase), Some(slot)),
+            Pin::Probes(slot) => (self.pick_pinned(slot, request, purchase), None),
             Pin::Waits(_) if sticky.is_strict => return Picked::default(),
             Pin::Waits(slot) => (self.picks(request), Some(slot)),
             Pin::None => {
@@ -64,15 +67,15 @@ impl Pool {
     /// The answer that [`Pool::pick_for_session`] would give, as [`Pool::peek`].
     pub fn peek_for_session(&mut self, request: &Request, session: u64) -> Option<Vec<Slot>> {
         let algorithm = request.algorithm.unwrap_or(self.owns.policy);
-        match self.pin_for(session, request) {
+        match self.pin(session, &request.exclude, None) {
             Pin::Holds(slot) | Pin::Probes(slot) if !algorithm.is_by_chance() => Some(vec![slot]),
             _ => self.peek(request),
         }
     }
 
-    /// Whether there is a backend for a pick for a session, that passes these over, whatever its costs.
+    /// Whether there is a backend for a pick for a session, that passes these over.
     pub fn has_eligible_for_session(&self, exclude: &[&[u8]], sticky: &Sticky) -> bool {
-        match self.pin(sticky.session, exclude) {
+        match self.pin(sticky.session, exclude, None) {
             Pin::Holds(_) | Pin::Probes(_) => true,
             Pin::Waits(_) if sticky.is_strict => false,
             Pin::Waits(_) | Pin::None => self.has_eligible(exclude),
@@ -94,17 +97,7 @@ impl Pool {
         (self.account.as_ref()).map_or(0, |account| account.sessions_on(slot))
     }
 
-    fn pin_for(&self, session: u64, request: &Request) -> Pin {
-        let pin = self.pin(session, &request.exclude);
-        match (pin, self.purchase(request)) {
-            (Pin::Holds(slot), Some(purchase)) if !self.holds(slot, &purchase) => Pin::Waits(slot),
-            (Pin::Probes(slot), Some(purchase)) if !self.holds(slot, &purchase) => Pin::None,
-            _ => pin,
-        }
-    }
-
-    /// What it means whatever the costs.
-    fn pin(&self, session: u64, exclude: &[&[u8]]) -> Pin {
+    fn pin(&self, session: u64, exclude: &[&[u8]], purchase: Option<&Purchase>) -> Pin {
         let pinned = self.account.as_ref().and_then(|a| a.pinned(session));
         let Some((slot, account)) = pinned.zip(self.account.as_deref()) else {
             return Pin::None;
@@ -116,7 +109,9 @@ impl Pool {
         let is_excluded = || exclude.iter().any(|name| *name == self.name(slot));
         let is_kept_out = || {
             let limits = [Whose::of(slot), Whose::POOL];
-            limits.iter().any(|whose| account.is_limited(*whose)) || is_excluded()
+            limits.iter().any(|whose| account.is_limited(*whose))
+                || is_excluded()
+                || !purchase.is_none_or(|purchase| self.can_pay(purchase, slot))
         };
         match self.is_fit(slot) {
             true if is_kept_out() => Pin::Waits(slot),
@@ -133,7 +128,12 @@ impl Pool {
     }
 
     /// A pick that no algorithm makes. It moves no cursor.
-    fn pick_pinned(&mut self, slot: Slot, request: &Request) -> Picked {
+    fn pick_pinned(
+        &mut self,
+        slot: Slot,
+        request: &Request,
+        purchase: Option<&Purchase>,
+    ) -> Picked {
         let terms = request.terms.as_ref();
         if terms.is_some() && !self.has_numbers_for(1) {
             return Picked::default();
@@ -141,9 +141,8 @@ impl Pool {
         self.picks = counted(self.picks);
         self.heed_latencies_for(request.algorithm);
         self.roster.count(slot);
-        let purchase = self.purchase(request);
         let lease = self.spend(slot, terms);
-        if let Some(purchase) = &purchase {
+        if let Some(purchase) = purchase {
             self.pay(purchase, slot, lease);
         }
         Picked {
