@@ -581,3 +581,213 @@ impl Kept for Sessions {
             + self.groups.heap_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::lb::ground::chance::Chance;
+    use crate::lb::ground::kept::Gaps;
+
+    /// The hash of the n-th session.
+    fn nth(n: u64) -> u64 {
+        n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    fn saved(sessions: &Sessions, gaps: &Gaps, members: usize) -> Vec<u8> {
+        let mut bytes = Writer::default();
+        sessions.save(gaps, members, &mut bytes);
+        bytes.into_bytes()
+    }
+
+    fn loaded(bytes: &[u8], members: usize, clock: Millis) -> Sessions {
+        let mut from = Reader::of(bytes);
+        let sessions = Sessions::load(members, clock, &mut from).unwrap();
+        assert!(from.is_at_end());
+        sessions
+    }
+
+    /// A million, pinned one by one, and each picked again with another span, so that lanes and the heap are in use.
+    #[test]
+    fn a_session_takes_48_bytes_at_most() {
+        assert_eq!(size_of::<Entry>(), 40);
+        let mut chance = Chance::seeded(1);
+        let mut sessions = Sessions::default();
+        for round in 0..2 {
+            for n in 0..1_000_000 {
+                let span = [60_000, 1 + chance.below(1 << 40)][round];
+                sessions.pin(nth(n), n as usize % 1000, clock::deadline(n / 100, span));
+            }
+        }
+        let bytes = sessions.heap_bytes();
+        assert!(bytes <= 48_000_000, "{bytes}");
+        while sessions.end_first(u64::MAX >> 16) {}
+        sessions.check();
+        let bytes = sessions.heap_bytes();
+        assert!(bytes < 100_000, "{bytes} bytes stay");
+    }
+
+    #[test]
+    fn of_too_many_the_one_goes_that_would_end_soonest() {
+        let mut sessions = Sessions::default();
+        let most = SESSIONS_MAX as u64;
+        for n in 0..most {
+            sessions.pin(nth(n), n as usize % 2, 1_000 + n);
+        }
+        sessions.pin(nth(0), 0, 9_000_000);
+        assert_eq!(sessions.len(), SESSIONS_MAX);
+        assert_eq!(sessions.pinned(nth(1), 0), Some(1));
+        sessions.pin(nth(most), 0, 5);
+        assert_eq!(sessions.len(), SESSIONS_MAX);
+        assert_eq!(sessions.pinned(nth(1), 0), None);
+        sessions.pin(nth(most + 1), 0, 9_000_000);
+        assert_eq!(sessions.pinned(nth(most), 0), None);
+        assert_eq!(sessions.pinned(nth(2), 0), Some(0));
+        // Those of a gone backend end nobody's pin.
+        sessions.forget(1);
+        assert_eq!(sessions.len(), SESSIONS_MAX / 2 + 1);
+        for n in 0..1000 {
+            sessions.pin(nth(2 * most + n), 0, 5);
+        }
+        assert_eq!(sessions.by_hash.len(), SESSIONS_MAX);
+        assert_eq!(sessions.len(), SESSIONS_MAX / 2 + 1001);
+        sessions.check();
+    }
+
+    /// Any hashes, also such that lie side by side in a table that goes by their lowest bits.
+    #[test]
+    fn no_choice_of_sessions_makes_them_collide() {
+        for shift in [0, 12, 32, 44] {
+            let mut sessions = Sessions::default();
+            (0..20_000).for_each(|n| sessions.pin(n << shift, 0, 1));
+            let looks = std::cell::Cell::new(0);
+            for n in 0..20_000_u64 {
+                let entries = &sessions.entries.records;
+                (sessions.by_hash).find(lease_hash(n << shift), entries, |at| {
+                    looks.set(looks.get() + 1);
+                    entries[at as usize].hash == n << shift
+                });
+            }
+            assert!(looks.get() < 80_000, "{} for 20,000", looks.get());
+        }
+    }
+
+    /// Turns begin anew: of one deadline the sessions end in another order then, and in the same one wherever they are.
+    #[test]
+    fn more_picks_than_there_are_turns() {
+        let mut sessions = Sessions::default();
+        for n in 0..100_000 {
+            sessions.pin(nth(n % 70_000), 0, 1_000);
+        }
+        sessions.check();
+        let gaps = Gaps::of([false].into_iter());
+        let mut other = loaded(&saved(&sessions, &gaps, 1), 1, 0);
+        for _ in 0..7 {
+            for _ in 0..10_000 {
+                assert!(sessions.end_first(1_000) && other.end_first(1_000));
+            }
+            assert_eq!(saved(&sessions, &gaps, 1), saved(&other, &gaps, 1));
+        }
+    }
+
+    /// A session in the plainest form.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    struct Plain {
+        slot: Option<Slot>,
+        ends: (Millis, u64),
+        pinned: u64,
+        gone: u64,
+    }
+
+    /// Against a sorted map. In the middle they are saved and loaded, gaps close, and backends go.
+    #[test]
+    fn they_are_found_and_end_as_in_a_plain_map() {
+        for spans in [2, 50, 100_000] {
+            let mut chance = Chance::seeded(spans);
+            let mut sessions = Sessions::default();
+            let mut plain: BTreeMap<u64, Plain> = BTreeMap::new();
+            let (mut clock, mut slots) = (1_000, 40);
+            for step in 0..60_000 {
+                let hash = nth(chance.below(3_000));
+                let slot = chance.below(slots) as usize;
+                match chance.below(if step % 10_000 < 5_000 { 20 } else { 60 }) {
+                    0..10 => {
+                        let deadline = clock::deadline(clock, chance.below(spans) * 40);
+                        sessions.pin(hash, slot, deadline);
+                        let before = plain.get(&hash).filter(|s| s.slot == Some(slot));
+                        let pinned = before.map_or(step, |s| s.pinned);
+                        plain.insert(
+                            hash,
+                            Plain {
+                                slot: Some(slot),
+                                ends: (deadline, step),
+                                pinned,
+                                gone: 0,
+                            },
+                        );
+                    }
+                    10 => {
+                        let is_it = |s: &&Plain| s.slot.is_some() && s.ends.0 > clock;
+                        let is_there = plain.get(&hash).filter(is_it).is_some();
+                        assert_eq!(sessions.unpin(hash, clock), is_there);
+                        if is_there {
+                            plain.remove(&hash);
+                        }
+                    }
+                    11 if step % 7 == 0 => {
+                        sessions.forget(slot);
+                        for session in plain.values_mut().filter(|s| s.slot == Some(slot)) {
+                            (session.slot, session.gone) = (None, step);
+                        }
+                    }
+                    12 if step % 50 == 0 => {
+                        // Slot 3 was vacated before, and its gap closes.
+                        sessions.forget(3);
+                        sessions.renumber(&Gaps::of((0..slots).map(|slot| slot == 3)));
+                        for session in plain.values_mut() {
+                            match session.slot {
+                                Some(3) => (session.slot, session.gone) = (None, step),
+                                Some(slot) if slot > 3 => session.slot = Some(slot - 1),
+                                _ => {}
+                            }
+                        }
+                        slots = (slots - 1).max(10);
+                    }
+                    13 if step % 20 == 0 => {
+                        let gaps = Gaps::of((0..slots).map(|_| false));
+                        let bytes = saved(&sessions, &gaps, slots as usize);
+                        if !bytes.is_empty() {
+                            sessions = loaded(&bytes, slots as usize, clock);
+                        }
+                        assert_eq!(saved(&sessions, &gaps, slots as usize), bytes);
+                    }
+                    14 => clock += chance.below(200),
+                    _ => {
+                        let due = plain.iter().filter(|(_, s)| s.ends.0 <= clock);
+                        let due = due.min_by_key(|(_, s)| s.ends).map(|(hash, _)| *hash);
+                        let orphans = plain.iter().filter(|(_, s)| s.slot.is_none());
+                        let orphan = orphans.min_by_key(|(_, s)| (s.gone, s.pinned));
+                        let first = due.or(orphan.map(|(hash, _)| *hash));
+                        assert_eq!(sessions.is_any_over(clock), first.is_some());
+                        assert_eq!(sessions.end_first(clock), first.is_some());
+                        if let Some(first) = first {
+                            assert_eq!(sessions.find(first).map(|found| found.at), None);
+                            plain.remove(&first);
+                        }
+                    }
+                }
+                let there = plain.get(&hash).filter(|s| s.ends.0 > clock);
+                assert_eq!(sessions.pinned(hash, clock), there.and_then(|s| s.slot));
+                if step % 500 == 0 {
+                    sessions.check();
+                    let on = |slot| plain.values().filter(|s| s.slot == slot).count();
+                    assert_eq!(sessions.len(), plain.len() - on(None));
+                    (0..slots as usize).for_each(|slot| {
+                        assert_eq!(sessions.on(slot) as usize, on(Some(slot)));
+                    });
+                }
+            }
+        }
+    }
+}
