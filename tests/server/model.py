@@ -328,7 +328,9 @@ class Report:
     def of(words: Iterable[bytes], extra: bytes) -> "Report":
         """Reads it, with the option that only this command has."""
         taken = {b"OK": 0, b"FAIL": 0, b"LATENCY": 1, b"LOAD": 1, b"COSTS": COUNTED, b"LEFT": 2}
-        taken = {option: many for option, many in taken.items() if many not in (COUNTED, 2) or option == extra}
+        taken = {
+            option: many for option, many in taken.items() if many not in (COUNTED, 2) or option == extra
+        }
         found = options(words, taken)
         if b"OK" in found and b"FAIL" in found:
             raise Refusal("ERR")
@@ -471,6 +473,7 @@ class Pool:
     rules: int = 1
     granted: int = 0  # how many ever were
     epoch: int = 0
+    queue: tuple[int, bytes] = (0, b"fifo")
     is_open: bool = False  # whether the server has opened an epoch since this value came to be
 
     def copy(self) -> "Pool":
@@ -504,7 +507,8 @@ class Pool:
         """Whether nothing would be lost with it."""
         limits = [self.limit, self.each]
         is_free = not any(limit.told([*limit.costs]) for limit in limits)
-        return not self.backends and self.policy == b"wrr" and is_free
+        is_set = self.policy != b"wrr" or not is_free or self.queue != (0, b"fifo")
+        return not self.backends and not is_set
 
     def find_costs(self) -> None:
         """A cost that nothing limits any more has no place; a new one has the first that is free."""
@@ -1017,6 +1021,19 @@ class Model:
         costs = amounts(found[b"COSTS"]) if found else {}
         return self.looked(key).when(costs)
 
+    def lb_queue(self, key: bytes, *words: bytes) -> Any:
+        found = options(words, {b"MAX": 1, b"ORDER": 1})
+        most, order = self.looked(key).queue
+        if not found:
+            return [b"max", most, b"order", order, b"waiting", 0, b"oldest-wait-ms", 0]
+        most = integer(*found.get(b"MAX", [b"%d" % most]), 0, MAX)
+        order = found.get(b"ORDER", [order])[0].lower()
+        if order not in (b"fifo", b"fair"):
+            raise Refusal("ERR")
+        self.made(key).queue = (most, order)
+        self.delete_if_void(key)
+        return "OK"
+
     def lb_tick(self, key: bytes, clock: bytes) -> str:
         number = integer(clock, 0, CLOCK)
         self.looked(key).tick(number)
@@ -1114,6 +1131,7 @@ COMMANDS = {
     b"LB.LEASES": (1, ANY_NUMBER, Model.lb_leases),
     b"LB.LIMIT": (1, ANY_NUMBER, Model.lb_limit),
     b"LB.WHEN": (1, ANY_NUMBER, Model.lb_when),
+    b"LB.QUEUE": (1, ANY_NUMBER, Model.lb_queue),
     b"LB.TICK": (2, 2, Model.lb_tick),
     b"LB.EPOCH": (2, 2, Model.lb_epoch),
     b"LB.RULES": (2, 2, Model.lb_rules),

@@ -119,7 +119,9 @@ class Typist:
     def costs(self) -> list[bytes]:
         """Amounts of costs, some perhaps twice."""
         costs = self._random.choices([*COSTS, b"free"], k=self._random.randint(1, 3))
-        words = [word for cost in costs for word in (cost, self.one_of([b"0", *map(self.number, (3, 9, 40))]))]
+        words = [
+            word for cost in costs for word in (cost, self.one_of([b"0", *map(self.number, (3, 9, 40))]))
+        ]
         return [b"COSTS", b"%d" % len(costs), *words]
 
     def left(self) -> list[bytes]:
@@ -159,6 +161,12 @@ class Typist:
             rate = [b"COST", cost, self.number(40), self.number(100)]
             limits.append(self.one_of([[*rate[:2], b"0", b"0"], rate, [*rate, b"BURST", self.number(30)]]))
         return self.shuffled(limits)
+
+    def queue(self) -> list[bytes]:
+        """How clients wait; often by default, so that pools can go."""
+        options = [[b"MAX", self.one_of([b"0", b"0", self.number(9)])]] if self.chance(70) else []
+        options += [[b"ORDER", self.one_of([b"fifo", b"FIFO", b"fair"])]] if self.chance(70) else []
+        return self.shuffled(options)
 
     def filters(self) -> list[bytes]:
         """Which leases are to be listed."""
@@ -224,6 +232,7 @@ KINDS = {
     (b"LB.RELEASE", lambda typist: [b"OWNER", typist.one_of(OWNERS)]): 1,
     (b"LB.LEASES", lambda typist: typist.filters()): 1,
     (b"LB.LIMIT", lambda typist: typist.limits()): 6,
+    (b"LB.QUEUE", lambda typist: typist.queue()): 1,
     (b"LB.WHEN", lambda typist: []): 2,
     (b"LB.TICK", lambda typist: [typist.time()]): 6,
     (b"LB.EPOCH", lambda typist: [typist.seed()]): 1,
@@ -317,7 +326,7 @@ def test_a_million_commands_do_what_the_model_does(manual):
         between = Exchange(wire, typist, model)
         for _ in range(NUMBER):
             between.tell(typist.command())
-        for look in [b"LB.LIST", b"LB.STATS", b"LB.INFO", b"LB.LEASES", b"LB.LIMIT"]:
+        for look in [b"LB.LIST", b"LB.STATS", b"LB.INFO", b"LB.LEASES", b"LB.LIMIT", b"LB.QUEUE"]:
             for key in model.keys:
                 between.tell([look, key])
         between.flush()

@@ -187,6 +187,12 @@ impl Pool {
 
     // Looking
 
+    /// Whether this cost is limited, for any backend or the pool.
+    pub fn limits_cost(&self, name: &[u8]) -> bool {
+        let account = self.account.as_ref();
+        account.is_some_and(|account| account.amounts(&[(name, 0)]).is_some())
+    }
+
     /// When a backend that holds these amounts can be picked, and why not now. O(n).
     pub fn availability_for(&self, costs: &[Cost]) -> Availability {
         let amounts = self.account.as_ref().and_then(|a| a.amounts(costs));

@@ -31,6 +31,8 @@ const LATENCIES: u8 = 130;
 const EACH: u8 = 131;
 /// That of the costs, and of what leases took of them.
 const COSTS: u8 = 132;
+/// That of the settings of the queue.
+const QUEUE: u8 = 133;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -61,6 +63,7 @@ impl Pool {
             add(LATENCIES, &|to| account.save_latencies(&slots, to));
             add(EACH, &|to| account.save_each(&slots, to));
             add(COSTS, &|to| account.save_costs(&slots, to));
+            add(QUEUE, &|to| account.save_queue(to));
         }
         sections
     }
@@ -218,6 +221,7 @@ impl Pool {
                 (LATENCIES, Some(account)) => account.load_latencies(slots, &mut rest)?,
                 (EACH, Some(account)) => account.load_each(slots, &mut rest)?,
                 (COSTS, Some(account)) => account.load_costs(slots, &mut rest)?,
+                (QUEUE, Some(account)) => account.load_queue(&mut rest)?,
                 _ => (self.owns).load_section(code, slots, &mut rest)?,
             }
             checked("sections", (), rest.is_at_end())?;
