@@ -171,17 +171,22 @@ fn none(key: &mut Key, call: &Call) -> Effect {
 }
 
 fn pick_many(words: &PickWords, key: &mut Key, call: &Call) -> Effect {
-    let picked = key.pool_mut().map(|pool| match words.session() {
-        Some(sticky) => pool.pick_for_session(&words.request, &sticky),
-        None => pool.picks(&words.request),
-    });
+    let request = &words.request;
+    let prio = words.block.map_or(0, |block| block.prio);
+    let picked = match !request.costs.is_empty() && call.is_behind(key, request, prio) {
+        true => None,
+        false => key.pool_mut().map(|pool| match words.session() {
+            Some(sticky) => pool.pick_for_session(request, &sticky),
+            None => pool.picks(request),
+        }),
+    };
     let picked = picked.unwrap_or_default();
     if picked.slots.is_empty()
         && let Some(block) = &words.block
         && call.can_wait()
     {
         let (sticky, is_array) = (words.session(), words.is_array);
-        let (words, request) = (words.to_words(), &words.request);
+        let words = words.to_words();
         if let Err(error) = call.wait(key, request, sticky, block, words, is_array) {
             call.reply().refused(&error);
         }

@@ -32,7 +32,7 @@ pub use ground::bounds::{
     BACKENDS_MAX, COSTS_NAMED_MAX, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, SESSIONS_MAX, Slot, TIERS_MAX,
     WEIGHT_MAX,
 };
-pub use ground::clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP};
+pub use ground::clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP, shown};
 pub use ground::digits;
 pub use ground::memory::Mover;
 pub use ground::name::Name;

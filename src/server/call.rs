@@ -9,7 +9,7 @@ use super::key::Key;
 use super::key_ref::{self, KeyRef};
 use super::queue::Block;
 use super::reply::Reply;
-use super::waiting;
+use super::{lacking, waiting};
 use crate::lb::{Request, Sticky};
 
 /// One command that a client sent: its arguments, its key and its reply.
@@ -92,6 +92,11 @@ impl Call {
             | raw::REDISMODULE_CTX_FLAGS_LUA;
         let key_ref = self.key_ref();
         !key_ref.has_flag(never) && !key_ref.must_obey()
+    }
+
+    /// Whether a client waits at `key`, the command's own, that goes before a request of that number for the same costs.
+    pub fn is_behind(&self, key: &Key, request: &Request, prio: u8) -> bool {
+        lacking::is_behind(key, request, prio)
     }
 
     /// Blocks the client until its request can be served. `key` is the command's own. `words` are the arguments behind the key

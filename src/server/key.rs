@@ -248,6 +248,19 @@ impl Key<'_> {
         time
     }
 
+    /// The present time of the pool; `None` where only LB.TICK tells it.
+    pub(super) fn present(&mut self) -> Option<Millis> {
+        let key_ref = self.key_ref;
+        let (pool, local) = self.parts().filter(|_| !clock::is_manual())?;
+        time(pool, local, key_ref)
+    }
+
+    /// The server's time when the pool's clock shows that time.
+    pub(super) fn server_time(&self, clock: Millis) -> Millis {
+        let local = self.seen().and_then(|(_, local)| local);
+        clock.saturating_sub(local.map_or(0, |local| local.ahead))
+    }
+
     /// Notes that the pool has come to this key without a command of ours: no hint leads to it yet.
     pub(super) fn arrived(&mut self) {
         if let Some((_, Some(local))) = self.parts() {

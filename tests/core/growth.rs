@@ -214,6 +214,7 @@ fn fractions_change_no_sequence() {
             distinct: false,
             exclude: vec![],
             terms,
+            costs: vec![],
         };
         pool.picks(&wanted).slots
     };

@@ -82,6 +82,20 @@ impl Pool {
         }
     }
 
+    /// Whether a request would be answered a backend, if it is for a session that its own. The pool stays as it is.
+    pub fn would_pick(&mut self, request: &Request, sticky: Option<Sticky>) -> bool {
+        let purchase = self.purchase(request);
+        let pin = sticky.map(|sticky| {
+            let pin = self.pin(sticky.session, &request.exclude, purchase.as_ref());
+            (pin, sticky.is_strict)
+        });
+        match pin {
+            Some((Pin::Holds(_) | Pin::Probes(_), _)) => true,
+            Some((Pin::Waits(_), true)) => false,
+            _ => self.would_choose(request),
+        }
+    }
+
     /// Ends the pin of a session; false where there is none.
     pub fn forget_session(&mut self, session: u64) -> bool {
         (self.account.as_mut()).is_some_and(|account| account.unpin(session))

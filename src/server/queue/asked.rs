@@ -74,12 +74,19 @@ impl Asked {
         }
     }
 
+    pub fn has_costs(&self) -> bool {
+        !self.costs.is_empty()
+    }
+
     pub fn kind(&self) -> Kind {
-        let mut excluded = self.exclude.to_vec();
-        excluded.sort_unstable();
-        excluded.dedup();
+        let sorted = |mut names: Vec<Box<[u8]>>| {
+            names.sort_unstable();
+            names.dedup();
+            names.into()
+        };
         Kind {
-            excluded: excluded.into(),
+            excluded: sorted(self.exclude.to_vec()),
+            costs: sorted(self.costs.iter().map(|(name, _)| name.clone()).collect()),
             is_leasing: self.lease.is_some() || self.sticky.is_some(),
             sticky: self.sticky,
         }

@@ -1,4 +1,5 @@
-//! The kinds of waiters at one key. Either all waiters of one kind find a backend, or none does.
+//! The kinds of waiters at one key. Either all waiters of one kind find a backend, or none does, costs aside. Of those that name the same
+//! costs one that lacks them keeps back all that come later.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -13,6 +14,8 @@ pub type Names = Box<[Box<[u8]>]>;
 pub struct Kind {
     /// The excluded backends, sorted, each once.
     pub(super) excluded: Names,
+    /// The names of the costs that it takes, sorted.
+    pub costs: Names,
     /// Whether it takes memory: a lease, or a session.
     pub is_leasing: bool,
     /// The session, if it is a pick for one.
@@ -40,6 +43,8 @@ pub struct Kinds {
     kinds: HashMap<u32, (Rc<Kind>, usize)>,
     /// The kinds that exclude a backend, for each backend that any kind excludes.
     excluding: HashMap<Box<[u8]>, KindSet>,
+    /// The kinds that name a cost, for each cost that any kind names.
+    naming: HashMap<Box<[u8]>, KindSet>,
     leasing: KindSet,
     /// The kinds of sessions.
     sticky: KindSet,
@@ -57,11 +62,13 @@ impl Kinds {
         }
         let number = self.known.first_missing();
         self.known.insert(number);
-        for name in &kind.excluded {
-            self.excluding
-                .entry(name.clone())
-                .or_default()
-                .insert(number);
+        for (names, kinds) in [
+            (&kind.excluded, &mut self.excluding),
+            (&kind.costs, &mut self.naming),
+        ] {
+            for name in names {
+                kinds.entry(name.clone()).or_default().insert(number);
+            }
         }
         if kind.is_leasing {
             self.leasing.insert(number);
@@ -90,13 +97,18 @@ impl Kinds {
         self.known.remove(number);
         self.leasing.remove(number);
         self.sticky.remove(number);
-        for name in &kind.excluded {
-            let kinds = self.excluding.get_mut(name);
-            if kinds.is_some_and(|kinds| {
-                kinds.remove(number);
-                kinds.is_empty()
-            }) {
-                self.excluding.remove(name);
+        for (names, all) in [
+            (&kind.excluded, &mut self.excluding),
+            (&kind.costs, &mut self.naming),
+        ] {
+            for name in names {
+                let kinds = all.get_mut(name);
+                if kinds.is_some_and(|kinds| {
+                    kinds.remove(number);
+                    kinds.is_empty()
+                }) {
+                    all.remove(name);
+                }
             }
         }
     }
@@ -114,6 +126,11 @@ impl Kinds {
     /// Those that ask for leases.
     pub fn leasing(&self) -> &KindSet {
         &self.leasing
+    }
+
+    /// Those that name a cost.
+    pub fn naming(&self, cost: &[u8]) -> Option<&KindSet> {
+        self.naming.get(cost)
     }
 
     /// Whether any waits for the backend of a session.

@@ -35,6 +35,9 @@ pub enum Fit {
     Fits,
     /// No lease is granted now: all who ask for one are passed over.
     NoLeases,
+    /// It is kept out by costs alone: all who name one of those that are limited are passed over, so that small requests do not starve
+    /// large ones.
+    LacksCosts,
 }
 
 /// The room for a newcomer.
@@ -211,6 +214,13 @@ impl<W> Queue<W> {
             match fit(self.kinds.kind(waiting.kind), &waiting.waiter) {
                 Fit::Fits => return Some(&self.waiters[&arrival].waiter),
                 Fit::NoLeases => out.add_all(self.kinds.leasing()),
+                Fit::LacksCosts => {
+                    out.insert(waiting.kind);
+                    let costs = self.kinds.kind(waiting.kind).costs.iter();
+                    let limited = costs.filter(|cost| pool.limits_cost(cost));
+                    let naming = limited.filter_map(|cost| self.kinds.naming(cost));
+                    naming.for_each(|kinds| out.add_all(kinds));
+                }
             }
         }
     }
