@@ -258,7 +258,7 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
         } else if Algorithm::by_name(word).is_some() {
             return Err(Error::late_algorithm(word));
         } else {
-            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., LEASE ms, OWNER name, COSTS numcosts name amount ... BLOCK ms, PRIO p or FOR name";
+            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., LEASE ms, OWNER name, COSTS numcosts name amount ..., BLOCK ms, PRIO p or FOR name";
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
