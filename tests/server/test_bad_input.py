@@ -174,7 +174,7 @@ MISTAKES = {
     "ERR BURST needs RATE": ["LB.LIMIT web BURST 3", "LB.LIMIT web BACKEND a MAX 3 BURST 3"]
     + ["LB.LIMIT web RATE 0 0 BURST 3", "LB.LIMIT web RATE 0 1000 BURST 3", "LB.LIMIT none BURST 3"],
     "ERR TIER needs BACKEND": ["LB.LIMIT web TIER 1", "LB.LIMIT web MAX 3 TIER 0", "LB.LIMIT none TIER 1"],
-    "ERR LB.PEEK changes nothing…neither STRICT nor LEASE nor BLOCK": [
+    "ERR LB.PEEK changes nothing…neither STRICT nor LEASE…BLOCK": [
         "LB.PEEK web STICKY s STRICT",
         "LB.PEEK web LEASE 9",
         "LB.PEEK web rr COUNT 2 LEASE 9 OWNER o",
