@@ -540,7 +540,7 @@ Panel = tuple[str, float, Callable[[dict[str, Any]], list[float]], str]
 PANELS: list[Panel] = [
     (
         "Requests that the provider refuses with 429, in percent of those that are sent to it",
-        80,
+        100,
         lambda row: [share_refused(row)],
         "{:.1f} %",
     ),
@@ -548,7 +548,7 @@ PANELS: list[Panel] = [
         "The 99th percentile of the waits of "
         + ", ".join(tenant.name for tenant in TENANTS)
         + ", in seconds",
-        80,
+        100,
         lambda row: [row[f"{tenant.name} p99"] for tenant in TENANTS],
         "{:.1f}",
     ),

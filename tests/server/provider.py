@@ -53,7 +53,9 @@ class Minute:
         return self._sum
 
     def wait(self, now: int, most: int) -> int:
-        """In how many milliseconds no more than that is left, if nothing is added."""
+        """In how many milliseconds no more than that is left, if nothing is added; a minute if never."""
+        if most < 0:
+            return MINUTE
         left, wait = self.sum(now), 0
         for at, amount in self._amounts:
             if left <= most:
@@ -99,11 +101,11 @@ class Provider:
     def _refusal(self, now: int, of: Key, tokens: int) -> Refusal | None:
         if of.running >= self.limits.at_once:
             return Refusal("at once", 1)
-        for limit, minute, amount in ("requests", of.requests, 1), ("tokens", of.tokens, tokens):
-            wait = minute.wait(now, getattr(self.limits, limit) - amount)
-            if wait:
-                return Refusal(limit, -(-wait // 1000))
-        return None
+        wait, limit = max(
+            (of.requests.wait(now, self.limits.requests - 1), "requests"),
+            (of.tokens.wait(now, self.limits.tokens - tokens), "tokens"),
+        )
+        return Refusal(limit, -(-wait // 1000)) if wait else None
 
     def produce(self, now: int, key: str, tokens: int) -> None:
         """So many tokens of an answer were produced."""
