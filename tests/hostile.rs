@@ -104,6 +104,7 @@ fn grant(pool: &mut Pool, owner: Option<&[u8]>) {
         distinct: false,
         exclude: vec![],
         terms: Some(LeaseTerms { span: 1, owner }),
+        costs: vec![],
     });
 }
 
@@ -214,6 +215,7 @@ fn pool(random: &mut Random) -> Pool {
                 distinct: false,
                 exclude: vec![],
                 terms: None,
+                costs: vec![],
             });
         }
     }
@@ -289,6 +291,7 @@ fn limit(random: &mut Random, pool: &mut Pool) {
                 span: *any(random, &[1, 100, 1 << 40]),
                 owner: *any(random, &[None, Some(&b"gateway"[..]), Some(b"g")]),
             }),
+            costs: vec![],
         });
         for _ in 0..random.random_range(0..3) {
             match random.random_range(0..4) {

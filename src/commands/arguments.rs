@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use crate::lb::{
-    ALGORITHMS, Algorithm, COUNT_MAX, EXCLUDE_MAX, LeaseTerms, Millis, NAME_MAX, Request, SPAN_MAX,
-    digits,
+    ALGORITHMS, Algorithm, COSTS_NAMED_MAX, COUNT_MAX, Cost, EXCLUDE_MAX, LeaseTerms, Millis,
+    NAME_MAX, RATE_MAX, Request, SPAN_MAX, digits,
 };
 use crate::server::Error;
 
@@ -59,6 +59,14 @@ pub fn owner(bytes: &[u8]) -> Result<&[u8], Error> {
     match (1..=NAME_MAX).contains(&bytes.len()) {
         true => Ok(bytes),
         false => Err(Error::owner(bytes)),
+    }
+}
+
+/// Parses the name of a cost.
+pub fn cost(bytes: &[u8]) -> Result<&[u8], Error> {
+    match (1..=NAME_MAX).contains(&bytes.len()) {
+        true => Ok(bytes),
+        false => Err(Error::cost(bytes)),
     }
 }
 
@@ -125,6 +133,32 @@ impl<'a, W: Words<'a>> Options<W> {
         }
         (&mut self.0).take(wanted).map(name).collect()
     }
+
+    /// The name of a cost and an amount of it.
+    pub fn cost(&mut self, keyword: &str) -> Result<Cost<'a>, Error> {
+        let name = cost(self.value(keyword)?)?;
+        let amount = self.value(keyword)?;
+        Ok((name, number("an amount", amount, 0..=RATE_MAX)?))
+    }
+
+    /// The number behind COSTS, and the names and amounts that follow it. If a cost is named twice, its last amount counts.
+    pub fn costs(&mut self) -> Result<Vec<Cost<'a>>, Error> {
+        let word = self.value("COSTS")?;
+        let range = 1..=COSTS_NAMED_MAX as u64;
+        if integer::<i64>(word).is_none() {
+            return Err(Error::costs_without_number(word, range));
+        }
+        let wanted = number("COSTS", word, range)? as usize;
+        let mut costs: Vec<Cost> = Vec::with_capacity(wanted);
+        for _ in 0..wanted {
+            let (name, amount) = self.cost("COSTS")?;
+            match costs.iter_mut().find(|(known, _)| *known == name) {
+                Some(known) => known.1 = amount,
+                None => costs.push((name, amount)),
+            }
+        }
+        Ok(costs)
+    }
 }
 
 /// The arguments behind the key in LB.PICK and LB.PEEK.
@@ -159,6 +193,12 @@ impl PickWords<'_> {
                 words.extend([b"OWNER".into(), owner.to_vec()]);
             }
         }
+        if !request.costs.is_empty() {
+            words.extend([b"COSTS".into(), request.costs.len().to_string().into()]);
+            for (name, amount) in &request.costs {
+                words.extend([name.to_vec(), amount.to_string().into()]);
+            }
+        }
         words
     }
 }
@@ -171,6 +211,7 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
     }
     let (mut count, mut distinct, mut exclude) = (None, None, None);
     let (mut lease, mut holder, mut block) = (None, None, None);
+    let mut costs = None;
     let mut is_first = algorithm.is_none();
     let mut options = Options::of(args);
     while let Some(word) = options.keyword() {
@@ -187,20 +228,22 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
                 .is_some()
         } else if is_keyword(word, b"OWNER") {
             holder.replace(owner(options.value("OWNER")?)?).is_some()
+        } else if is_keyword(word, b"COSTS") {
+            costs.replace(options.costs()?).is_some()
         } else if is_keyword(word, b"BLOCK") {
             block
                 .replace(options.number("BLOCK", 0..=SPAN_MAX)?)
                 .is_some()
         } else if is_first {
             let words = format!(
-                "{}, or COUNT, DISTINCT, EXCLUDE, LEASE, BLOCK",
+                "{}, or COUNT, DISTINCT, EXCLUDE, LEASE, COSTS, BLOCK",
                 algorithm_names()
             );
             return Err(Error::not_one_of("algorithm", word, &words));
         } else if Algorithm::by_name(word).is_some() {
             return Err(Error::late_algorithm(word));
         } else {
-            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., LEASE ms, OWNER name or BLOCK ms";
+            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., LEASE ms, OWNER name, COSTS numcosts name amount ... or BLOCK ms";
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
@@ -225,6 +268,7 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
                 span,
                 owner: holder,
             }),
+            costs: costs.unwrap_or_default(),
         },
         block,
     })

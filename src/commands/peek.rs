@@ -30,7 +30,8 @@ impl Command for Peek {
     #[inline(always)]
     fn read(call: &Call) -> Result<PickWords<'_>, Error> {
         let words = pick_words(call.args(2))?;
-        if words.request.terms.is_some() || words.block.is_some() {
+        let request = &words.request;
+        if request.terms.is_some() || !request.costs.is_empty() || words.block.is_some() {
             return Err(Error::peek_takes_nothing());
         }
         match words.request.algorithm.is_some_and(|a| a.is_by_chance()) {

@@ -11,7 +11,7 @@ impl Command for Pick {
     const SPEC: Spec = Spec {
         name: "LB.PICK",
         summary: "Picks the next backend of a pool, or several.",
-        complexity: "O(log N) for each pick and each excluded backend, with N the number of backends in the pool; O(1) for rr",
+        complexity: "O(log N) for each pick, each excluded backend and each backend that lacks an amount of COSTS (1,000 of these at most), with N the number of backends in the pool; O(1) for rr",
         since: "0.1.0",
         arity: -2,
         // Not deny-oom: a pick takes no memory, and a full server must not stop the traffic.
@@ -24,6 +24,7 @@ impl Command for Pick {
             Arg::DISTINCT,
             Arg::EXCLUDE,
             Arg::LEASE,
+            Arg::COSTS.optional(),
             Arg::MILLISECONDS.token("BLOCK").optional(),
         ],
     };
@@ -133,7 +134,7 @@ fn read_words(call: &Call) -> Result<Order<'_>, Error> {
         return Err(Error::out_of_memory());
     }
     let is_of_one = words.block.is_none() && !words.is_array && request.exclude.is_empty();
-    match is_of_one && request.terms.is_none() {
+    match is_of_one && request.terms.is_none() && request.costs.is_empty() {
         true => Ok(Order::One(request.algorithm)),
         false => Ok(Order::Many(words)),
     }

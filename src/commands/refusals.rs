@@ -33,6 +33,14 @@ impl Error {
         Error::fixed("ERR OWNER needs LEASE: without one nothing is held")
     }
 
+    /// BURST without a RATE or COST that is more than 0.
+    #[cold]
+    pub fn burst_alone() -> Error {
+        Error::fixed(
+            "ERR BURST needs RATE or COST before it: it is how much of that can come at once",
+        )
+    }
+
     /// A pick by latency without LEASE.
     #[cold]
     pub fn latency_without_lease() -> Error {
@@ -42,7 +50,7 @@ impl Error {
     /// LB.PEEK with an option that only LB.PICK has.
     #[cold]
     pub fn peek_takes_nothing() -> Error {
-        Error::fixed("ERR LB.PEEK changes nothing: it takes neither LEASE nor BLOCK")
+        Error::fixed("ERR LB.PEEK changes nothing: it takes neither LEASE nor COSTS nor BLOCK")
     }
 
     /// A command that takes memory, on a server that is out of memory.
@@ -78,6 +86,23 @@ impl Error {
         let len = name.len();
         Error::new(format!(
             "ERR the name of an owner has 1 to {NAME_MAX} bytes, not {len}"
+        ))
+    }
+
+    /// An invalid name of a cost.
+    pub fn cost(name: &[u8]) -> Error {
+        let len = name.len();
+        Error::new(format!(
+            "ERR the name of a cost has 1 to {NAME_MAX} bytes, not {len}"
+        ))
+    }
+
+    /// The name of a cost where the number of costs should be.
+    pub fn costs_without_number(word: &[u8], range: RangeInclusive<u64>) -> Error {
+        let number = Error::number("COSTS", word, range);
+        Error::new(format!(
+            "{}: the number of costs comes first, as in COSTS 1 tokens 500",
+            number.message()
         ))
     }
 

@@ -123,6 +123,7 @@ mod tests {
                 distinct: false,
                 exclude: vec![],
                 terms: None,
+                costs: vec![],
             };
             pool.picks(&request);
         }
@@ -162,6 +163,7 @@ mod tests {
                 distinct: false,
                 exclude: vec![b"\0\r\n"],
                 terms: Some(LeaseTerms { span: 3000, owner }),
+                costs: vec![],
             };
             pool.picks(&request);
         }

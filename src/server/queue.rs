@@ -21,6 +21,7 @@ pub struct Asked {
     distinct: bool,
     exclude: Names,
     lease: Option<(Millis, Option<Box<[u8]>>)>,
+    costs: Box<[(Box<[u8]>, u64)]>,
 }
 
 /// The properties of a pick that decide whether it can be served now. Either all waiters of one kind can be served, or none.
@@ -115,6 +116,9 @@ impl Asked {
             distinct: request.distinct,
             exclude: request.exclude.iter().map(|name| (*name).into()).collect(),
             lease: terms.map(|terms| (terms.span, terms.owner.map(Into::into))),
+            costs: (request.costs.iter())
+                .map(|(name, amount)| ((*name).into(), *amount))
+                .collect(),
         }
     }
 
@@ -128,6 +132,9 @@ impl Asked {
                 span: *span,
                 owner: owner.as_deref(),
             }),
+            costs: (self.costs.iter())
+                .map(|(name, amount)| (&**name, *amount))
+                .collect(),
         }
     }
 
@@ -318,6 +325,7 @@ mod tests {
             distinct: false,
             exclude: exclude.iter().map(|name| name.as_bytes()).collect(),
             terms,
+            costs: vec![],
         })
     }
 
@@ -431,6 +439,7 @@ mod tests {
                 span: 7,
                 owner: Some(b"me"),
             }),
+            costs: vec![(b"tokens", 7)],
         };
         let asked = Asked::of(&request);
         assert_eq!(format!("{:?}", asked.request()), format!("{request:?}"));

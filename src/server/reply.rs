@@ -85,6 +85,11 @@ impl Reply {
         api!(RedisModule_ReplyWithLongLong(self.ctx, number));
     }
 
+    /// A number that may be below zero.
+    pub fn signed(self, number: i64) {
+        api!(RedisModule_ReplyWithLongLong(self.ctx, number));
+    }
+
     /// A bulk string: any bytes.
     pub fn bulk(self, bytes: &[u8]) {
         api!(RedisModule_ReplyWithStringBuffer(

@@ -124,6 +124,22 @@ impl Arg {
         Kind::Block(&[Arg::MILLISECONDS.token("LEASE"), Arg::OWNER.optional()]),
     )
     .optional();
+    /// Costs with their amounts.
+    pub const COSTS: Arg = Arg::new(
+        "costs",
+        Kind::Block(&[
+            Arg::new("numcosts", Kind::Integer).token("COSTS"),
+            Arg::COST.multiple(),
+        ]),
+    );
+    /// A cost with an amount.
+    pub const COST: Arg = Arg::new(
+        "cost",
+        Kind::Block(&[
+            Arg::new("name", Kind::Text),
+            Arg::new("amount", Kind::Integer),
+        ]),
+    );
     /// The id of a lease.
     pub const LEASE_ID: Arg = Arg::new("lease", Kind::Text);
     /// The owner of leases.

@@ -117,6 +117,7 @@ fn request(algorithm: Option<Algorithm>, count: usize) -> Request<'static> {
         distinct: false,
         exclude: vec![],
         terms: None,
+        costs: vec![],
     }
 }
 

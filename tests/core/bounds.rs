@@ -37,6 +37,7 @@ fn a_look_ahead_at_the_bounds_leaves_no_trace_and_is_right() {
                 distinct,
                 exclude: vec![],
                 terms: None,
+                costs: vec![],
             };
             let bytes = codec::encode(&pool);
             let foreseen = pool.peek(&request);

@@ -94,6 +94,7 @@ fn backends_of_few_weights_are_picked_as_the_naive_pool_picks_them() {
             distinct: true,
             exclude: wanted.exclude.iter().map(|name| &name[..]).collect(),
             terms: None,
+            costs: vec![],
         };
         let foreseen = pool.peek(&request).unwrap();
         let picked = pool.picks(&request).slots;
@@ -132,6 +133,7 @@ fn a_newcomer_takes_part_at_once() {
 
 fn one(algorithm: Algorithm) -> Wanted {
     Wanted {
+        costs: vec![],
         algorithm: Some(algorithm),
         count: 1,
         distinct: false,

@@ -1,13 +1,16 @@
 //! Any sequence of commands: the pool answers what the naive one answers, and its copies answer the same.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use proptest::sample::select;
 use redis_lb::lb::{
-    ALGORITHMS, Algorithm, Availability, Effects, HealthSettings, HealthWord, LOAD_MAX, LeaseId,
-    LeaseTerms, Limits, Millis, Outcome, Pool, Rate, Report, Request, STEP, State, codec,
+    ALGORITHMS, Algorithm, Availability, Cost, Effects, HealthSettings, HealthWord, LOAD_MAX,
+    LeaseId, LeaseTerms, Limited, Limits, Millis, Outcome, Pool, Rate, Report, Request, STEP,
+    State, codec,
 };
 
-use crate::naive::{CREDIT_MAX, Naive, Wanted};
+use crate::naive::{CREDIT_MAX, Costs, Each, Naive, Wanted, Whose};
 use crate::naive_health::{Settings, Stage};
 
 #[derive(Clone, Debug)]
@@ -32,6 +35,12 @@ enum Command {
     Release(Vec<u8>),
     Limit(Option<Vec<u8>>, Limits),
     Report(Vec<u8>, Report),
+    Each(Limits),
+    Cost(Whose, Vec<(Vec<u8>, Option<Rate>)>),
+    /// As [`Command::Done`], with what it really cost.
+    Settle(usize, Costs),
+    Left(Vec<u8>, Vec<u8>, u64),
+    When(Costs),
     Health(HealthSettings),
 }
 
@@ -98,7 +107,47 @@ fn wanted(names: usize) -> impl Strategy<Value = Wanted> {
             distinct,
             exclude,
             lease,
+            costs: vec![],
         })
+}
+
+/// One more than a pool can limit.
+const COSTS: [&[u8]; 5] = [b"tokens", b"chars", b"images", b"t", b"requests"];
+
+fn cost() -> impl Strategy<Value = Vec<u8>> {
+    select(COSTS.to_vec()).prop_map(<[u8]>::to_vec)
+}
+
+/// Each named once.
+fn costs() -> impl Strategy<Value = Costs> {
+    let amount = prop_oneof![1 => Just(0u64), 6 => 1u64..8, 1 => 8u64..30];
+    prop::collection::btree_map(cost(), amount, 1..3).prop_map(|costs| costs.into_iter().collect())
+}
+
+fn cost_limits() -> impl Strategy<Value = Vec<(Vec<u8>, Option<Rate>)>> {
+    let rate = (1u64..20, 1u64..50, 1u64..9).prop_map(|(picks, millis, burst)| Rate {
+        picks,
+        millis,
+        burst,
+    });
+    let rate = prop_oneof![1 => Just(None), 3 => rate.prop_map(Some)];
+    prop::collection::btree_map(cost(), rate, 1..4).prop_map(|costs| costs.into_iter().collect())
+}
+
+fn cost_command(names: usize) -> impl Strategy<Value = Command> {
+    let whose = prop_oneof![
+        3 => name(names).prop_map(Whose::Member),
+        1 => Just(Whose::Pool),
+        2 => Just(Whose::Each),
+    ];
+    prop_oneof![
+        9 => (wanted(names), costs()).prop_map(|(wanted, costs)| Command::Pick(Wanted { costs, ..wanted })),
+        3 => (whose, cost_limits()).prop_map(|(whose, costs)| Command::Cost(whose, costs)),
+        1 => limits().prop_map(|limits| Command::Each(Limits { tier: None, ..limits })),
+        4 => (0usize..8, costs()).prop_map(|(at, costs)| Command::Settle(at, costs)),
+        1 => (name(names), cost(), 0u64..9).prop_map(|(n, cost, left)| Command::Left(n, cost, left)),
+        2 => costs().prop_map(Command::When),
+    ]
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
@@ -198,7 +247,7 @@ fn cleared(command: Command) -> Command {
 /// Commands that are about health, among others.
 fn health_commands() -> impl Strategy<Value = Vec<Command>> {
     let commands = select(vec![3usize, 5, 12, 70]).prop_flat_map(|n| {
-        let one = prop_oneof![2 => command(n), 3 => health_command(n)];
+        let one = prop_oneof![4 => command(n), 6 => health_command(n), 1 => cost_command(n)];
         prop::collection::vec(one, 1..120)
     });
     (health(), commands).prop_map(|(settings, mut commands)| {
@@ -243,12 +292,22 @@ fn budget() -> impl Strategy<Value = usize> {
 
 fn commands() -> impl Strategy<Value = Vec<Command>> {
     // Few, so that each gets much; more than eight, so that there are trees; more than 64, so that they are high.
-    select(vec![3usize, 12, 100]).prop_flat_map(|n| prop::collection::vec(command(n), 1..120))
+    select(vec![3usize, 12, 100]).prop_flat_map(|n| {
+        let one = prop_oneof![4 => command(n), 1 => cost_command(n)];
+        prop::collection::vec(one, 1..120)
+    })
 }
 
 fn borrowed(list: &[(Vec<u8>, u16)]) -> Vec<(&[u8], u16)> {
     list.iter()
         .map(|(name, weight)| (&name[..], *weight))
+        .collect()
+}
+
+fn named(costs: &Costs) -> Vec<Cost<'_>> {
+    costs
+        .iter()
+        .map(|(name, amount)| (&name[..], *amount))
         .collect()
 }
 
@@ -264,6 +323,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
                 span: *span,
                 owner: owner.as_deref(),
             }),
+            costs: named(&wanted.costs),
         })
     };
     let names = |pool: &Pool, slots: Vec<usize>| -> Vec<Vec<u8>> {
@@ -314,6 +374,33 @@ fn step(pool: &mut Pool, command: &Command) -> String {
         Command::Limit(name, limits) => format!("{}", pool.set_limits(name.as_deref(), limits)),
         Command::Report(name, report) => format!("{:?}", pool.report(name, report).map(effects)),
         Command::Health(settings) => format!("{}", pool.set_health(*settings)),
+        Command::Each(limits) => format!("{}", pool.set_limits_of_each(limits)),
+        Command::Cost(whose, costs) => {
+            let costs: Vec<_> = costs
+                .iter()
+                .map(|(name, rate)| (&name[..], *rate))
+                .collect();
+            let rated = costs.iter().filter(|(_, rate)| rate.is_some());
+            if !pool.has_room_for_costs(rated.map(|(name, _)| *name)) {
+                return "full".into();
+            }
+            let limited = match whose {
+                Whose::Pool => Limited::Pool,
+                Whose::Each => Limited::Each,
+                Whose::Member(name) => Limited::Backend(name),
+            };
+            format!("{}", pool.set_costs(limited, &costs))
+        }
+        Command::Settle(at, costs) => {
+            let id = open_lease(pool, *at);
+            pool.settle(id, &named(costs));
+            format!(
+                "{id:?} {:?}",
+                pool.done(id, &Report::default()).map(effects)
+            )
+        }
+        Command::Left(name, cost, left) => format!("{}", pool.lower(name, (cost, *left))),
+        Command::When(costs) => format!("{:?}", pool.availability_for(&named(costs))),
     }
 }
 
@@ -394,6 +481,29 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
             format!("{:?}", naive.report(name, report).map(naive_effects))
         }
         Command::Health(settings) => format!("{}", naive.set_health(settings)),
+        Command::Each(limits) => format!("{}", naive.set_each(limits)),
+        Command::Cost(whose, costs) => {
+            let mut known = naive.known_costs();
+            let before = known.len();
+            let rated = costs.iter().filter(|(_, rate)| rate.is_some());
+            known.extend(rated.map(|(name, _)| name.clone()));
+            if known.len() > 4 && known.len() > before {
+                return "full".into();
+            }
+            let mut changed = false;
+            for (name, rate) in costs {
+                changed |= naive.set_cost(whose, name, *rate);
+            }
+            format!("{changed}")
+        }
+        Command::Settle(at, costs) => {
+            let id = naive_open_lease(naive, *at);
+            naive.settle(id, costs);
+            let done = naive.done(id, &Report::default());
+            format!("{id:?} {:?}", done.map(naive_effects))
+        }
+        Command::Left(name, cost, left) => format!("{}", naive.lower(name, cost, *left)),
+        Command::When(costs) => format!("{:?}", naive.availability_for(costs)),
     }
 }
 
@@ -503,9 +613,48 @@ fn same_state(pool: &Pool, naive: &Naive) {
         naive.members.is_empty()
             && naive.policy == Algorithm::WRR
             && !naive.limit.is_set()
+            && !naive.each.is_set()
             && naive.health.settings == Settings::default()
     );
     same_health(pool, naive);
+    same_costs(pool, naive);
+}
+
+fn same_costs(pool: &Pool, naive: &Naive) {
+    let shown = |slot| {
+        let costs = pool.costs(slot);
+        let mut costs: Vec<_> = costs
+            .map(|cost| (cost.name, cost.rate, cost.left, !cost.inherits))
+            .collect();
+        costs.sort_unstable_by_key(|(name, ..)| *name);
+        (
+            costs,
+            pool.limits(slot).max.unwrap_or(0),
+            pool.own_limits(slot),
+        )
+    };
+    let members = naive.members.iter().map(|member| &member.limit);
+    let slots = pool.slots().map(|(slot, _)| Some(slot));
+    for (slot, limit) in slots.zip(members).chain([(None, &naive.limit)]) {
+        let costs = limit.costs.iter().map(|(name, bucket)| {
+            let left = bucket.left(naive.clock);
+            (&name[..], bucket.rate, left, bucket.is_own)
+        });
+        let (shown, max, own) = shown(slot);
+        assert_eq!(shown, costs.collect::<Vec<_>>());
+        assert_eq!(max, limit.max);
+        assert_eq!((own.max.unwrap_or(0), own.rate.flatten()), limit.own);
+    }
+    let Each { max, rate, costs } = &naive.each;
+    let each = pool.limits_of_each();
+    assert_eq!((each.max.unwrap_or(0), each.rate.flatten()), (*max, *rate));
+    assert_eq!(
+        pool.costs_of_each().collect::<BTreeMap<_, _>>(),
+        costs
+            .iter()
+            .map(|(name, rate)| (&name[..], *rate))
+            .collect()
+    );
 }
 
 /// How many sequences each property tries.

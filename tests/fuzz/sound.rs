@@ -163,6 +163,7 @@ fn picks(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
                 owner: Some(b"o"),
             }),
             exclude: names.iter().skip(2).map(|name| &name[..]).collect(),
+            costs: vec![(b"tokens", 7), (b"t", at as u64)],
         };
         let ahead = pool.peek(&Request {
             terms: None,

@@ -1,7 +1,7 @@
 //! Time, leases and limits.
 
 use super::parts::Pool;
-use crate::lb::account::{KeptOut, Lease, LeaseId, Limits, Reason, Tally, Timed, Whose};
+use crate::lb::account::{Account, KeptOut, Lease, LeaseId, Limits, Reason, Tally, Timed, Whose};
 use crate::lb::field::State;
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
 use crate::lb::ground::clock::{self, Millis};
@@ -228,10 +228,20 @@ impl Pool {
         changed
     }
 
-    /// The limits that are set, of the backend in that slot or of the pool as a whole.
+    /// The limits of the backend in that slot or of the pool as a whole: its own, and those that hold for each backend.
     pub fn limits(&self, slot: Option<Slot>) -> Limits {
+        self.limits_by(slot, Account::limit)
+    }
+
+    /// Those that are its own.
+    pub fn own_limits(&self, slot: Option<Slot>) -> Limits {
+        self.limits_by(slot, Account::own_limit)
+    }
+
+    fn limits_by(&self, slot: Option<Slot>, limit: impl Fn(&Account, Whose) -> Limits) -> Limits {
         let whose = slot.map_or(Whose::POOL, Whose::of);
-        let limits = self.account.as_ref().map(|account| account.limit(whose));
+        let account = self.account.as_ref();
+        let limits = account.map(|account| limit(account, whose));
         let tier = slot.map(|slot| self.field.seats()[slot].tier());
         Limits {
             tier: tier.filter(|tier| *tier > 0),
@@ -247,23 +257,31 @@ impl Pool {
 
     /// When a backend can be picked, and why not now.
     pub fn availability(&self) -> Availability {
-        if self.available() > 0 {
-            return Availability::Available;
+        match self.available() {
+            0 => self.availability_by(|account, is_willing| {
+                let kept_out = match self.field.eligible_in_all() + self.probes_open() {
+                    0 => KeptOut::Each,
+                    _ => KeptOut::ByThePool,
+                };
+                account.first_back(is_willing, kept_out)
+            }),
+            _ => Availability::Available,
         }
+    }
+
+    /// The same where none can be picked now: the first one back is told.
+    pub(super) fn availability_by(
+        &self,
+        first_back: impl Fn(&Account, &dyn Fn(Slot) -> bool) -> Option<(Millis, Reason)>,
+    ) -> Availability {
         let seats = self.field.seats();
         // Vacant slots have weight 0.
         let is_willing = |slot: Slot| seats[slot].state == State::Up && seats[slot].weight > 0;
         let account = self.account.as_ref();
         let limiting = account.filter(|_| (0..seats.len()).any(is_willing));
-        let back = limiting.and_then(|account| {
-            if account.is_any_over() {
-                return Some((self.clock() + 1, Reason::Limited));
-            }
-            let kept_out = match self.field.eligible_in_all() + self.probes_open() {
-                0 => KeptOut::Each,
-                _ => KeptOut::ByThePool,
-            };
-            account.first_back(is_willing, kept_out)
+        let back = limiting.and_then(|account| match account.is_any_over() {
+            true => Some((self.clock() + 1, Reason::Limited)),
+            false => first_back(account, &is_willing),
         });
         match back {
             Some((time, reason)) => {

@@ -1,6 +1,7 @@
 //! A pool: the one room that knows all the others, and keeps them in step.
 
 mod backend;
+mod costs;
 mod flow;
 mod health;
 mod members;
@@ -9,6 +10,7 @@ mod picking;
 mod saved;
 
 pub use backend::Backend;
+pub use costs::Limited;
 pub use flow::Availability;
 pub use health::HealthOf;
 pub use members::{Added, Replaced};

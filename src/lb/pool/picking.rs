@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::backend::Backend;
 use super::parts::Pool;
-use crate::lb::account::{IdText, LeaseId, LeaseTerms, Outage, TokensBefore, Whose};
+use crate::lb::account::{Cost, IdText, LeaseId, LeaseTerms, Outage, TokensBefore, Whose};
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::chance::Chance;
 use crate::lb::pick::{Algorithm, Before, View};
@@ -22,6 +22,8 @@ pub struct Request<'a> {
     pub exclude: Vec<&'a [u8]>,
     /// The terms of the lease that each pick is granted, if it is.
     pub terms: Option<LeaseTerms<'a>>,
+    /// What each pick takes beside the pick itself. No cost is named twice.
+    pub costs: Vec<Cost<'a>>,
 }
 
 /// The answer to a request.
@@ -90,13 +92,13 @@ impl Pool {
         Some(slot)
     }
 
-    fn has_eligible_now(&self) -> bool {
+    pub(super) fn has_eligible_now(&self) -> bool {
         (self.field.has_eligible() || self.probes_open() > 0) && !self.is_closed()
     }
 
     /// Whether a limit of the pool as a whole is reached.
     #[inline(always)]
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         (self.account.as_ref()).is_some_and(|account| account.is_limited(Whose::POOL))
     }
 
@@ -123,8 +125,14 @@ impl Pool {
             slots: Vec::with_capacity(request.count),
             lease: None,
         };
+        let mut purchase = self.purchase(request);
+        // A pick that finds nobody leaves no trace.
+        let chance = purchase.as_ref().map(|_| self.chance.clone());
         while picked.slots.len() < request.count
-            && let Some(slot) = self.choose(request.algorithm)
+            && let Some(slot) = match &mut purchase {
+                None => self.choose(request.algorithm),
+                Some(purchase) => self.choose_for(purchase, request.algorithm, &mut passed_over),
+            }
         {
             self.heed_latencies_for(request.algorithm);
             self.roster.count(slot);
@@ -132,6 +140,9 @@ impl Pool {
             if self.account.is_some() || request.terms.is_some() {
                 let lease = self.spend(slot, request.terms.as_ref());
                 picked.lease = picked.lease.or(lease);
+                if let Some(purchase) = &purchase {
+                    self.pay(purchase, slot, lease);
+                }
             }
             if request.distinct {
                 self.suspend(slot);
@@ -140,6 +151,9 @@ impl Pool {
         }
         for slot in passed_over {
             self.refresh(slot);
+        }
+        if let Some(chance) = chance.filter(|_| picked.slots.is_empty()) {
+            self.chance = chance;
         }
         picked
     }
