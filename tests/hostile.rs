@@ -9,8 +9,8 @@ use std::time::Instant;
 use rand::rngs::Xoshiro256PlusPlus as Random;
 use rand::{RngExt, SeedableRng};
 use redis_lb::lb::{
-    ALGORITHMS, HealthSettings, LeaseTerms, Limits, Outcome, Pool, Rate, Report, Request, State,
-    TIERS_MAX, codec,
+    ALGORITHMS, HealthSettings, LeaseTerms, Limits, Order, Outcome, Pool, QueueSettings, Rate,
+    Report, Request, State, TIERS_MAX, WAITING_MAX, codec,
 };
 
 /// Numbers at which something may end, as the codec writes them.
@@ -224,6 +224,11 @@ fn pool(random: &mut Random) -> Pool {
     }
     if random.random_bool(0.3) {
         report(random, &mut pool);
+    }
+    if random.random_bool(0.2) {
+        let max = *any(random, &[0, 1, 300, WAITING_MAX]);
+        let order = *any(random, &Order::ALL);
+        pool.set_queue(QueueSettings { max, order });
     }
     pool.remove(b"gone");
     pool

@@ -7,7 +7,7 @@ use crate::lb::{
     ALGORITHMS, Algorithm, COSTS_NAMED_MAX, COUNT_MAX, Cost, EXCLUDE_MAX, LeaseTerms, Millis,
     NAME_MAX, RATE_MAX, Request, SPAN_MAX, digits,
 };
-use crate::server::Error;
+use crate::server::{Block, Error};
 
 /// The arguments of a command that are not parsed yet.
 pub trait Words<'a>: ExactSizeIterator<Item = &'a [u8]> + Clone {}
@@ -67,6 +67,14 @@ pub fn cost(bytes: &[u8]) -> Result<&[u8], Error> {
     match (1..=NAME_MAX).contains(&bytes.len()) {
         true => Ok(bytes),
         false => Err(Error::cost(bytes)),
+    }
+}
+
+/// Parses the name for which a client waits.
+fn tenant(bytes: &[u8]) -> Result<&[u8], Error> {
+    match (1..=NAME_MAX).contains(&bytes.len()) {
+        true => Ok(bytes),
+        false => Err(Error::tenant(bytes)),
     }
 }
 
@@ -167,8 +175,8 @@ pub struct PickWords<'a> {
     pub request: Request<'a>,
     /// Whether COUNT was given, so that the reply is an array.
     pub is_array: bool,
-    /// The longest wait for a backend, if BLOCK was given; 0 = no limit.
-    pub block: Option<Millis>,
+    /// How the client waits for a backend, if BLOCK was given.
+    pub block: Option<Block<'a>>,
 }
 
 impl PickWords<'_> {
@@ -212,6 +220,7 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
     let (mut count, mut distinct, mut exclude) = (None, None, None);
     let (mut lease, mut holder, mut block) = (None, None, None);
     let mut costs = None;
+    let (mut prio, mut tenant) = (None, None);
     let mut is_first = algorithm.is_none();
     let mut options = Options::of(args);
     while let Some(word) = options.keyword() {
@@ -234,6 +243,12 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
             block
                 .replace(options.number("BLOCK", 0..=SPAN_MAX)?)
                 .is_some()
+        } else if is_keyword(word, b"PRIO") {
+            let number = options.number("PRIO", 0..=u64::from(u8::MAX))?;
+            prio.replace(number as u8).is_some()
+        } else if is_keyword(word, b"FOR") {
+            let named = self::tenant(options.value("FOR")?)?;
+            tenant.replace(named).is_some()
         } else if is_first {
             let words = format!(
                 "{}, or COUNT, DISTINCT, EXCLUDE, LEASE, COSTS, BLOCK",
@@ -243,7 +258,7 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
         } else if Algorithm::by_name(word).is_some() {
             return Err(Error::late_algorithm(word));
         } else {
-            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., LEASE ms, OWNER name, COSTS numcosts name amount ... or BLOCK ms";
+            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., LEASE ms, OWNER name, COSTS numcosts name amount ..., BLOCK ms, PRIO p or FOR name";
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
@@ -256,6 +271,9 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
     }
     if holder.is_some() && lease.is_none() {
         return Err(Error::owner_alone());
+    }
+    if block.is_none() && (prio.is_some() || tenant.is_some()) {
+        return Err(Error::place_alone());
     }
     Ok(PickWords {
         is_array: count.is_some(),
@@ -270,7 +288,11 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
             }),
             costs: costs.unwrap_or_default(),
         },
-        block,
+        block: block.map(|millis| Block {
+            millis,
+            prio: prio.unwrap_or(0),
+            tenant,
+        }),
     })
 }
 

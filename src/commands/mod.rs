@@ -22,6 +22,7 @@ mod load;
 mod peek;
 mod pick;
 mod policy;
+mod queue;
 mod refusals;
 mod release;
 mod rem;
@@ -58,6 +59,7 @@ pub(crate) const COMMANDS: &[Entry] = &[
     entry::<leases::Leases>(),
     entry::<limit::Limit>(),
     entry::<health::Health>(),
+    entry::<queue::Queue>(),
     entry::<when::When>(),
     entry::<info::Info>(),
     entry::<stats::Stats>(),

@@ -25,7 +25,7 @@ impl Command for Pick {
             Arg::EXCLUDE,
             Arg::LEASE,
             Arg::COSTS.optional(),
-            Arg::MILLISECONDS.token("BLOCK").optional(),
+            Arg::BLOCK,
         ],
     };
 
@@ -65,6 +65,15 @@ impl Command for Pick {
             // One that waited when the policy became one by latency was served without LEASE.
             true if !key.must_obey() => Err(Error::latency_without_lease()),
             _ => Ok(()),
+        }
+    }
+
+    /// A pick that would not wait comes behind all waiters of the number 0.
+    #[inline(always)]
+    fn behind(order: &Order) -> u8 {
+        match order {
+            Order::Many(words) => words.block.map_or(0, |block| block.prio),
+            Order::One(_) | Order::Lease(..) => 0,
         }
     }
 
@@ -148,13 +157,21 @@ fn none(key: &mut Key, call: &Call) -> Effect {
 }
 
 fn pick_many(words: &PickWords, key: &mut Key, call: &Call) -> Effect {
-    let picked = key.pool_mut().map(|pool| pool.picks(&words.request));
+    let request = &words.request;
+    let prio = words.block.map_or(0, |block| block.prio);
+    let picked = match !request.costs.is_empty() && call.is_behind(key, request, prio) {
+        true => None,
+        false => key.pool_mut().map(|pool| pool.picks(request)),
+    };
     let picked = picked.unwrap_or_default();
     if picked.slots.is_empty()
-        && let Some(millis) = words.block
+        && let Some(block) = &words.block
         && call.can_wait()
     {
-        call.wait(&words.request, words.to_words(), words.is_array, millis);
+        let (words, is_array) = (words.to_words(), words.is_array);
+        if let Err(error) = call.wait(key, request, block, words, is_array) {
+            call.reply().refused(&error);
+        }
         return Effect::None;
     }
     call.reply().picked(key.pool(), &picked, words.is_array);

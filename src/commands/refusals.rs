@@ -41,6 +41,12 @@ impl Error {
         )
     }
 
+    /// PRIO or FOR without BLOCK.
+    #[cold]
+    pub fn place_alone() -> Error {
+        Error::fixed("ERR PRIO and FOR need BLOCK: without one nobody waits")
+    }
+
     /// A pick by latency without LEASE.
     #[cold]
     pub fn latency_without_lease() -> Error {
@@ -103,6 +109,14 @@ impl Error {
         Error::new(format!(
             "{}: the number of costs comes first, as in COSTS 1 tokens 500",
             number.message()
+        ))
+    }
+
+    /// An invalid name for which a client waits.
+    pub fn tenant(name: &[u8]) -> Error {
+        let len = name.len();
+        Error::new(format!(
+            "ERR the name behind FOR has 1 to {NAME_MAX} bytes, not {len}"
         ))
     }
 

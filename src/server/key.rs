@@ -13,7 +13,7 @@ use super::key_ref::{KeyRef, entropy};
 use super::listening::{is_deaf, listen};
 use super::value::{ProcessNotes, Value, pool_type};
 use super::{clock, info, timer, waits};
-use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, Request, STEP};
+use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, QueueSettings, Request, STEP};
 
 /// The properties of a pick that decide what the pool needs first: a seed, an epoch.
 #[derive(Clone, Copy, Debug)]
@@ -232,6 +232,19 @@ impl Key<'_> {
         time
     }
 
+    /// The present time of the pool; `None` where only LB.TICK tells it.
+    pub(super) fn present(&mut self) -> Option<Millis> {
+        let key_ref = self.key_ref;
+        let (pool, local) = self.parts().filter(|_| !clock::is_manual())?;
+        time(pool, local, key_ref)
+    }
+
+    /// The server's time when the pool's clock shows that time.
+    pub(super) fn server_time(&self, clock: Millis) -> Millis {
+        let local = self.seen().and_then(|(_, local)| local);
+        clock.saturating_sub(local.map_or(0, |local| local.ahead))
+    }
+
     /// Notes that the pool has come to this key without a command of ours: no hint leads to it yet.
     pub(super) fn arrived(&mut self) {
         if let Some((_, Some(local))) = self.parts() {
@@ -409,6 +422,11 @@ impl Key<'_> {
     pub fn refused(&self) -> u64 {
         let local = self.seen().and_then(|(_, local)| local);
         local.map_or(0, |local| local.refused)
+    }
+
+    /// The settings of the queue of its pool, if there is a pool.
+    pub(super) fn queue_settings(&self) -> Option<QueueSettings> {
+        self.pool().map(Pool::queue_settings)
     }
 
     /// The number of clients that wait at this key, and the length of the oldest wait.

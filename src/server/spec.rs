@@ -140,6 +140,16 @@ impl Arg {
             Arg::new("amount", Kind::Integer),
         ]),
     );
+    /// A wait, with its place among the others.
+    pub const BLOCK: Arg = Arg::new(
+        "block",
+        Kind::Block(&[
+            Arg::MILLISECONDS.token("BLOCK"),
+            Arg::new("prio", Kind::Integer).token("PRIO").optional(),
+            Arg::new("name", Kind::Text).token("FOR").optional(),
+        ]),
+    )
+    .optional();
     /// The id of a lease.
     pub const LEASE_ID: Arg = Arg::new("lease", Kind::Text);
     /// The owner of leases.

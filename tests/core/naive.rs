@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use redis_lb::lb::{
-    Added, Algorithm, Availability, HealthSettings, LeaseId, Limits, Millis, Outcome, Rate,
-    Replaced, Report, State,
+    Added, Algorithm, Availability, HealthSettings, LeaseId, Limits, Millis, Outcome,
+    QueueSettings, Rate, Replaced, Report, State,
 };
 
 use crate::naive_health::{Health, Settings, Stage};
@@ -128,6 +128,7 @@ pub struct Naive {
     pub health: Health,
     /// Whether reports move latencies.
     heeds_latencies: bool,
+    pub queue: QueueSettings,
 }
 
 #[derive(Clone, Debug)]
@@ -161,6 +162,7 @@ impl Naive {
             serial: 0,
             health: Health::default(),
             heeds_latencies: false,
+            queue: QueueSettings::default(),
         }
     }
 

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use redis_lb::lb::{
     ALGORITHMS, Algorithm, Availability, Cost, Effects, HealthSettings, HealthWord, LOAD_MAX,
-    LeaseId, LeaseTerms, Limited, Limits, Millis, Outcome, Pool, Rate, Report, Request, STEP,
-    State, codec,
+    LeaseId, LeaseTerms, Limited, Limits, Millis, Order, Outcome, Pool, QueueSettings, Rate,
+    Report, Request, STEP, State, codec,
 };
 
 use crate::naive::{CREDIT_MAX, Costs, Each, Naive, Wanted, Whose};
@@ -42,6 +42,7 @@ enum Command {
     Left(Vec<u8>, Vec<u8>, u64),
     When(Costs),
     Health(HealthSettings),
+    Queue(QueueSettings),
 }
 
 /// One of so many names, each of its own length.
@@ -281,6 +282,8 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         4 => (0usize..8, report()).prop_map(|(at, report)| Command::Done(at, report)),
         1 => (0usize..8, 1u64..300).prop_map(|(at, span)| Command::Renew(at, span)),
         1 => name(4).prop_map(Command::Release),
+        1 => (0u32..3, select(Order::ALL.to_vec()))
+            .prop_map(|(max, order)| Command::Queue(QueueSettings { max, order })),
         3 => (prop::option::weighted(0.8, name(names)), limits()).prop_map(|(n, l)| Command::Limit(n, l)),
     ]
 }
@@ -401,6 +404,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
         }
         Command::Left(name, cost, left) => format!("{}", pool.lower(name, (cost, *left))),
         Command::When(costs) => format!("{:?}", pool.availability_for(&named(costs))),
+        Command::Queue(settings) => format!("{}", pool.set_queue(*settings)),
     }
 }
 
@@ -504,6 +508,10 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
         }
         Command::Left(name, cost, left) => format!("{}", naive.lower(name, cost, *left)),
         Command::When(costs) => format!("{:?}", naive.availability_for(costs)),
+        Command::Queue(settings) => {
+            let before = std::mem::replace(&mut naive.queue, *settings);
+            format!("{}", before != *settings)
+        }
     }
 }
 
@@ -615,6 +623,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
             && !naive.limit.is_set()
             && !naive.each.is_set()
             && naive.health.settings == Settings::default()
+            && naive.queue == QueueSettings::default()
     );
     same_health(pool, naive);
     same_costs(pool, naive);

@@ -2,8 +2,8 @@
 
 use redis_lb::lb::codec::{self, Stored};
 use redis_lb::lb::{
-    ALGORITHMS, CLOCK_MAX, HealthSettings, LeaseTerms, Limits, Outcome, Pool, Rate, Report,
-    Request, State,
+    ALGORITHMS, CLOCK_MAX, HealthSettings, LeaseTerms, Limits, Order, Outcome, Pool, QueueSettings,
+    Rate, Report, Request, State, WAITING_MAX,
 };
 
 /// The most memory that a byte of a payload costs. Measured: 21, where names have one byte, so that a backend takes 6
@@ -76,6 +76,13 @@ fn in_health(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
     };
     pool.set_health(settings);
     let mut picked = vec![];
+    let queue = pool.queue_settings();
+    assert!(queue.max <= WAITING_MAX);
+    let order = match queue.order {
+        Order::Fifo => Order::Fair,
+        Order::Fair => Order::Fifo,
+    };
+    assert!(pool.set_queue(QueueSettings { order, ..queue }));
     for outcome in [Outcome::Fail, Outcome::Ok] {
         for (of, name) in names.iter().enumerate() {
             let report = Report {

@@ -31,6 +31,7 @@ INFO |= UNLIMITED | {
 
 HEALTH = {b"fails": 0, b"failrate": 0, b"min": 20, b"window": 5000, b"eject": 5000, b"maxeject": 50}
 HEALTH |= {b"slowstart": 0, b"adapt": 0}
+QUEUE = {b"max": 0, b"order": b"fifo", b"waiting": 0, b"oldest-wait-ms": 0}
 
 # What each command answers about the pool `web` with a 5, b 1, c 1. `str` is a simple string, `bytes` a bulk
 # string, `dict` a map.
@@ -69,6 +70,9 @@ REPLIES = [
     ("LB.REPORT web x OK", 0),
     ("LB.HEALTH web", HEALTH),
     ("LB.HEALTH web FAILS 5 FAILRATE 50 MIN 9 WINDOW 100 EJECT 1000 MAXEJECT 9 SLOWSTART 7 ADAPT 8", "OK"),
+    ("LB.QUEUE web", QUEUE),
+    ("LB.QUEUE web MAX 100 ORDER fair", "OK"),
+    ("LB.PICK web EXCLUDE 3 a b c BLOCK 1 PRIO 7 FOR t", None),
     ("LB.SEED web 18446744073709551615", "OK"),
     ([b"LB.LOAD", b"web", PAYLOAD, b"REPLACE"], "OK"),
 ]
@@ -149,6 +153,8 @@ MISSING = [
     ("LB.REPORT none a FAIL COOL 9", 0),
     ("LB.HEALTH none", HEALTH),
     ("LB.HEALTH none FAILS 0 FAILRATE 0 SLOWSTART 0 ADAPT 0", "OK"),
+    ("LB.QUEUE none", QUEUE),
+    ("LB.QUEUE none MAX 0 ORDER fifo", "OK"),
     ("LB.WHEN none", [b"empty", -1]),
     ("LB.TICK none 1", "OK"),
     ("LB.EPOCH none 1", "OK"),
@@ -162,6 +168,8 @@ CREATORS += [
     "LB.LIMIT none RATE 1 1000",
     "LB.HEALTH none FAILS 5",
     "LB.HEALTH none ADAPT 9",
+    "LB.QUEUE none MAX 1",
+    "LB.QUEUE none ORDER fair",
 ]
 
 OPTIONS = [
@@ -338,6 +346,16 @@ def test_a_limit_of_the_pool_keeps_it_until_there_is_none(lb):
     lb("LB.LIMIT web MAX 0")
     assert (lb("LB.CARD web"), lb("EXISTS web")) == (0, 1)
     lb("LB.LIMIT web RATE 0 0")
+    assert lb("EXISTS web") == 0
+
+
+def test_the_settings_of_a_queue_keep_the_pool_until_they_are_the_default(lb):
+    lb("LB.ADD web a")
+    lb("LB.QUEUE web MAX 3 ORDER fair")
+    lb("LB.REM web a")
+    lb("LB.QUEUE web MAX 0")
+    assert (lb("LB.CARD web"), lb("EXISTS web")) == (0, 1)
+    lb("LB.QUEUE web ORDER fifo")
     assert lb("EXISTS web") == 0
 
 
@@ -626,6 +644,8 @@ def test_names_and_keys_are_any_bytes(server, name):
             "LB.LIMIT web BACKEND a MAX 3 RATE 2 9 BURST 2 TIER 1",
         ),
         ("lb.leases web backend a owner b count 1", "LB.LEASES web BACKEND a OWNER b COUNT 1"),
+        ("lb.queue web max 3 order FAIR", "LB.QUEUE web MAX 3 ORDER fair"),
+        ("lb.pick web block 1 prio 3 for x", "LB.PICK web BLOCK 1 PRIO 3 FOR x"),
         ("lb.release web owner b", "LB.RELEASE web OWNER b"),
         ("lb.done web 7-1 fail latency 5", "LB.DONE web 7-1 FAIL LATENCY 5"),
         ("lb.report web a ok latency 5 load 0.5 cool 9", "LB.REPORT web a OK LATENCY 5 LOAD 0.5 COOL 9"),

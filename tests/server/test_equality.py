@@ -140,6 +140,9 @@ HEALTH = [
     *each([b"LB.HEALTH"], KEY, [b"FAILRATE", b"50", b"MIN", b"2"], [[], [b"WINDOW", b"50"]]),
     *each([b"LB.HEALTH"], KEY, [b"SLOWSTART", b"ADAPT"], [b"0", b"100", b"%d" % 2**40]),
 ]
+QUEUE = each(
+    [b"LB.QUEUE"], KEY, [[], [b"MAX", b"0"], [b"max", b"7"]], [[], [b"ORDER", b"fair"], [b"order", b"FIFO"]]
+)
 REPORTS = [[], [b"OK"], [b"FAIL"], [b"FAIL"], [b"OK", b"LATENCY", b"900"], [b"OK", b"latency", b"70"]]
 REPORTS += [[b"LOAD", b"0.9", b"FAIL"], [b"LOAD", b"0.25"], [b"COOL", b"40"], [b"cool", b"%d" % 2**40, b"OK"]]
 REPORT = each([b"LB.REPORT"], KEY, NAMES, REPORTS)
@@ -192,7 +195,20 @@ CRAFTED = st.builds(
 )
 PICKS = [PICK, PICK, PICK, GRANT, GRANT, TICK]
 VALID = mixed(
-    *PICKS, CHANGE, CHANGE, LIMIT, HEALTH, REPORT, REPORT, WEIGHTED, REMOVED, LOOK, MOVE, FLEETS, CRAFTED
+    *PICKS,
+    CHANGE,
+    CHANGE,
+    LIMIT,
+    HEALTH,
+    QUEUE,
+    REPORT,
+    REPORT,
+    WEIGHTED,
+    REMOVED,
+    LOOK,
+    MOVE,
+    FLEETS,
+    CRAFTED,
 )
 
 
@@ -305,7 +321,7 @@ def questions(sequence):
     yield digests
     for key in KEYS:
         yield from ([b"LB.WHEN", key], [b"LB.LEASES", key, b"COUNT", b"5"])
-        yield from ([b"LB.STATS", key], [b"LB.HEALTH", key])
+        yield from ([b"LB.STATS", key], [b"LB.HEALTH", key], [b"LB.QUEUE", key])
         yield from ([b"LB.PICK", key, algorithm, b"COUNT", b"15"] for algorithm in packed(FORESEEABLE))
         if not sequence.is_seeded:
             yield [b"LB.SEED", key, b"42"]

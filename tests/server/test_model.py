@@ -40,6 +40,8 @@ NAMES += ["Ā".encode(), b"n" * 512, *[b"worker-%d" % number for number in range
 # A pool with so many that the server keeps it in trees of several levels.
 FLEET = [b"%d.fleet" % number for number in range(150)]
 WORDS = [*packed(ALGORITHMS), b"RR", b"wRandom"]
+# One more than a pool can limit, and one that is never limited.
+COSTS = [b"tokens", b"COSTS", b"\0\xff", b"5", b"requests"]
 OWNERS = [b"gateway-1", b"gateway-2", b"a", b"LEASE", b"\0\xff", b"o" * 512]
 WEIGHTS = [b"0", b"1", b"1", b"1", b"2", b"3", b"5", b"60000", b"65535"]
 STATES = [b"up", b"up", b"drain", b"DOWN"]
@@ -60,6 +62,7 @@ JUNK = [
     b"DISTINCT",
 ]
 JUNK += [b"EXCLUDE", b"hash", b"wrr", b"REPLACE", PAYLOAD, LEASED, OVER, b"\0\xff", b"down", "Ā".encode()]
+JUNK += [b"COST", b"COSTS", b"EACH", b"LEFT", b"BURST"]
 JUNK += [b"LEASE", b"OWNER", b"MAX", b"RATE", b"TIER", b"BACKEND", b"FAIL", b"7-0", b"1099511627777"]
 
 
@@ -113,6 +116,18 @@ class Typist:
         self._random.shuffle(options)
         return [word for option in options for word in option]
 
+    def costs(self) -> list[bytes]:
+        """Amounts of costs, some perhaps twice."""
+        costs = self._random.choices([*COSTS, b"free"], k=self._random.randint(1, 3))
+        words = [
+            word for cost in costs for word in (cost, self.one_of([b"0", *map(self.number, (3, 9, 40))]))
+        ]
+        return [b"COSTS", b"%d" % len(costs), *words]
+
+    def left(self) -> list[bytes]:
+        """How much is left of a cost."""
+        return [b"LEFT", self.one_of(COSTS), self.number(9)]
+
     def lease(self) -> list[bytes]:
         """That a pick is to give leases."""
         owner = [b"OWNER", self.one_of(OWNERS)] if self.chance(50) else []
@@ -133,8 +148,8 @@ class Typist:
 
     def limits(self) -> list[bytes]:
         """Limits of a backend or of the pool; often none, so that not all is limited at last."""
-        is_backend = self.chance(80)
-        limits = [[b"BACKEND", self.name()]] if is_backend else []
+        is_backend = self.chance(70)
+        limits = [[b"BACKEND", self.name()]] if is_backend else [[b"EACH"]] * self.chance(60)
         if self.chance(40):
             limits.append([b"MAX", self.one_of([b"0", b"0", b"0", self.number(4), self.number(40)])])
         if self.chance(40):
@@ -142,7 +157,16 @@ class Typist:
             limits.append(self.one_of([[b"RATE", b"0", b"0"], rate, [*rate, b"BURST", self.number(9)]]))
         if is_backend and self.chance(30):
             limits.append([b"TIER", self.one_of([b"0", b"0", b"1", b"2", b"255"])])
+        for cost in self._random.sample(COSTS, k=self.one_of([0, 0, 1, 2])):
+            rate = [b"COST", cost, self.number(40), self.number(100)]
+            limits.append(self.one_of([[*rate[:2], b"0", b"0"], rate, [*rate, b"BURST", self.number(30)]]))
         return self.shuffled(limits)
+
+    def queue(self) -> list[bytes]:
+        """How clients wait; often by default, so that pools can go."""
+        options = [[b"MAX", self.one_of([b"0", b"0", self.number(9)])]] if self.chance(70) else []
+        options += [[b"ORDER", self.one_of([b"fifo", b"FIFO", b"fair"])]] if self.chance(70) else []
+        return self.shuffled(options)
 
     def filters(self) -> list[bytes]:
         """Which leases are to be listed."""
@@ -185,6 +209,11 @@ KINDS = {
     (b"lb.pick", lambda typist: typist.options()): 5,
     (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.lease()]): 8,
     (b"LB.PICK", lambda typist: [*typist.options(), *typist.lease()]): 3,
+    (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.costs(), *typist.lease()]): 6,
+    (b"LB.PICK", lambda typist: [*typist.options(), *typist.costs()]): 3,
+    (b"LB.DONE", lambda typist: [typist.leased(), *typist.outcome(), *typist.costs()]): 4,
+    (b"LB.REPORT", lambda typist: [typist.name(), *typist.left()]): 1,
+    (b"LB.WHEN", lambda typist: typist.costs()): 1,
     (b"LB.PEEK", lambda typist: [typist.one_of(packed(FORESEEABLE)), *typist.options()]): 6,
     (b"LB.PEEK", lambda typist: typist.options()): 2,
     (b"LB.ADD", lambda typist: [typist.name()]): 6,
@@ -203,6 +232,7 @@ KINDS = {
     (b"LB.RELEASE", lambda typist: [b"OWNER", typist.one_of(OWNERS)]): 1,
     (b"LB.LEASES", lambda typist: typist.filters()): 1,
     (b"LB.LIMIT", lambda typist: typist.limits()): 6,
+    (b"LB.QUEUE", lambda typist: typist.queue()): 1,
     (b"LB.WHEN", lambda typist: []): 2,
     (b"LB.TICK", lambda typist: [typist.time()]): 6,
     (b"LB.EPOCH", lambda typist: [typist.seed()]): 1,
@@ -296,7 +326,7 @@ def test_a_million_commands_do_what_the_model_does(manual):
         between = Exchange(wire, typist, model)
         for _ in range(NUMBER):
             between.tell(typist.command())
-        for look in [b"LB.LIST", b"LB.STATS", b"LB.INFO", b"LB.LEASES", b"LB.LIMIT"]:
+        for look in [b"LB.LIST", b"LB.STATS", b"LB.INFO", b"LB.LEASES", b"LB.LIMIT", b"LB.QUEUE"]:
             for key in model.keys:
                 between.tell([look, key])
         between.flush()

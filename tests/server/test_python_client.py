@@ -23,7 +23,17 @@ import redis_lb
 import redis_lb.asyncio
 from awaited import FLAVOURS, Flavour
 from commands import COMMANDS
-from redis_lb import BackendStats, Granted, HealthSettings, Limits, NoBackendError, OpenLease, PoolInfo, When
+from redis_lb import (
+    BackendStats,
+    Granted,
+    HealthSettings,
+    Limits,
+    NoBackendError,
+    OpenLease,
+    PoolInfo,
+    QueueInfo,
+    When,
+)
 from redis_lb.flow import method
 from redis_lb.local import Memory
 from replication import in_step
@@ -102,7 +112,8 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
 
         assert web.pick("rr") == "a"
         assert web.pick("rr", exclude=["b", b"c"]) == "a"
-        assert web.pick(exclude=["a", "b", "c"], wait_ms=1) is None
+        assert web.pick(exclude=["a", "b", "c"], wait_ms=1, prio=5, tenant="t") is None
+        assert web.pick(exclude=["a", "b", "c"], prio=5, tenant="t") is None
         assert web.picks(3, "rr", distinct=True, exclude=["a"], wait_ms=5) == ["b", "c"]
         assert web.peek("rr") == "a"
         assert web.peeks(2, "rr", distinct=True, exclude=["a"]) == ["b", "c"]
@@ -146,6 +157,10 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
         )
         assert web.health() == settings
 
+        assert web.queue() == QueueInfo(0, "fifo", 0, 0)
+        assert web.set_queue(max=7, order="fair") is None
+        assert web.queue() == QueueInfo(7, "fair", 0, 0)
+
         when = web.when()
         assert (type(when), when) == (When, ("available", 0))
         assert flavour.pool(flavour.client(port=server.port), "none").when() == When("empty", None)
@@ -178,7 +193,7 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
                 sent[name] += 1
                 words |= {(name, word) for word in more}
     assert set(COMMANDS) <= set(sent)
-    options = "DISTINCT EXCLUDE LEASE OWNER BLOCK COUNT".split()
+    options = "DISTINCT EXCLUDE LEASE OWNER BLOCK PRIO FOR COUNT".split()
     assert {("LB.PICK", option) for option in options} <= words
 
 
@@ -196,6 +211,7 @@ def test_what_a_record_shows_is_what_the_server_says(web, server):
     assert fields(plain("LB.INFO", "web")) == {"clock" if n == "clock-ms" else n for n in names(PoolInfo)}
     short = {name.removesuffix("-ms").removesuffix("-percent") for name in names(HealthSettings)}
     assert fields(plain("LB.HEALTH", "web")) == short
+    assert fields(plain("LB.QUEUE", "web")) == names(QueueInfo)
 
 
 def test_names_of_any_bytes_come_back_as_they_went(flavour, server):
@@ -218,7 +234,7 @@ def test_errors_are_those_of_redis_py(web, server):
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         server.client().set("web", "x")
         web.pick()
-    for nothing in (web.set_limit, web.set_health):
+    for nothing in (web.set_limit, web.set_health, web.set_queue):
         with pytest.raises(ValueError):
             nothing()
     with pytest.raises(ValueError, match="wait_ms"):

@@ -15,6 +15,7 @@ mod leases_saved;
 mod limit;
 mod owners;
 mod places;
+mod queue;
 mod quotas;
 mod report;
 mod tally;
@@ -36,6 +37,7 @@ pub use lease_id::{EpochText, IdText, LeaseId};
 pub use leases_saved::{LeasesHead, LeasesSaved};
 use limit::Limit;
 pub use limit::{LEASES_MAX, Limits, RATE_MAX, Rate};
+pub use queue::{Order, QueueSettings, WAITING_MAX};
 use quotas::Quotas;
 pub use quotas::TokensBefore;
 pub use report::{Outcome, Report, Source};
@@ -63,6 +65,7 @@ pub struct Account {
     latencies: Option<Box<Latencies>>,
     /// None in a pool that never limited a cost.
     costs: Option<Box<Costs>>,
+    queue: QueueSettings,
     /// How many leases a look ahead counts on which backends. None while nobody looks ahead.
     ahead: Option<Box<Ahead>>,
 }
@@ -104,6 +107,7 @@ impl Account {
             && self.tallies.is_default()
             && self.latencies.is_none()
             && self.costs.as_ref().is_none_or(|costs| costs.is_default())
+            && self.queue == QueueSettings::default()
             && self
                 .health
                 .as_ref()
@@ -794,6 +798,18 @@ impl Account {
         Some((ends.map_or(wakes, |ends| ends.min(wakes)), reason))
     }
 
+    // The queue
+
+    /// The settings of the queue.
+    pub fn queue_settings(&self) -> QueueSettings {
+        self.queue
+    }
+
+    /// Changes them.
+    pub fn set_queue(&mut self, settings: QueueSettings) {
+        self.queue = settings;
+    }
+
     // Saved as sections of the second form: see `pool/saved.rs`
 
     /// Writes the clock.
@@ -921,6 +937,17 @@ impl Account {
     pub fn load_costs(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
         let has_lease = |number| self.leases.has(number);
         self.costs = Some(Box::new(Costs::load(slots, self.now(), has_lease, from)?));
+        Ok(())
+    }
+
+    /// Writes the settings of the queue, if they are not the default.
+    pub fn save_queue(&self, to: &mut Writer) {
+        self.queue.save(to);
+    }
+
+    /// Reads them.
+    pub fn load_queue(&mut self, from: &mut Reader) -> Result<(), Malformed> {
+        self.queue = QueueSettings::load(from)?;
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod health;
 mod members;
 mod parts;
 mod picking;
+mod queue;
 mod saved;
 
 pub use backend::Backend;

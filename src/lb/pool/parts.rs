@@ -1,7 +1,7 @@
 //! The parts of a pool, and how they are kept in step.
 
 use crate::lb::account::{Account, Whose};
-use crate::lb::field::{Field, Seat, State};
+use crate::lb::field::{Field, Seat};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::chance::Chance;
 use crate::lb::ground::kept::Kept;
@@ -109,11 +109,7 @@ impl Pool {
 
     /// The weight of a backend where it is up, else 0.
     pub(super) fn weight_if_up(&self, slot: Slot) -> u16 {
-        let seat = &self.field.seats()[slot];
-        match seat.state {
-            State::Up => seat.weight,
-            State::Drain | State::Down => 0,
-        }
+        self.field.seats()[slot].weight_if_up()
     }
 
     /// The weight, the state or the health of a backend has changed.

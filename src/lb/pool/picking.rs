@@ -114,13 +114,7 @@ impl Pool {
         if request.terms.is_some() && !self.has_numbers_for(request.count) {
             return Picked::default();
         }
-        let mut passed_over = Vec::new();
-        for name in &request.exclude {
-            if let Some(slot) = self.roster.find(name) {
-                self.suspend(slot);
-                passed_over.push(slot);
-            }
-        }
+        let mut passed_over = self.pass_over(&request.exclude);
         let mut picked = Picked {
             slots: Vec::with_capacity(request.count),
             lease: None,
@@ -156,6 +150,14 @@ impl Pool {
             self.chance = chance;
         }
         picked
+    }
+
+    /// Takes these backends out of the running, until they are refreshed.
+    pub(super) fn pass_over(&mut self, names: &[&[u8]]) -> Vec<Slot> {
+        let slots = names.iter().filter_map(|name| self.roster.find(name));
+        let slots: Vec<Slot> = slots.collect();
+        slots.iter().for_each(|slot| _ = self.suspend(*slot));
+        slots
     }
 
     /// Picks that often, where a pick changes nothing that decides who is eligible.

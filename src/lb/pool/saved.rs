@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use super::parts::Pool;
 use crate::lb::account::{Account, LeasesHead, Whose};
 use crate::lb::field::{Field, State};
-use crate::lb::ground::bounds::{BACKENDS_MAX, COUNTER_MAX, Slot, TIERS_MAX};
+use crate::lb::ground::bounds::{BACKENDS_MAX, COUNTER_MAX, NAME_MAX, Slot, TIERS_MAX};
 use crate::lb::ground::chance::Chance;
+use crate::lb::ground::kept::Kept;
 use crate::lb::ground::saved::{Bytes, Malformed, Reader, Writer, checked};
 use crate::lb::pick::{Algorithm, Credits, Turns};
+use crate::lb::roster::Card;
 
 /// The form that a pool is saved in. A pool is saved in the first one that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ const LATENCIES: u8 = 130;
 const EACH: u8 = 131;
 /// That of the costs, and of what leases took of them.
 const COSTS: u8 = 132;
+/// That of the settings of the queue.
+const QUEUE: u8 = 133;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -61,6 +65,7 @@ impl Pool {
             add(LATENCIES, &|to| account.save_latencies(&slots, to));
             add(EACH, &|to| account.save_each(&slots, to));
             add(COSTS, &|to| account.save_costs(&slots, to));
+            add(QUEUE, &|to| account.save_queue(to));
         }
         sections
     }
@@ -138,6 +143,8 @@ impl Pool {
         for _ in 0..members {
             pool.load_member(from)?;
         }
+        pool.field.all_loaded();
+        pool.owns.grown(members as usize);
         checked("cursor", (), pool.owns.rr.is_sound(members as usize))?;
         if format != Format::Plain {
             let gone = pool.load_account(from)?;
@@ -150,13 +157,16 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Reads a backend. There is no account yet, and no algorithm keeps anything of the backends yet, so that nothing but its weight and
+    /// its state decides its running weight.
     fn load_member(&mut self, from: &mut Reader) -> Result<(), Malformed> {
-        let slot = self.roster.load_name(from)?;
+        let name = from.bytes("backend's name", 1..=NAME_MAX)?;
+        checked("backend's name", (), self.roster.find(name).is_none())?;
         let seat = Field::load_seat(from)?;
-        let credit = Credits::load(from)?;
-        seat.set_credit(credit);
-        self.roster.load_picks(slot, from)?;
-        self.seat(slot, seat);
+        seat.set_credit(Credits::load(from)?);
+        let picks = from.number("backend's picks", COUNTER_MAX)?;
+        self.roster.add_card(Card::new(name, picks));
+        self.field.add_loaded(seat);
         Ok(())
     }
 
@@ -218,6 +228,7 @@ impl Pool {
                 (LATENCIES, Some(account)) => account.load_latencies(slots, &mut rest)?,
                 (EACH, Some(account)) => account.load_each(slots, &mut rest)?,
                 (COSTS, Some(account)) => account.load_costs(slots, &mut rest)?,
+                (QUEUE, Some(account)) => account.load_queue(&mut rest)?,
                 _ => (self.owns).load_section(code, slots, &mut rest)?,
             }
             checked("sections", (), rest.is_at_end())?;

@@ -6,8 +6,9 @@
 from pathlib import Path
 
 from .lease import Attempt, Lease, NoBackendError
+from .link import QueueFullError
 from .pool import Pool
-from .replies import BackendStats, Granted, HealthSettings, Limits, OpenLease, PoolInfo, When
+from .replies import BackendStats, Granted, HealthSettings, Limits, OpenLease, PoolInfo, QueueInfo, When
 from .shards import ShardedPool
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "OpenLease",
     "Pool",
     "PoolInfo",
+    "QueueFullError",
+    "QueueInfo",
     "ShardedPool",
     "When",
     "path",

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import redis
 
 from . import forks
-from .commands import Algorithm, Name, Outcome, several
+from .commands import Algorithm, Name, Outcome, Place, several
 from .flow import Flow
 from .link import in_background, log
 from .replies import When
@@ -63,7 +63,7 @@ class Terms:
     algorithm: Algorithm | None
     owner: Name | None
     exclude: tuple[Name, ...]
-    wait_ms: int
+    place: Place
     failures: tuple[type[Exception], ...]
 
 
@@ -244,6 +244,8 @@ class Leasing(Generic[L, A]):
         *,
         ttl_ms: int = 10_000,
         wait_ms: int = 0,
+        prio: int = 0,
+        tenant: Name | None = None,
         owner: Name | None = None,
         exclude: Iterable[Name] = (),
         failures: tuple[type[Exception], ...] = (Exception,),
@@ -253,9 +255,10 @@ class Leasing(Generic[L, A]):
         The lease ends `ttl_ms` after this process has died; while the block runs it is renewed. At its end it is
         reported: OK and the latency; FAIL if the block raises one of `failures`; neither if it raises something
         else, as when it is cancelled. An error with an HTTP response that has Retry-After cools the backend.
-        Raises NoBackendError if nothing can be picked within `wait_ms`; 0 does not wait.
+        Raises NoBackendError if nothing can be picked within `wait_ms`; 0 does not wait. Waiters with a lower `prio`, 0
+        to 255, are served first. If set_queue() says so, those of one `prio` take turns by their `tenant`.
         """
-        terms = Terms(ttl_ms, algorithm, owner, several(exclude), wait_ms, failures)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), Place(wait_ms, prio, tenant), failures)
         return type(self)._lease(self, terms, None)
 
     def attempts(
@@ -265,6 +268,8 @@ class Leasing(Generic[L, A]):
         *,
         ttl_ms: int = 10_000,
         wait_ms: int = 0,
+        prio: int = 0,
+        tenant: Name | None = None,
         owner: Name | None = None,
         exclude: Iterable[Name] = (),
         failures: tuple[type[Exception], ...] = (Exception,),
@@ -273,7 +278,7 @@ class Leasing(Generic[L, A]):
 
         `for attempt in pool.attempts(3): with attempt as lease: …`. The error of the last attempt is raised.
         """
-        terms = Terms(ttl_ms, algorithm, owner, several(exclude), wait_ms, failures)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), Place(wait_ms, prio, tenant), failures)
         series = Series(most)
         while series.left:
             series.left -= 1

@@ -109,6 +109,16 @@ class HealthSettings:
 
 
 @dataclass(frozen=True)
+class QueueInfo:
+    """LB.QUEUE: how clients wait, and how many do at the server that answers. `max` 0 is any number."""
+
+    max: int
+    order: str
+    waiting: int = 0
+    oldest_wait_ms: int = 0
+
+
+@dataclass(frozen=True)
 class OpenLease:
     """LB.LEASES: one lease."""
 
@@ -171,6 +181,10 @@ def limits(reply: Any) -> Limits | None:
 
 def health(reply: Any) -> HealthSettings:
     return _record(HealthSettings, reply)
+
+
+def queue(reply: Any) -> QueueInfo:
+    return _record(QueueInfo, reply)
 
 
 def info(reply: Any) -> PoolInfo | None:

@@ -4,12 +4,13 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from .commands import Algorithm, Commands, Name, several
+from .commands import Algorithm, Commands, Name, Place, several
 from .flow import Flow, Sync, method
 from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
 from .pool import Pool, PoolFlows
@@ -56,16 +57,22 @@ class ShardFlows(Leasing[L, A], Generic[S, L, A]):
 
     @method
     def pick(
-        self, algorithm: Algorithm | None = None, *, exclude: Iterable[Name] = (), wait_ms: int = 0
+        self,
+        algorithm: Algorithm | None = None,
+        *,
+        exclude: Iterable[Name] = (),
+        wait_ms: int = 0,
+        prio: int = 0,
+        tenant: Name | None = None,
     ) -> Flow[str | None]:
         """As Pool.pick()."""
         names = several(exclude)
         return (
             yield from self._go_round(
                 self._order(),
-                lambda shard, wait_ms: shard._picking(algorithm, names, wait_ms),
+                lambda shard, place: shard._picking(algorithm, names, place),
                 lambda shard: shard._local(names),
-                wait_ms,
+                Place(wait_ms, prio, tenant),
             )
         )
 
@@ -73,9 +80,9 @@ class ShardFlows(Leasing[L, A], Generic[S, L, A]):
         order = self._order()
         held = yield from self._go_round(
             order,
-            lambda shard, wait_ms: shard._granting(terms, exclude, wait_ms),
+            lambda shard, place: shard._granting(terms, exclude, place),
             lambda shard: shard._local_lease(exclude),
-            terms.wait_ms,
+            terms.place,
         )
         if held is None:
             raise NoBackendError(order[0].key, (yield from order[0]._why()))
@@ -88,16 +95,17 @@ class ShardFlows(Leasing[L, A], Generic[S, L, A]):
         return [shard for shard in order if not shard._memory.rests] or list(order)
 
     def _go_round(
-        self, order: list[S], ask: Callable[[S, int], Flow[T | None]], local: Callable[[S], T | None], wait_ms: int
+        self, order: list[S], ask: Callable[[S, Place], Flow[T | None]], local: Callable[[S], T | None], place: Place
     ) -> Flow[T | None]:
+        at_once = replace(place, wait_ms=0)
         for shard in order:
-            found = yield from shard._unless_away(ask(shard, 0), partial(local, shard))
+            found = yield from shard._unless_away(ask(shard, at_once), partial(local, shard))
             # A caller that has found out that a server is away has waited long enough.
             if found is not None or shard.is_away:
                 return found
-        if not wait_ms:
+        if not place.wait_ms:
             return None
-        return (yield from order[0]._unless_away(ask(order[0], wait_ms), partial(local, order[0])))
+        return (yield from order[0]._unless_away(ask(order[0], place), partial(local, order[0])))
 
 
 class ShardedPool(Sync, ShardFlows[Pool, Lease, Attempt]):
