@@ -9,8 +9,8 @@ use std::time::Instant;
 use rand::rngs::Xoshiro256PlusPlus as Random;
 use rand::{RngExt, SeedableRng};
 use redis_lb::lb::{
-    ALGORITHMS, HealthSettings, LeaseTerms, Limits, Outcome, Pool, Rate, Report, Request, State,
-    TIERS_MAX, codec,
+    ALGORITHMS, HealthSettings, LeaseTerms, Limits, Outcome, POLICIES, Pool, Rate, Report, Request,
+    State, TIERS_MAX, codec,
 };
 
 /// Numbers at which something may end, as the codec writes them.
@@ -100,6 +100,7 @@ fn many_marks_take_memory_in_proportion() {
 fn grant(pool: &mut Pool, owner: Option<&[u8]>) {
     pool.picks(&Request {
         algorithm: None,
+        item: None,
         count: 1,
         distinct: false,
         exclude: vec![],
@@ -205,11 +206,12 @@ fn pool(random: &mut Random) -> Pool {
         pool.set_state(&name, any(random, &State::ALL).0);
     }
     pool.add(b"gone", None);
-    pool.set_policy(*any(random, &ALGORITHMS));
+    pool.set_policy(*any(random, &POLICIES));
     for algorithm in ALGORITHMS {
         if random.random_bool(0.5) {
             pool.picks(&Request {
                 algorithm: Some(algorithm),
+                item: Some(&b"item"[..]).filter(|_| algorithm.goes_by_item()),
                 count: random.random_range(1..300),
                 distinct: false,
                 exclude: vec![],
@@ -281,7 +283,8 @@ fn limit(random: &mut Random, pool: &mut Pool) {
         );
         pool.open_epoch(random.random());
         pool.picks(&Request {
-            algorithm: Some(*any(random, &ALGORITHMS)),
+            algorithm: Some(*any(random, &POLICIES)),
+            item: None,
             count: random.random_range(1..20),
             distinct: false,
             exclude: vec![],

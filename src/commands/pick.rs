@@ -11,7 +11,7 @@ impl Command for Pick {
     const SPEC: Spec = Spec {
         name: "LB.PICK",
         summary: "Picks the next backend of a pool, or several.",
-        complexity: "O(log N) for each pick and each excluded backend, with N the number of backends in the pool; O(1) for rr",
+        complexity: "O(log N) for each pick and each excluded backend, with N the number of backends in the pool; O(1) for rr; O(N) for each pick by hash",
         since: "0.1.0",
         arity: -2,
         // Not deny-oom: a pick takes no memory, and a full server must not stop the traffic.
@@ -35,7 +35,9 @@ impl Command for Pick {
         match call.argc() {
             2 => Ok(Order::One(None)),
             // Most picks with arguments have only an algorithm.
-            3 if let Some(algorithm) = Algorithm::by_name(call.arg(2)) => {
+            3 if let Some(algorithm) = Algorithm::by_name(call.arg(2))
+                && !algorithm.goes_by_item() =>
+            {
                 Ok(Order::One(Some(algorithm)))
             }
             _ => read_words(call),
@@ -46,9 +48,9 @@ impl Command for Pick {
     fn access(order: &Order) -> Access {
         match order {
             // A lease begins to run now.
-            Order::Lease(..) => Access::FromNow,
+            Order::Lease(..) | Order::Item(_, Some(_)) => Access::FromNow,
             Order::Many(words) if words.request.terms.is_some() => Access::FromNow,
-            Order::One(_) | Order::Many(_) => Access::Now,
+            Order::One(_) | Order::Item(..) | Order::Many(_) => Access::Now,
         }
     }
 
@@ -57,7 +59,7 @@ impl Command for Pick {
         let algorithm = match order {
             Order::One(algorithm) => *algorithm,
             Order::Many(words) if words.request.terms.is_none() => words.request.algorithm,
-            Order::Lease(..) | Order::Many(_) => return Ok(()),
+            Order::Lease(..) | Order::Item(..) | Order::Many(_) => return Ok(()),
         };
         let algorithm = algorithm.or_else(|| key.pool().map(|pool| pool.policy()));
         match algorithm.is_some_and(Algorithm::goes_by_latency) {
@@ -79,6 +81,11 @@ impl Command for Pick {
                 algorithm: *algorithm,
                 exclude: &[],
                 is_leasing: true,
+            },
+            Order::Item(_, terms) => Needed {
+                algorithm: Some(Algorithm::HASH),
+                exclude: &[],
+                is_leasing: terms.is_some(),
             },
             Order::Many(words) => Needed::by(&words.request),
         })
@@ -104,6 +111,7 @@ impl Command for Pick {
                     None => none(key, call),
                 }
             }
+            Order::Item(item, terms) => pick_for(item, terms, key, call),
             Order::Many(words) => pick_many(&words, key, call),
         }
     }
@@ -115,16 +123,19 @@ pub enum Order<'a> {
     One(Option<Algorithm>),
     /// One backend with a lease.
     Lease(Option<Algorithm>, LeaseTerms<'a>),
+    /// The backend of an item, with a lease if these are its terms.
+    Item(&'a [u8], Option<LeaseTerms<'a>>),
     /// Any other pick.
     Many(PickWords<'a>),
 }
 
 #[inline(never)]
 fn read_words(call: &Call) -> Result<Order<'_>, Error> {
-    if let Some((algorithm, terms)) = lease_alone(call.args(2)) {
-        return match call.is_out_of_memory() {
-            true => Err(Error::out_of_memory()),
-            false => Ok(Order::Lease(algorithm, terms)),
+    if let Some(lease) = lease_alone(call.args(2)) {
+        return match (call.is_out_of_memory(), lease.item) {
+            (true, _) => Err(Error::out_of_memory()),
+            (false, None) => Ok(Order::Lease(lease.algorithm, lease.terms)),
+            (false, Some(item)) => Ok(Order::Item(item, Some(lease.terms))),
         };
     }
     let words = pick_words(call.args(2))?;
@@ -133,9 +144,28 @@ fn read_words(call: &Call) -> Result<Order<'_>, Error> {
         return Err(Error::out_of_memory());
     }
     let is_of_one = words.block.is_none() && !words.is_array && request.exclude.is_empty();
-    match is_of_one && request.terms.is_none() {
-        true => Ok(Order::One(request.algorithm)),
-        false => Ok(Order::Many(words)),
+    match (is_of_one && request.terms.is_none(), request.item) {
+        (true, None) => Ok(Order::One(request.algorithm)),
+        (true, Some(item)) => Ok(Order::Item(item, None)),
+        (false, _) => Ok(Order::Many(words)),
+    }
+}
+
+fn pick_for(item: &[u8], terms: Option<LeaseTerms>, key: &mut Key, call: &Call) -> Effect {
+    let Some(pool) = key.pool_mut() else {
+        return none(key, call);
+    };
+    let is_picked = match terms {
+        None => (pool.pick_for(item))
+            .map(|backend| call.reply().bulk(backend.name()))
+            .is_some(),
+        Some(terms) => (pool.grant_for(item, &terms))
+            .map(|(backend, lease)| call.reply().granted(backend.name(), &lease))
+            .is_some(),
+    };
+    match is_picked {
+        true => Effect::Picked(1),
+        false => none(key, call),
     }
 }
 

@@ -34,5 +34,5 @@ pub use ground::clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP};
 pub use ground::digits;
 pub use ground::memory::Mover;
 pub use ground::name::Name;
-pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE};
+pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE, POLICIES};
 pub use pool::{Added, Availability, Backend, HealthOf, Picked, Pool, Replaced, Request};

@@ -17,6 +17,7 @@ type Names = Box<[Box<[u8]>]>;
 #[derive(Clone, Debug)]
 pub struct Asked {
     algorithm: Option<Algorithm>,
+    item: Option<Box<[u8]>>,
     count: usize,
     distinct: bool,
     exclude: Names,
@@ -111,6 +112,7 @@ impl Asked {
         let terms = request.terms;
         Asked {
             algorithm: request.algorithm,
+            item: request.item.map(Into::into),
             count: request.count,
             distinct: request.distinct,
             exclude: request.exclude.iter().map(|name| (*name).into()).collect(),
@@ -121,6 +123,7 @@ impl Asked {
     pub fn request(&self) -> Request<'_> {
         Request {
             algorithm: self.algorithm,
+            item: self.item.as_deref(),
             count: self.count,
             distinct: self.distinct,
             exclude: self.exclude.iter().map(|name| &**name).collect(),
@@ -314,6 +317,7 @@ mod tests {
         let terms = lease.map(|span| LeaseTerms { span, owner: None });
         Asked::of(&Request {
             algorithm: None,
+            item: None,
             count: 1,
             distinct: false,
             exclude: exclude.iter().map(|name| name.as_bytes()).collect(),
@@ -423,7 +427,8 @@ mod tests {
     #[test]
     fn a_request_is_kept_as_it_was_asked() {
         let request = Request {
-            algorithm: Algorithm::by_name(b"lc"),
+            algorithm: Algorithm::by_name(b"hash"),
+            item: Some(b"item"),
             count: 3,
             distinct: true,
             exclude: vec![b"b", b"a", b"b"],

@@ -156,6 +156,7 @@ fn picks(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
     for (at, algorithm) in ALGORITHMS.into_iter().enumerate() {
         let request = Request {
             algorithm: Some(algorithm),
+            item: Some(&b"item"[..]).filter(|_| algorithm.goes_by_item()),
             count: 5,
             distinct: at % 2 == 1,
             terms: (at > 2).then_some(LeaseTerms {
