@@ -11,8 +11,6 @@
 //! instructions each. O(n). Rejected: lookup tables, trees and skeletons, which are faster and move other items than they must;
 //! two multiplications for a mix, which no test of the shares told from one.
 
-use std::cmp::Ordering;
-
 use super::own::{Before, DependsOn, Own, Pick};
 use super::view::View;
 use crate::lb::field::{Field, Seat};
@@ -43,6 +41,7 @@ impl Pick for Rendezvous {
             see,
             tier: see.tier_with_probes()?,
             heaviest: own.among(see.seats()),
+            rate: u64::MAX,
             limit: u64::MAX,
             best: None,
         };
@@ -121,7 +120,9 @@ struct Race<'a> {
     see: View<'a>,
     tier: u8,
     heaviest: u64,
-    /// No backend whose first number is above this one can be better than the best.
+    /// At least the time / weight of the best. A backend whose first number is above this times its weight is not better.
+    rate: u64,
+    /// This times the largest weight.
     limit: u64,
     best: Option<Best>,
 }
@@ -134,54 +135,55 @@ struct Best {
 }
 
 impl Race<'_> {
-    /// Lets all backends enter. Where there are few, their names have no hashes yet.
+    /// Lets all backends enter, eight at a time. Where there are few, their names have no hashes yet.
     fn run(&mut self, hashes: &[u64]) {
-        let (eights, rest) = hashes.as_chunks::<8>();
+        let (eights, _) = hashes.as_chunks::<8>();
         for (i, eight) in eights.iter().enumerate() {
-            for (j, name) in eight.iter().enumerate() {
-                self.enter(8 * i + j, *name);
+            let can_be_better = |name: &u64| mix(self.item, *name) <= self.limit;
+            if eight.iter().any(can_be_better) {
+                self.enter(8 * i, eight);
             }
         }
-        for (j, name) in rest.iter().enumerate() {
-            self.enter(8 * eights.len() + j, *name);
-        }
+        let first = 8 * eights.len();
+        self.enter(first, &hashes[first..]);
         for (slot, card) in self.cards.iter().enumerate().skip(hashes.len()) {
-            self.enter(slot, public_hash(card.name.as_bytes()));
+            self.enter(slot, &[public_hash(card.name.as_bytes())]);
         }
     }
 
-    #[inline(always)]
-    fn enter(&mut self, slot: Slot, name: u64) {
-        let first = mix(self.item, name);
-        if first <= self.limit {
-            self.look_at(slot, first);
+    #[inline(never)]
+    fn enter(&mut self, first: Slot, names: &[u64]) {
+        let seats = &self.see.seats()[first..];
+        for (i, (name, seat)) in names.iter().zip(seats).enumerate() {
+            let number = mix(self.item, *name);
+            if number <= self.rate.saturating_mul(seat.weight.into()) {
+                self.look_at(first + i, number);
+            }
         }
     }
 
     #[inline(never)]
     fn look_at(&mut self, slot: Slot, first: u64) {
+        if !self.see.takes(self.tier, slot) {
+            return;
+        }
         let weight = u64::from(self.see.seats()[slot].weight);
-        let is_behind = |time: u128, best: &Best| {
+        let time = time(first);
+        let is_better = |best: &Best| {
             let (one, other) = (
                 time * u128::from(best.weight),
                 best.time * u128::from(weight),
             );
-            one.cmp(&other).then_with(|| {
-                let name = |slot: Slot| self.cards[slot].name.as_bytes();
-                name(slot).cmp(name(best.slot))
-            }) == Ordering::Greater
+            let name = |slot: Slot| self.cards[slot].name.as_bytes();
+            let order = one.cmp(&other);
+            order.then_with(|| name(slot).cmp(name(best.slot))).is_lt()
         };
-        let is_behind = |time| self.best.as_ref().is_some_and(|best| is_behind(time, best));
-        if is_behind(first.into()) || !self.see.takes(self.tier, slot) {
-            return;
+        if self.best.as_ref().is_none_or(is_better) {
+            self.best = Some(Best { slot, time, weight });
+            let rate = time.div_ceil(weight.into());
+            self.rate = u64::try_from(rate).unwrap_or(u64::MAX);
+            self.limit = self.rate.saturating_mul(self.heaviest);
         }
-        let time = time(first);
-        if is_behind(time) {
-            return;
-        }
-        self.best = Some(Best { slot, time, weight });
-        let limit = time * u128::from(self.heaviest) / u128::from(weight);
-        self.limit = u64::try_from(limit).unwrap_or(u64::MAX);
     }
 }
 
