@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use crate::lb::{
     ALGORITHMS, Algorithm, COSTS_NAMED_MAX, COUNT_MAX, Cost, EXCLUDE_MAX, LeaseTerms, Millis,
-    NAME_MAX, RATE_MAX, Request, SPAN_MAX, digits,
+    NAME_MAX, RATE_MAX, Request, SPAN_MAX, Sticky, digits, session_hash,
 };
 use crate::server::{Block, Error};
 
@@ -67,6 +67,14 @@ pub fn cost(bytes: &[u8]) -> Result<&[u8], Error> {
     match (1..=NAME_MAX).contains(&bytes.len()) {
         true => Ok(bytes),
         false => Err(Error::cost(bytes)),
+    }
+}
+
+/// Parses the name of a session.
+pub fn session(bytes: &[u8]) -> Result<&[u8], Error> {
+    match (1..=NAME_MAX).contains(&bytes.len()) {
+        true => Ok(bytes),
+        false => Err(Error::session(bytes)),
     }
 }
 
@@ -177,9 +185,30 @@ pub struct PickWords<'a> {
     pub is_array: bool,
     /// How the client waits for a backend, if BLOCK was given.
     pub block: Option<Block<'a>>,
+    /// The session, if STICKY was given: its name, and its terms.
+    pub sticky: Option<(&'a [u8], Sticky)>,
+}
+
+/// The form of STICKY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StickyForm {
+    /// A session, a span and maybe STRICT, in LB.PICK.
+    Pinning,
+    /// A session, in LB.PEEK.
+    Looking,
 }
 
 impl PickWords<'_> {
+    /// Whether it takes memory, and time matters to it: a lease, or a session.
+    pub fn takes_memory(&self) -> bool {
+        self.request.terms.is_some() || self.sticky.is_some()
+    }
+
+    /// The terms of the session, if STICKY was given.
+    pub fn session(&self) -> Option<Sticky> {
+        self.sticky.map(|(_, sticky)| sticky)
+    }
+
     /// The same arguments as words, but without BLOCK.
     pub fn to_words(&self) -> Vec<Vec<u8>> {
         let request = &self.request;
@@ -194,6 +223,11 @@ impl PickWords<'_> {
         if !request.exclude.is_empty() {
             words.extend([b"EXCLUDE".into(), request.exclude.len().to_string().into()]);
             words.extend(request.exclude.iter().map(|name| name.to_vec()));
+        }
+        if let Some((name, sticky)) = self.sticky {
+            let span = sticky.span.to_string().into();
+            words.extend([b"STICKY".into(), name.to_vec(), span]);
+            words.extend(sticky.is_strict.then(|| b"STRICT".into()));
         }
         if let Some(terms) = request.terms {
             words.extend([b"LEASE".into(), terms.span.to_string().into()]);
@@ -212,7 +246,7 @@ impl PickWords<'_> {
 }
 
 /// Parses the arguments behind the key in LB.PICK and LB.PEEK.
-pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> {
+pub fn pick_words<'a>(mut args: impl Words<'a>, form: StickyForm) -> Result<PickWords<'a>, Error> {
     let algorithm = args.clone().next().and_then(Algorithm::by_name);
     if algorithm.is_some() {
         args.next();
@@ -220,6 +254,7 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
     let (mut count, mut distinct, mut exclude) = (None, None, None);
     let (mut lease, mut holder, mut block) = (None, None, None);
     let mut costs = None;
+    let (mut sticky, mut strict) = (None, None);
     let (mut prio, mut tenant) = (None, None);
     let mut is_first = algorithm.is_none();
     let mut options = Options::of(args);
@@ -243,6 +278,15 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
             block
                 .replace(options.number("BLOCK", 0..=SPAN_MAX)?)
                 .is_some()
+        } else if is_keyword(word, b"STICKY") {
+            let name = session(options.value("STICKY")?)?;
+            let span = match form {
+                StickyForm::Pinning => options.number("STICKY", 1..=SPAN_MAX)?,
+                StickyForm::Looking => 0,
+            };
+            sticky.replace((name, span)).is_some()
+        } else if is_keyword(word, b"STRICT") {
+            strict.replace(()).is_some()
         } else if is_keyword(word, b"PRIO") {
             let number = options.number("PRIO", 0..=u64::from(u8::MAX))?;
             prio.replace(number as u8).is_some()
@@ -251,14 +295,14 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
             tenant.replace(named).is_some()
         } else if is_first {
             let words = format!(
-                "{}, or COUNT, DISTINCT, EXCLUDE, LEASE, COSTS, BLOCK",
+                "{}, or COUNT, DISTINCT, EXCLUDE, STICKY, LEASE, COSTS, BLOCK",
                 algorithm_names()
             );
             return Err(Error::not_one_of("algorithm", word, &words));
         } else if Algorithm::by_name(word).is_some() {
             return Err(Error::late_algorithm(word));
         } else {
-            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., LEASE ms, OWNER name, COSTS numcosts name amount ..., BLOCK ms, PRIO p or FOR name";
+            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., STICKY session ms, STRICT, LEASE ms, OWNER name, COSTS numcosts name amount ..., BLOCK ms, PRIO p or FOR name";
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
@@ -271,6 +315,12 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
     }
     if holder.is_some() && lease.is_none() {
         return Err(Error::owner_alone());
+    }
+    if strict.is_some() && sticky.is_none() {
+        return Err(Error::strict_alone());
+    }
+    if sticky.is_some() && count.is_some_and(|count| count > 1) {
+        return Err(Error::sticky_many());
     }
     if block.is_none() && (prio.is_some() || tenant.is_some()) {
         return Err(Error::place_alone());
@@ -292,6 +342,14 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
             millis,
             prio: prio.unwrap_or(0),
             tenant,
+        }),
+        sticky: sticky.map(|(name, span)| {
+            let sticky = Sticky {
+                session: session_hash(name),
+                span,
+                is_strict: strict.is_some(),
+            };
+            (name, sticky)
         }),
     })
 }
@@ -363,7 +421,7 @@ mod tests {
             for len in 0..=5 {
                 let words = || words[..len].iter().copied();
                 if let Some((algorithm, terms)) = lease_alone(words()) {
-                    let all = pick_words(words()).unwrap();
+                    let all = pick_words(words(), StickyForm::Pinning).unwrap();
                     assert!(!all.is_array && all.block.is_none());
                     assert_eq!(all.request.algorithm, algorithm);
                     assert_eq!(all.request.terms, Some(terms));

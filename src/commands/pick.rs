@@ -1,11 +1,22 @@
 //! LB.PICK: picks backends, the module's main job.
 
-use super::arguments::{PickWords, lease_alone, pick_words};
+use super::arguments::{PickWords, StickyForm, lease_alone, pick_words};
 use crate::lb::{Algorithm, LeaseTerms};
-use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Needed, Spec};
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Needed, Spec};
 
 /// LB.PICK
 pub struct Pick;
+
+/// A session, how long it sticks after this pick, and whether no other backend will do.
+const STICKY: Arg = Arg::new(
+    "sticky",
+    Kind::Block(&[
+        Arg::SESSION.token("STICKY"),
+        Arg::MILLISECONDS,
+        Arg::token_alone("STRICT").optional(),
+    ]),
+)
+.optional();
 
 impl Command for Pick {
     const SPEC: Spec = Spec {
@@ -23,6 +34,7 @@ impl Command for Pick {
             Arg::COUNT,
             Arg::DISTINCT,
             Arg::EXCLUDE,
+            STICKY,
             Arg::LEASE,
             Arg::COSTS.optional(),
             Arg::BLOCK,
@@ -46,9 +58,9 @@ impl Command for Pick {
     #[inline(always)]
     fn access(order: &Order) -> Access {
         match order {
-            // A lease begins to run now.
+            // A lease begins to run now, and so does the time of a session.
             Order::Lease(..) => Access::FromNow,
-            Order::Many(words) if words.request.terms.is_some() => Access::FromNow,
+            Order::Many(words) if words.takes_memory() => Access::FromNow,
             Order::One(_) | Order::Many(_) => Access::Now,
         }
     }
@@ -84,13 +96,15 @@ impl Command for Pick {
                 algorithm: *algorithm,
                 exclude: &[],
                 is_leasing: false,
+                sticky: None,
             },
             Order::Lease(algorithm, _) => Needed {
                 algorithm: *algorithm,
                 exclude: &[],
                 is_leasing: true,
+                sticky: None,
             },
-            Order::Many(words) => Needed::by(&words.request),
+            Order::Many(words) => Needed::by(&words.request).for_session(words.session()),
         })
     }
 
@@ -137,13 +151,13 @@ fn read_words(call: &Call) -> Result<Order<'_>, Error> {
             false => Ok(Order::Lease(algorithm, terms)),
         };
     }
-    let words = pick_words(call.args(2))?;
+    let words = pick_words(call.args(2), StickyForm::Pinning)?;
     let request = &words.request;
-    if request.terms.is_some() && call.is_out_of_memory() {
+    if words.takes_memory() && call.is_out_of_memory() {
         return Err(Error::out_of_memory());
     }
     let is_of_one = words.block.is_none() && !words.is_array && request.exclude.is_empty();
-    match is_of_one && request.terms.is_none() && request.costs.is_empty() {
+    match is_of_one && !words.takes_memory() && request.costs.is_empty() {
         true => Ok(Order::One(request.algorithm)),
         false => Ok(Order::Many(words)),
     }
@@ -161,15 +175,19 @@ fn pick_many(words: &PickWords, key: &mut Key, call: &Call) -> Effect {
     let prio = words.block.map_or(0, |block| block.prio);
     let picked = match !request.costs.is_empty() && call.is_behind(key, request, prio) {
         true => None,
-        false => key.pool_mut().map(|pool| pool.picks(request)),
+        false => key.pool_mut().map(|pool| match words.session() {
+            Some(sticky) => pool.pick_for_session(request, &sticky),
+            None => pool.picks(request),
+        }),
     };
     let picked = picked.unwrap_or_default();
     if picked.slots.is_empty()
         && let Some(block) = &words.block
         && call.can_wait()
     {
-        let (words, is_array) = (words.to_words(), words.is_array);
-        if let Err(error) = call.wait(key, request, block, words, is_array) {
+        let (sticky, is_array) = (words.session(), words.is_array);
+        let words = words.to_words();
+        if let Err(error) = call.wait(key, request, sticky, block, words, is_array) {
             call.reply().refused(&error);
         }
         return Effect::None;

@@ -41,6 +41,18 @@ impl Error {
         )
     }
 
+    /// STRICT without STICKY.
+    #[cold]
+    pub fn strict_alone() -> Error {
+        Error::fixed("ERR STRICT needs STICKY: it holds a session to its backend")
+    }
+
+    /// STICKY with COUNT above 1.
+    #[cold]
+    pub fn sticky_many() -> Error {
+        Error::fixed("ERR STICKY picks one backend, that of its session: COUNT can only be 1")
+    }
+
     /// PRIO or FOR without BLOCK.
     #[cold]
     pub fn place_alone() -> Error {
@@ -56,7 +68,9 @@ impl Error {
     /// LB.PEEK with an option that only LB.PICK has.
     #[cold]
     pub fn peek_takes_nothing() -> Error {
-        Error::fixed("ERR LB.PEEK changes nothing: it takes neither LEASE nor COSTS nor BLOCK")
+        Error::fixed(
+            "ERR LB.PEEK changes nothing: it takes neither STRICT nor LEASE nor COSTS nor BLOCK",
+        )
     }
 
     /// A command that takes memory, on a server that is out of memory.
@@ -109,6 +123,14 @@ impl Error {
         Error::new(format!(
             "{}: the number of costs comes first, as in COSTS 1 tokens 500",
             number.message()
+        ))
+    }
+
+    /// An invalid name of a session.
+    pub fn session(name: &[u8]) -> Error {
+        let len = name.len();
+        Error::new(format!(
+            "ERR the name of a session has 1 to {NAME_MAX} bytes, not {len}"
         ))
     }
 

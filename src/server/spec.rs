@@ -118,6 +118,9 @@ impl Arg {
     )
     .optional();
 
+    /// The name of a session.
+    pub const SESSION: Arg = Arg::new("session", Kind::Text);
+
     /// A lease, with its owner.
     pub const LEASE: Arg = Arg::new(
         "lease",

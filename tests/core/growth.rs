@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
-use redis_lb::lb::{ALGORITHMS, Algorithm, HealthSettings, Pool, Report, Request, State};
+use redis_lb::lb::{
+    ALGORITHMS, Algorithm, HealthSettings, LeaseTerms, Pool, Report, Request, State,
+};
 
 use crate::naive::{Naive, Wanted};
 
@@ -189,4 +191,49 @@ fn a_report_costs_no_more_in_a_large_pool() {
         thousand_reports < ten_settings,
         "{thousand_reports:?} {ten_settings:?}"
     );
+}
+
+/// Running weights get fractions, all at once, and what was played is played anew. No sequence changes.
+#[test]
+fn fractions_change_no_sequence() {
+    let mut pool = Pool::new();
+    for i in 0..1_000u32 {
+        pool.add(&i.to_be_bytes(), Some(1 + (i * 7919 % 100) as u16));
+    }
+    for i in (0..1_000u32).step_by(7) {
+        pool.set_state(&i.to_be_bytes(), State::Drain);
+    }
+    let pick = |pool: &mut Pool, algorithm: Algorithm| {
+        let terms = Some(LeaseTerms {
+            span: 60_000,
+            owner: None,
+        });
+        let wanted = Request {
+            costs: vec![],
+            algorithm: Some(algorithm),
+            count: 1,
+            distinct: false,
+            exclude: vec![],
+            terms,
+        };
+        pool.picks(&wanted).slots
+    };
+    for _ in 0..500 {
+        for algorithm in ALGORITHMS {
+            pick(&mut pool, algorithm);
+        }
+    }
+    let mut whole = pool.clone();
+    pool.set_health(HealthSettings {
+        slow_start: 1_000,
+        ..HealthSettings::default()
+    });
+    pool.check();
+    for round in 0..2_000 {
+        for algorithm in ALGORITHMS {
+            let picked = pick(&mut pool, algorithm);
+            assert_eq!(picked, pick(&mut whole, algorithm), "{round} {algorithm:?}");
+        }
+    }
+    pool.check();
 }

@@ -261,6 +261,14 @@ class Lease:
 
 
 @dataclass(eq=False, slots=True)
+class Session:
+    """A session, and the backend that it sticks to."""
+
+    backend: "Backend"
+    deadline: int
+
+
+@dataclass(eq=False, slots=True)
 class Backend:
     """A member of a pool, the `number`-th that was ever added to it."""
 
@@ -302,7 +310,7 @@ class Backend:
         is_in = bool(self.weight) and self.state == b"up"
         return is_in and self.limit.allows(self.leases, clock)
 
-    def stats(self, names: list[bytes | None], clock: int) -> list[Any]:
+    def stats(self, names: list[bytes | None], clock: int, sessions: int) -> list[Any]:
         """As LB.STATS shows it. Its health is that of a pool without LB.HEALTH."""
         running = self.weight if self.is_open(clock) else 0
         stats = [b"weight", self.weight, b"running-weight", b"%d" % running, b"state", self.state]
@@ -311,7 +319,7 @@ class Backend:
         stats += [b"expired", self.expired]
         stats += [*self.limit.standing(clock), b"tier", self.tier]
         stats += [b"latency-us", self.latency // (self.latencies or 1), b"latency-sum-us", self.latency]
-        stats += [b"latencies", self.latencies, b"load", b"0"]
+        stats += [b"latencies", self.latencies, b"sessions", sessions, b"load", b"0"]
         return stats + self.limit.standing_costs(names, clock)
 
 
@@ -353,10 +361,12 @@ class Request:
     lease: int | None
     owner: bytes | None
     costs: dict[bytes, int]
+    session: tuple[bytes, int] | None
+    is_strict: bool
 
     @staticmethod
-    def of(words: Iterable[bytes]) -> "Request":
-        """Reads it."""
+    def of(words: Iterable[bytes], is_ahead: bool = False) -> "Request":
+        """Reads it. A look ahead names a session without a time."""
         words = list(words)
         algorithm = words.pop(0).lower() if words and words[0].lower() in CHOOSE else None
         options: dict[bytes, Any] = {}
@@ -376,6 +386,12 @@ class Request:
                 number = integer(words.pop(0) if words else b"", 1, min(16, len(words) // 2))
                 options[option] = amounts(words[: 2 * number])
                 del words[: 2 * number]
+            elif option == b"STICKY":
+                (session,) = names([words.pop(0) if words else b""])
+                span = 0 if is_ahead else integer(words.pop(0) if words else b"", 1, SPAN)
+                options[option] = (session, span)
+            elif option == b"STRICT":
+                options[option] = True
             elif option == b"LEASE":
                 options[option] = integer(words.pop(0) if words else b"", 1, SPAN)
             elif option == b"OWNER":
@@ -386,10 +402,16 @@ class Request:
             raise Refusal("ERR")
         if b"OWNER" in options and b"LEASE" not in options:
             raise Refusal("ERR")
+        if b"STRICT" in options and (is_ahead or b"STICKY" not in options):
+            raise Refusal("ERR")
+        if b"STICKY" in options and options.get(b"COUNT", 1) > 1:
+            raise Refusal("ERR")
         exclude = options.get(b"EXCLUDE", [])
         lease, owner = options.get(b"LEASE"), options.get(b"OWNER")
         count, costs = options.get(b"COUNT"), options.get(b"COSTS", {})
-        return Request(algorithm, count, b"DISTINCT" in options, exclude, lease, owner, costs)
+        session, is_strict = options.get(b"STICKY"), b"STRICT" in options
+        is_distinct = b"DISTINCT" in options
+        return Request(algorithm, count, is_distinct, exclude, lease, owner, costs, session, is_strict)
 
     def answer(self, picked: list[Any]) -> Any:
         """An array, or without COUNT the one that there is."""
@@ -473,12 +495,14 @@ class Pool:
     rules: int = 1
     granted: int = 0  # how many ever were
     epoch: int = 0
+    sessions: dict[bytes, Session] = field(default_factory=dict)
     queue: tuple[int, bytes] = (0, b"fifo")
     is_open: bool = False  # whether the server has opened an epoch since this value came to be
 
     def copy(self) -> "Pool":
         """The same, apart from it."""
         there = [*self.backends.values(), *(lease.backend for lease in self.leases.values())]
+        there += [session.backend for session in self.sessions.values()]
         twins = {backend: replace(backend) for backend in there}
         for twin in twins.values():
             twin.limit = twin.limit.copy()
@@ -495,6 +519,10 @@ class Pool:
         apart = {
             "backends": {name: twins[backend] for name, backend in self.backends.items()},
             "leases": leases,
+            "sessions": {
+                name: replace(session, backend=twins[session.backend])
+                for name, session in self.sessions.items()
+            },
             "marks": {twins.get(of, of): below for of, below in self.marks.items()},
             "chance": copy.copy(self.chance),
             "limit": limit,
@@ -579,6 +607,8 @@ class Pool:
             lease.backend.leases -= 1
             lease.backend.expired += not self.is_marked(lease)
         self.marks.clear()
+        for name in [name for name, session in self.sessions.items() if session.deadline <= self.clock]:
+            del self.sessions[name]
 
     def tick(self, clock: int) -> None:
         """It is later now, or as late as it was."""
@@ -625,8 +655,56 @@ class Pool:
             return []
         return [b for b in self.backends.values() if b.is_open(self.clock)]
 
+    def pinned(self, name: bytes) -> Backend | None:
+        """What a session sticks to."""
+        session = self.sessions.get(name)
+        there = session and self.backends.get(session.backend.name)
+        return there if there and there is session.backend else None
+
+    def sessions_on(self, backend: Backend) -> int:
+        """How many sessions stick to it."""
+        return sum(session.backend is backend for session in self.sessions.values())
+
     def pick(self, request: Request) -> list[Any]:
         """The names of those that are picked, with their leases if there are to be any."""
+        if request.session is None:
+            return self.picked(request)
+        name, span = request.session
+        pinned = self.pinned(name)
+        if not pinned or not pinned.weight or pinned.state == b"down":
+            picked = self.picked(request)
+            if picked:
+                first = picked[0][0] if request.lease else picked[0]
+                self.sessions[name] = Session(self.backends[first], self.deadline(span))
+            return picked
+        limits = [(self.limit, len(self.leases)), (pinned.limit, pinned.leases)]
+        is_free = all(
+            limit.allows(leases, self.clock) and limit.affords(request.costs, self.clock)
+            for limit, leases in limits
+        )
+        if pinned.name in request.exclude or not is_free:
+            picked = [] if request.is_strict else self.picked(request)
+        else:
+            if request.lease and not self.is_open:
+                raise Unopened
+            picked = [self.take(pinned, request)]
+        if picked:
+            self.sessions[name].deadline = self.deadline(span)
+        return picked
+
+    def take(self, backend: Backend, request: Request) -> Any:
+        """It is picked."""
+        backend.picks += 1
+        self.picks += 1
+        self.limit.take(self.clock)
+        backend.limit.take(self.clock)
+        took = backend.limit.pay(request.costs, self.clock) | self.limit.pay(request.costs, self.clock)
+        if not request.lease:
+            return backend.name
+        return [backend.name, self.grant(backend, request.lease, request.owner, took)]
+
+    def picked(self, request: Request) -> list[Any]:
+        """The same by the algorithm alone."""
         choose = CHOOSE[request.algorithm or self.policy]
         eligible = [b for b in self.available() if b.name not in request.exclude]
         is_tiered = any(b.tier for b in eligible)
@@ -650,14 +728,7 @@ class Pool:
                 undo()
                 eligible.remove(backend)
                 continue
-            backend.picks += 1
-            self.picks += 1
-            self.limit.take(self.clock)
-            backend.limit.take(self.clock)
-            took = backend.limit.pay(request.costs, self.clock) | self.limit.pay(request.costs, self.clock)
-            if request.lease:
-                lease = self.grant(backend, request.lease, request.owner, took)
-            picked.append([backend.name, lease] if request.lease else backend.name)
+            picked.append(self.take(backend, request))
             limit = backend.limit
             if request.distinct or not limit.allows(backend.leases, self.clock):
                 eligible.remove(backend)
@@ -885,7 +956,7 @@ class Model:
         return request.answer(self.looked(key).pick(request))
 
     def lb_peek(self, key: bytes, *words: bytes) -> Any:
-        request = Request.of(words)
+        request = Request.of(words, is_ahead=True)
         if request.algorithm in CHANCE or request.lease or request.costs:
             raise Refusal("ERR")
         pool = self.looked(key)
@@ -905,16 +976,28 @@ class Model:
         told += pool.limit.standing(pool.clock)
         told += [b"waiting", 0, b"oldest-wait-ms", 0, b"refused", ANY]
         told += [b"ejected", 0, b"cooling", 0, b"held", 0]
+        told += [b"sessions", sum(map(pool.sessions_on, pool.backends.values()))]
         told += [b"clock", pool.clock, b"rules-version", pool.rules, b"bytes", ANY]
         return told + pool.limit.standing_costs(pool.costs, pool.clock)
 
     def lb_stats(self, key: bytes, *words: bytes) -> Any:
         asked = names(words)
         pool = self.looked(key)
-        told = {name: backend.stats(pool.costs, pool.clock) for name, backend in pool.backends.items()}
+        told = {
+            name: backend.stats(pool.costs, pool.clock, pool.sessions_on(backend))
+            for name, backend in pool.backends.items()
+        }
         if asked:
             return told.get(asked[0])
         return [word for pair in told.items() for word in pair]
+
+    def lb_forget(self, key: bytes, name: bytes) -> int:
+        names([name])
+        pool = self.looked(key)
+        is_pinned = pool.pinned(name) is not None
+        if is_pinned:
+            del pool.sessions[name]
+        return int(is_pinned)
 
     def lb_seed(self, key: bytes, seed: bytes) -> str:
         number = integer(seed, 0, WORD)
@@ -1124,6 +1207,7 @@ COMMANDS = {
     b"LB.PEEK": (1, ANY_NUMBER, Model.lb_peek),
     b"LB.INFO": (1, 1, Model.lb_info),
     b"LB.STATS": (1, 2, Model.lb_stats),
+    b"LB.FORGET": (2, 2, Model.lb_forget),
     b"LB.DONE": (2, ANY_NUMBER, Model.lb_done),
     b"LB.REPORT": (2, ANY_NUMBER, Model.lb_report),
     b"LB.RENEW": (3, 3, Model.lb_renew),

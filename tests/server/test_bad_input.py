@@ -31,6 +31,7 @@ NAMING += ["LB.LEASES web BACKEND", "LB.LEASES none OWNER o BACKEND", "LB.LIMIT 
 NAMING += ["LB.LIMIT none MAX 1 BACKEND", "LB.REPORT web", "LB.REPORT none"]
 OWNING = ["LB.PICK web LEASE 9 OWNER", "LB.PICK none COUNT 2 LEASE 9 OWNER", "LB.RELEASE web OWNER"]
 OWNING += ["LB.RELEASE none OWNER", "LB.LEASES web OWNER"]
+STICKING = ["LB.PICK web STICKY", "LB.PEEK none STICKY", "LB.FORGET web", "LB.FORGET none"]
 PICKING = ["LB.PICK web", "LB.PEEK web", "LB.PICK web rr", "LB.PEEK none wrr", "LB.PICK web LEASE 9"]
 
 
@@ -56,6 +57,8 @@ MISTAKES = {
     + with_each(PAIRED, f"b 1 {LONG} 1"),
     "ERR …name of an owner…1 to 512 bytes, not 0": with_each(OWNING, "''"),
     "ERR …name of an owner…1 to 512 bytes, not 513": with_each(OWNING, LONG),
+    "ERR …name of a session…1 to 512 bytes, not 0": with_each(STICKING, "''"),
+    "ERR …name of a session…1 to 512 bytes, not 513": with_each(STICKING, LONG),
     "ERR …weight of 'a' is 'b'…0 to 65535": with_each(PAIRED, "a b"),
     "ERR not every backend has a weight…pipeline": ["LB.ADD web a b c", "LB.ADD web a 1 b"],
     "ERR not every backend has a weight: give": [
@@ -111,6 +114,20 @@ MISTAKES = {
     "ERR …EXCLUDE 1 is followed by 0 ": with_each(PICKING, "EXCLUDE 1"),
     "ERR COUNT lacks its value": ["LB.PICK web COUNT", "LB.PEEK web DISTINCT COUNT"],
     "ERR EXCLUDE lacks its value": ["LB.PICK web rr EXCLUDE"],
+    "ERR STICKY lacks its value": [
+        "LB.PICK web STICKY",
+        "LB.PICK none rr STICKY s",
+        "LB.PEEK web rr STICKY",
+    ],
+    "ERR STRICT needs STICKY": ["LB.PICK web STRICT", "LB.PICK none rr COUNT 1 STRICT"],
+    "ERR STICKY picks one backend": [
+        "LB.PICK web STICKY s 9 COUNT 2",
+        "LB.PICK none COUNT 10000 LEASE 9 STICKY s 9",
+        "LB.PEEK web COUNT 2 STICKY s",
+    ],
+    "ERR 'STICKY' is given twice": ["LB.PICK web STICKY s 9 STICKY s 9", "LB.PEEK web STICKY s STICKY t"],
+    "ERR 'STRICT' is given twice": ["LB.PICK web STICKY s 9 STRICT STRICT"],
+    "ERR '9' is no keyword": ["LB.PEEK web STICKY s 9"],
     "ERR LEASE lacks its value": ["LB.PICK web LEASE", "LB.PICK none rr COUNT 2 LEASE"],
     "ERR OWNER lacks its value": ["LB.PICK web LEASE 9 OWNER", "LB.LEASES web OWNER"],
     "ERR BLOCK lacks its value": ["LB.PICK web BLOCK", "LB.PICK none COUNT 2 BLOCK"],
@@ -157,7 +174,8 @@ MISTAKES = {
     "ERR BURST needs RATE": ["LB.LIMIT web BURST 3", "LB.LIMIT web BACKEND a MAX 3 BURST 3"]
     + ["LB.LIMIT web RATE 0 0 BURST 3", "LB.LIMIT web RATE 0 1000 BURST 3", "LB.LIMIT none BURST 3"],
     "ERR TIER needs BACKEND": ["LB.LIMIT web TIER 1", "LB.LIMIT web MAX 3 TIER 0", "LB.LIMIT none TIER 1"],
-    "ERR LB.PEEK changes nothing…neither LEASE nor BLOCK": [
+    "ERR LB.PEEK changes nothing…neither STRICT nor LEASE nor BLOCK": [
+        "LB.PEEK web STICKY s STRICT",
         "LB.PEEK web LEASE 9",
         "LB.PEEK web rr COUNT 2 LEASE 9 OWNER o",
         "LB.PEEK web BLOCK 9",
@@ -191,6 +209,7 @@ MISTAKES = {
     + ["LB.PICK text LEASE 9", "LB.DONE text 7-1", "LB.DONE text ?", "LB.LIMIT text", "LB.LIMIT text MAX 1"]
     + ["LB.LIMIT text RATE 1 1", "LB.TICK text 1", "LB.EPOCH text 1", "LB.LEASES text", "LB.WHEN text"]
     + ["LB.REPORT text a OK", "LB.REPORT text a", "LB.HEALTH text", "LB.HEALTH text FAILS 1"]
+    + ["LB.FORGET text s", "LB.PICK text STICKY s 9"]
     + ["LB.QUEUE text", "LB.QUEUE text MAX 1", "LB.QUEUE text MAX 0"],
     "ERR LB.STATE takes one backend and one state": ["LB.STATE web a up down"],
     "ERR LB.POLICY takes one algorithm": ["LB.POLICY web rr wrr"],
@@ -209,6 +228,7 @@ for bad in ["0", "-1", "1001", "x", ""]:
 RANGES = {
     "LEASE": (["LB.PICK web LEASE {}", "LB.PICK none rr COUNT 2 LEASE {} OWNER o"], 1, 2**40),
     "BLOCK": (["LB.PICK web BLOCK {}"], 0, 2**40),
+    "STICKY": (["LB.PICK web STICKY s {}", "LB.PICK none rr STICKY s {} STRICT"], 1, 2**40),
     "PRIO": (["LB.PICK web BLOCK 1 PRIO {}", "LB.PICK none PRIO {}"], 0, 255),
     "the time of a lease": (["LB.RENEW web 7-1 {}", "LB.RENEW none ? {}"], 1, 2**40),
     "LATENCY": (["LB.DONE web 7-1 LATENCY {}", "LB.DONE none ? FAIL LATENCY {}"], 0, 2**50),
@@ -278,6 +298,9 @@ SHOWN = [
     "LB.PICK web LEASE {}",
     "LB.PICK web LEASE 9 {}",
     "LB.PICK web BLOCK {}",
+    "LB.PICK web STICKY s {}",
+    "LB.PICK web STICKY s 9 {}",
+    "LB.PEEK web STICKY s {}",
     "LB.PICK web BLOCK 1 PRIO {}",
     "LB.QUEUE web {}",
     "LB.QUEUE web MAX {}",

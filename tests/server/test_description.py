@@ -104,9 +104,9 @@ def test_redis_cli_shows_the_arguments_while_one_types(server, ask):
 
 @contextlib.contextmanager
 def redis_cli(server):
-    """A redis-cli on a terminal, which is 500 columns wide."""
+    """A redis-cli on a terminal, which is 700 columns wide."""
     terminal, its_end = pty.openpty()
-    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 500, 0, 0))
+    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 700, 0, 0))
     command = ["redis-cli", "-p", str(server.port)]
     environment = os.environ | {"TERM": "xterm"}
     cli = subprocess.Popen(command, stdin=its_end, stdout=its_end, stderr=its_end, env=environment)

@@ -42,6 +42,7 @@ FLEET = [b"%d.fleet" % number for number in range(150)]
 WORDS = [*packed(ALGORITHMS), b"RR", b"wRandom"]
 # One more than a pool can limit, and one that is never limited.
 COSTS = [b"tokens", b"COSTS", b"\0\xff", b"5", b"requests"]
+SESSIONS = [b"alice", b"bob", b"STRICT", b"5", b"\0\xff", b"s" * 512]
 OWNERS = [b"gateway-1", b"gateway-2", b"a", b"LEASE", b"\0\xff", b"o" * 512]
 WEIGHTS = [b"0", b"1", b"1", b"1", b"2", b"3", b"5", b"60000", b"65535"]
 STATES = [b"up", b"up", b"drain", b"DOWN"]
@@ -63,7 +64,19 @@ JUNK = [
 ]
 JUNK += [b"EXCLUDE", b"hash", b"wrr", b"REPLACE", PAYLOAD, LEASED, OVER, b"\0\xff", b"down", "Ā".encode()]
 JUNK += [b"COST", b"COSTS", b"EACH", b"LEFT", b"BURST"]
-JUNK += [b"LEASE", b"OWNER", b"MAX", b"RATE", b"TIER", b"BACKEND", b"FAIL", b"7-0", b"1099511627777"]
+JUNK += [
+    b"LEASE",
+    b"OWNER",
+    b"MAX",
+    b"RATE",
+    b"TIER",
+    b"BACKEND",
+    b"FAIL",
+    b"STICKY",
+    b"STRICT",
+    b"7-0",
+    b"1099511627777",
+]
 
 
 class Typist:
@@ -132,6 +145,14 @@ class Typist:
         """That a pick is to give leases."""
         owner = [b"OWNER", self.one_of(OWNERS)] if self.chance(50) else []
         return [b"LEASE", self.number(self.one_of([10, 300, 3000])), *owner]
+
+    def sticky(self) -> list[bytes]:
+        """That a pick is for a session."""
+        strict = [[b"strict"]] if self.chance(40) else []
+        excluded = self.some(3)
+        exclude = [[b"EXCLUDE", b"%d" % len(excluded), *excluded]] if self.chance(20) else []
+        span = self.number(self.one_of([10, 300, 3000]))
+        return self.shuffled([[b"STICKY", self.one_of(SESSIONS), span], *strict, *exclude])
 
     def leased(self) -> bytes:
         """The id of a lease, which is open or was."""
@@ -211,9 +232,14 @@ KINDS = {
     (b"LB.PICK", lambda typist: [*typist.options(), *typist.lease()]): 3,
     (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.costs(), *typist.lease()]): 6,
     (b"LB.PICK", lambda typist: [*typist.options(), *typist.costs()]): 3,
+    (b"LB.PICK", lambda typist: [*typist.costs(), *typist.sticky()]): 2,
     (b"LB.DONE", lambda typist: [typist.leased(), *typist.outcome(), *typist.costs()]): 4,
     (b"LB.REPORT", lambda typist: [typist.name(), *typist.left()]): 1,
     (b"LB.WHEN", lambda typist: typist.costs()): 1,
+    (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.sticky()]): 6,
+    (b"LB.PICK", lambda typist: [*typist.sticky(), *typist.lease()]): 3,
+    (b"LB.PEEK", lambda typist: [b"STICKY", typist.one_of(SESSIONS)]): 2,
+    (b"LB.FORGET", lambda typist: [typist.one_of(SESSIONS)]): 1,
     (b"LB.PEEK", lambda typist: [typist.one_of(packed(FORESEEABLE)), *typist.options()]): 6,
     (b"LB.PEEK", lambda typist: typist.options()): 2,
     (b"LB.ADD", lambda typist: [typist.name()]): 6,

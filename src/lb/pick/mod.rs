@@ -86,8 +86,8 @@ macro_rules! owns {
                 $(self.$own.load_changed(see, slot);)*
             }
 
-            fn gaps_close(&mut self, field: &Field) {
-                $(self.$own.gaps_close(field);)*
+            fn start_anew(&mut self, field: &Field) {
+                $(self.$own.start_anew(field);)*
             }
 
             fn check(&self, see: View<'_>) {

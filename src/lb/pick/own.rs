@@ -71,8 +71,9 @@ pub trait Own: Kept + Clone + Debug + Default {
     /// The leases on a backend have changed, and its running weight has not.
     fn load_changed(&mut self, _see: View<'_>, _slot: Slot) {}
 
-    /// The gaps are about to be closed.
-    fn gaps_close(&mut self, _field: &Field) {}
+    /// The gaps are about to be closed, or all running weights to change. To play all anew, once it is needed, costs less than to follow
+    /// each change.
+    fn start_anew(&mut self, _field: &Field) {}
 
     /// Writes its section of a saved pool, if there is something in it. The backends are in these slots.
     ///
@@ -122,9 +123,9 @@ impl<T: Own> Own for Option<Box<T>> {
         }
     }
 
-    fn gaps_close(&mut self, field: &Field) {
+    fn start_anew(&mut self, field: &Field) {
         if let Some(own) = self {
-            own.gaps_close(field);
+            own.start_anew(field);
         }
     }
 

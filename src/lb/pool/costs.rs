@@ -160,6 +160,21 @@ impl Pool {
         found.is_some()
     }
 
+    /// Whether that backend and the pool hold the amounts.
+    pub(super) fn can_pay(&self, purchase: &Purchase, slot: Slot) -> bool {
+        let both = [Whose::of(slot), Whose::POOL];
+        both.iter()
+            .all(|whose| self.affords(*whose, &purchase.amounts))
+    }
+
+    /// When they hold them, if nothing else happens: now, or later.
+    pub(super) fn pays_from(&self, purchase: &Purchase, slot: Slot) -> Millis {
+        let both = [Whose::of(slot), Whose::POOL].into_iter();
+        let account = self.account.as_ref();
+        let times = both.filter_map(|whose| Some(account?.affords_from(whose, &purchase.amounts)));
+        times.max().unwrap_or(self.clock())
+    }
+
     fn affords(&self, whose: Whose, amounts: &Amounts) -> bool {
         let account = self.account.as_ref();
         account.is_none_or(|account| account.affords(whose, amounts))

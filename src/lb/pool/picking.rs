@@ -182,7 +182,7 @@ impl Pool {
 
     /// A backend was picked, in a pool with an account: tokens go, and a lease begins.
     #[inline(never)]
-    fn spend(&mut self, slot: Slot, terms: Option<&LeaseTerms>) -> Option<LeaseId> {
+    pub(super) fn spend(&mut self, slot: Slot, terms: Option<&LeaseTerms>) -> Option<LeaseId> {
         let account = self.account();
         account.take_tokens(slot);
         let lease = terms.map(|terms| account.grant(slot, terms));

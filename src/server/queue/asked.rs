@@ -3,7 +3,7 @@
 use std::os::raw::c_int;
 
 use super::kinds::{Kind, Names};
-use crate::lb::{Algorithm, LeaseTerms, Millis, Request};
+use crate::lb::{Algorithm, LeaseTerms, Millis, Request, Sticky};
 
 /// A key: its database and its name.
 pub type At = (c_int, Box<[u8]>);
@@ -17,6 +17,7 @@ pub struct Asked {
     exclude: Names,
     lease: Option<(Millis, Option<Box<[u8]>>)>,
     costs: Box<[(Box<[u8]>, u64)]>,
+    sticky: Option<Sticky>,
 }
 
 /// How a client waits.
@@ -42,7 +43,19 @@ impl Asked {
             costs: (request.costs.iter())
                 .map(|(name, amount)| ((*name).into(), *amount))
                 .collect(),
+            sticky: None,
         }
+    }
+
+    /// The same pick, for a session.
+    pub fn for_session(mut self, sticky: Option<Sticky>) -> Asked {
+        self.sticky = sticky;
+        self
+    }
+
+    /// The session, if it is a pick for one.
+    pub fn sticky(&self) -> Option<Sticky> {
+        self.sticky
     }
 
     pub fn request(&self) -> Request<'_> {
@@ -74,7 +87,8 @@ impl Asked {
         Kind {
             excluded: sorted(self.exclude.to_vec()),
             costs: sorted(self.costs.iter().map(|(name, _)| name.clone()).collect()),
-            is_leasing: self.lease.is_some(),
+            is_leasing: self.lease.is_some() || self.sticky.is_some(),
+            sticky: self.sticky,
         }
     }
 }

@@ -204,7 +204,7 @@ impl<W> Queue<W> {
         pool: &Pool,
         mut fit: impl FnMut(&Kind, &W) -> Fit,
     ) -> Option<&W> {
-        if pool.available() == 0 {
+        if pool.available() == 0 && !self.kinds.is_any_sticky() {
             return None;
         }
         let mut out = self.kinds.out(pool);
@@ -347,6 +347,13 @@ impl<C: Copy + Eq + Hash, W> Queues<C, W> {
     /// Whether a client waits at that key.
     pub fn is_any_at(&self, at: &At) -> bool {
         self.queues.contains_key(at)
+    }
+
+    /// Whether a client waits at that key for the backend of a session.
+    pub fn is_any_sticky_at(&self, at: &At) -> bool {
+        self.queues
+            .get(at)
+            .is_some_and(|queue| queue.kinds.is_any_sticky())
     }
 
     /// The waiter at that key who is the first of those that can be served from this pool, and have the number `most` or a lower
