@@ -154,11 +154,11 @@ pub fn serve(key: &mut Key, most: u8) {
     }
     let key_ref = key.key_ref();
     let at = at(key_ref);
-    let mut lacking = Lacking::default();
     // Time can end a session, so that another backend will do.
     if waits::with(|waits| waits.queues.is_any_sticky_at(&at)) {
         key.move_clock();
     }
+    let mut lacking = Lacking::default();
     while let Some(pool) = key.pool() {
         let first = waits::with(|waits| {
             let first = waits.queues.first(&at, most, pool, |kind, waiter| {

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from algorithms import ALL
+from algorithms import ALL, BY_ITEM
 from commands import COMMANDS
 from dump import Dump
 from model import LEASED, PAYLOAD
@@ -32,6 +32,7 @@ NAMING += ["LB.LIMIT none MAX 1 BACKEND", "LB.REPORT web", "LB.REPORT none"]
 OWNING = ["LB.PICK web LEASE 9 OWNER", "LB.PICK none COUNT 2 LEASE 9 OWNER", "LB.RELEASE web OWNER"]
 OWNING += ["LB.RELEASE none OWNER", "LB.LEASES web OWNER"]
 STICKING = ["LB.PICK web STICKY", "LB.PEEK none STICKY", "LB.FORGET web", "LB.FORGET none"]
+ITEM = ["LB.PICK web hash", "LB.PICK none hash", "LB.PEEK web Hash"]
 PICKING = ["LB.PICK web", "LB.PEEK web", "LB.PICK web rr", "LB.PEEK none wrr", "LB.PICK web LEASE 9"]
 
 
@@ -75,10 +76,19 @@ MISTAKES = {
         "LB.LIMIT web TIER 1 RATE 1 1 BACKEND x",
         "LB.LIMIT none BACKEND x MAX 0",
     ],
-    f"ERR 'fastest' is no algorithm: {', '.join(ALL)}": [
-        f"{command} fastest" for command in ["LB.PICK web", "LB.PEEK web", "LB.POLICY web", "LB.PICK none"]
+    f"ERR 'fastest' is no algorithm: {', '.join([*ALL, *BY_ITEM])}, or COUNT": [
+        f"{command} fastest" for command in ["LB.PICK web", "LB.PEEK web", "LB.PICK none"]
     ],
-    "ERR 'hash' is no algorithm": ["LB.POLICY web hash", "LB.POLICY none hash"],
+    f"ERR 'fastest' is no algorithm: {', '.join(ALL)}": ["LB.POLICY web fastest", "LB.POLICY none fastest"],
+    "ERR hash is no policy: it needs an item": ["LB.POLICY web hash", "LB.POLICY none HASH"],
+    "ERR hash needs an item…LB.PICK key hash item": [
+        "LB.PICK web hash",
+        "LB.PICK none Hash",
+        "LB.PEEK web hash",
+    ],
+    "ERR an item has 1 to 512 bytes, not 0": with_each(ITEM, "''"),
+    "ERR an item has 1 to 512 bytes, not 513": with_each(ITEM, LONG),
+    "ERR '2' is no keyword": with_each(ITEM, "COUNT 2"),
     "ERR 'SOMETIMES' is no keyword…COUNT": with_each(PICKING, "COUNT 2 SOMETIMES"),
     "ERR 'random' stands among the options: one algorithm…before them": [
         "LB.PICK web rr random",
@@ -104,7 +114,7 @@ MISTAKES = {
     "ERR 'BACKEND' is no keyword: OWNER": ["LB.RELEASE web BACKEND a", "LB.RELEASE none BACKEND a"],
     "ERR 'KEEP' is no keyword: REPLACE": ["LB.LOAD web x KEEP"],
     "ERR 'sideways' is no state: up, drain or down": ["LB.STATE web a sideways", "LB.STATE none a sideways"],
-    "ERR …chance cannot be foreseen…rr, wrr, lc or ewma": [
+    "ERR …chance cannot be foreseen…rr, wrr, lc, ewma or hash": [
         "LB.PEEK web p2c",
         "LB.PEEK web random",
         "LB.PEEK none wrandom COUNT 2",
@@ -206,7 +216,7 @@ MISTAKES = {
     ]
     + ["LB.LIMIT none EACH COST a 1 1 COST b 1 1 COST c 1 1 COST d 1 1 COST e 1 1 COST f 0 0"],
     "ERR TIER needs BACKEND": ["LB.LIMIT web TIER 1", "LB.LIMIT web MAX 3 TIER 0", "LB.LIMIT none TIER 1"],
-    "ERR LB.PEEK changes nothing…neither STRICT nor LEASE nor COSTS nor BLOCK": [
+    "ERR LB.PEEK changes nothing…neither STRICT nor LEASE…BLOCK": [
         "LB.PEEK web STICKY s STRICT",
         "LB.PEEK web COSTS 1 tokens 1",
         "LB.PEEK web LEASE 9",
@@ -448,7 +458,7 @@ def damaged(payload):
 
 def assert_harmless(wire, commands):
     """Each is refused, or makes a pool `new` that can be used like any other."""
-    uses = [f"LB.PICK new {algorithm} COUNT 9 LEASE 9" for algorithm in ALL]
+    uses = [f"LB.PICK new {algorithm} COUNT 9 LEASE 9" for algorithm in [*ALL, "hash item"]]
     uses += ["LB.PEEK new wrr", "LB.STATS new", "LB.LEASES new", "LB.WHEN new", "LB.RELEASE new OWNER o"]
     uses += ["LB.ADD new b 3", "LB.REM new a", "DUMP new", "DEL new"]
     outcomes = set()

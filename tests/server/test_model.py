@@ -40,9 +40,9 @@ NAMES += ["Ā".encode(), b"n" * 512, *[b"worker-%d" % number for number in range
 # A pool with so many that the server keeps it in trees of several levels.
 FLEET = [b"%d.fleet" % number for number in range(150)]
 WORDS = [*packed(ALGORITHMS), b"RR", b"wRandom"]
+SESSIONS = [b"alice", b"bob", b"STRICT", b"5", b"\0\xff", b"s" * 512]
 # One more than a pool can limit, and one that is never limited.
 COSTS = [b"tokens", b"COSTS", b"\0\xff", b"5", b"requests"]
-SESSIONS = [b"alice", b"bob", b"STRICT", b"5", b"\0\xff", b"s" * 512]
 OWNERS = [b"gateway-1", b"gateway-2", b"a", b"LEASE", b"\0\xff", b"o" * 512]
 WEIGHTS = [b"0", b"1", b"1", b"1", b"2", b"3", b"5", b"60000", b"65535"]
 STATES = [b"up", b"up", b"drain", b"DOWN"]
@@ -63,20 +63,8 @@ JUNK = [
     b"DISTINCT",
 ]
 JUNK += [b"EXCLUDE", b"hash", b"wrr", b"REPLACE", PAYLOAD, LEASED, OVER, b"\0\xff", b"down", "Ā".encode()]
-JUNK += [b"COST", b"COSTS", b"EACH", b"LEFT", b"BURST"]
-JUNK += [
-    b"LEASE",
-    b"OWNER",
-    b"MAX",
-    b"RATE",
-    b"TIER",
-    b"BACKEND",
-    b"FAIL",
-    b"STICKY",
-    b"STRICT",
-    b"7-0",
-    b"1099511627777",
-]
+JUNK += [b"COST", b"COSTS", b"EACH", b"LEFT", b"BURST", b"STICKY", b"STRICT"]
+JUNK += [b"LEASE", b"OWNER", b"MAX", b"RATE", b"TIER", b"BACKEND", b"FAIL", b"7-0", b"1099511627777"]
 
 
 class Typist:
@@ -222,6 +210,8 @@ class Typist:
         return b"%d" % self._random.getrandbits(64)
 
 
+ITEMS = [b"item", b"a", b"\0\xff", *[b"%d" % number * (number // 4 + 1) for number in range(60)]]
+
 # What stands behind the key in each command, and how often the command comes.
 KINDS = {
     (b"LB.PICK", lambda typist: []): 10,
@@ -230,18 +220,21 @@ KINDS = {
     (b"lb.pick", lambda typist: typist.options()): 5,
     (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.lease()]): 8,
     (b"LB.PICK", lambda typist: [*typist.options(), *typist.lease()]): 3,
+    (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.sticky()]): 6,
+    (b"LB.PICK", lambda typist: [*typist.sticky(), *typist.lease()]): 3,
+    (b"LB.PICK", lambda typist: [*typist.sticky(), *typist.costs()]): 2,
+    (b"LB.PEEK", lambda typist: [b"STICKY", typist.one_of(SESSIONS)]): 2,
+    (b"LB.FORGET", lambda typist: [typist.one_of(SESSIONS)]): 1,
     (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.costs(), *typist.lease()]): 6,
     (b"LB.PICK", lambda typist: [*typist.options(), *typist.costs()]): 3,
-    (b"LB.PICK", lambda typist: [*typist.costs(), *typist.sticky()]): 2,
     (b"LB.DONE", lambda typist: [typist.leased(), *typist.outcome(), *typist.costs()]): 4,
     (b"LB.REPORT", lambda typist: [typist.name(), *typist.left()]): 1,
     (b"LB.WHEN", lambda typist: typist.costs()): 1,
-    (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.sticky()]): 6,
-    (b"LB.PICK", lambda typist: [*typist.sticky(), *typist.lease()]): 3,
-    (b"LB.PEEK", lambda typist: [b"STICKY", typist.one_of(SESSIONS)]): 2,
-    (b"LB.FORGET", lambda typist: [typist.one_of(SESSIONS)]): 1,
     (b"LB.PEEK", lambda typist: [typist.one_of(packed(FORESEEABLE)), *typist.options()]): 6,
     (b"LB.PEEK", lambda typist: typist.options()): 2,
+    (b"LB.PICK", lambda typist: [b"hash", typist.one_of(ITEMS), *typist.options()]): 4,
+    (b"LB.PICK", lambda typist: [b"Hash", typist.one_of(ITEMS), *typist.lease()]): 2,
+    (b"LB.PEEK", lambda typist: [b"hash", typist.one_of(ITEMS), *typist.options()]): 2,
     (b"LB.ADD", lambda typist: [typist.name()]): 6,
     (b"LB.ADD", lambda typist: typist.pairs(6)): 6,
     (b"LB.SET", lambda typist: typist.pairs(len(typist.names))): 1,
