@@ -14,7 +14,7 @@ UNLIMITED = {b"max": 0, b"rate": 0, b"rate-ms": 0, b"burst": 0, b"tokens": 0}
 A = {b"weight": 5, b"running-weight": b"5", b"state": b"up", b"health": b"ok", b"back-in-ms": -1}
 A |= {b"picks": 0, b"leases": 0, b"done": 0, b"failures": 0, b"failures-in-a-row": 0, b"ejections": 0}
 A |= {b"expired": 0} | UNLIMITED | {b"tier": 0}
-A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"sessions": 0, b"load": b"0"}
+A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"sessions": 0, b"load": b"0", b"costs": {}}
 B = A | {b"weight": 1, b"running-weight": b"1"}
 INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0, b"leases": 0}
 INFO |= UNLIMITED | {
@@ -28,6 +28,7 @@ INFO |= UNLIMITED | {
     b"clock": 0,
     b"rules-version": 1,
     b"bytes": ANY,
+    b"costs": {},
 }
 
 HEALTH = {b"fails": 0, b"failrate": 0, b"min": 20, b"window": 5000, b"eject": 5000, b"maxeject": 50}
@@ -82,6 +83,10 @@ REPLIES = [
     ("LB.REPORT web a", 1),
     ("LB.REPORT web a FAIL LATENCY 1500 LOAD 0.75 COOL 1000", 1),
     ("LB.REPORT web x OK", 0),
+    ("LB.REPORT web a OK LEFT tokens 5", 1),
+    ("LB.PICK web lc COSTS 2 tokens 5 images 1", b"a"),
+    ("LB.LIMIT web EACH MAX 3 COST tokens 9 100", "OK"),
+    ("LB.WHEN web COSTS 1 tokens 5", [b"available", 0]),
     ("LB.HEALTH web", HEALTH),
     ("LB.HEALTH web FAILS 5 FAILRATE 50 MIN 9 WINDOW 100 EJECT 1000 MAXEJECT 9 SLOWSTART 7 ADAPT 8", "OK"),
     ("LB.QUEUE web", QUEUE),
@@ -116,6 +121,8 @@ LEASED_REPLIES = [
     ("LB.DONE web 7-1", 1),
     ("LB.DONE web 7-2 FAIL LATENCY 1500", 1),
     ("LB.DONE web 7-1 OK LATENCY 1500 LOAD 1.5 COOL 1000", 1),
+    ("LB.DONE web 7-1 OK COSTS 1 tokens 5", 1),
+    ("LB.DONE web 7-3 OK COSTS 1 tokens 5", 0),
     ("LB.DONE web 7-3 OK COOL 1000", 0),
     ("LB.DONE web 7-3", 0),
     ("LB.DONE web nonsense", 0),
@@ -131,6 +138,7 @@ LEASED_REPLIES = [
     ("LB.LIMIT web", {b"max": 9}),
     ("LB.LIMIT web BACKEND a", {b"max": 3, b"rate": 2, b"rate-ms": 100, b"burst": 4}),
     ("LB.LIMIT web BACKEND c", {}),
+    ("LB.LIMIT web EACH", {}),
     ("LB.LIMIT web BACKEND x", None),
     ("LB.LIMIT web BACKEND a MAX 1 TIER 1", "OK"),
     ("LB.WHEN web", [b"available", 0]),
@@ -676,6 +684,8 @@ def test_names_and_keys_are_any_bytes(server, name):
         ("lb.pick web block 1 prio 3 for x", "LB.PICK web BLOCK 1 PRIO 3 FOR x"),
         ("lb.release web owner b", "LB.RELEASE web OWNER b"),
         ("lb.done web 7-1 fail latency 5", "LB.DONE web 7-1 FAIL LATENCY 5"),
+        ("lb.limit web each cost t 3 9 burst 2", "LB.LIMIT web EACH COST t 3 9 BURST 2"),
+        ("lb.report web a left t 3", "LB.REPORT web a LEFT t 3"),
         ("lb.report web a ok latency 5 load 0.5 cool 9", "LB.REPORT web a OK LATENCY 5 LOAD 0.5 COOL 9"),
         (
             "lb.health web fails 3 failrate 50 min 9 window 9 eject 9 maxeject 9 slowstart 9 adapt 9",
