@@ -84,7 +84,7 @@ unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut 
     }
     let decoded = guarded("loading a pool", || {
         // SAFETY: the server gave a buffer of that length.
-        Value::decode(unsafe { std::slice::from_raw_parts(buffer.cast(), len) })
+        Value::decode(unsafe { std::slice::from_raw_parts(buffer.cast(), len) }).map(Box::new)
     });
     // The module must free the buffer.
     api!(RedisModule_Free(buffer.cast()));
@@ -98,10 +98,10 @@ unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut 
             return ptr::null_mut();
         }
         // If one value of a file cannot be loaded, the server exits or loses all its data. So the pool is loaded as poisoned.
-        None if is_loading(io) => Value::Poisoned,
+        None if is_loading(io) => Box::new(Value::Poisoned),
         None => return ptr::null_mut(),
     };
-    Box::into_raw(Box::new(value)).cast()
+    Box::into_raw(value).cast()
 }
 
 /// Adds a hint for the pool that is being loaded, if something will be due in it. The time is checked later, because
@@ -192,7 +192,7 @@ unsafe extern "C" fn free(pool: *mut c_void) {
 
 unsafe extern "C" fn free_effort(_key: *mut raw::RedisModuleString, pool: *const c_void) -> usize {
     let effort = guarded("weighing a pool", || match unsafe { value(pool) } {
-        Value::Pool(pool, _) => pool.len() + pool.leases(),
+        Value::Pool(pool, _) => pool.len() + pool.leases() + pool.sessions(),
         Value::Poisoned => 1,
     });
     effort.unwrap_or(1)

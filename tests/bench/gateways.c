@@ -2,16 +2,17 @@
  *
  *   gateways ADDRESS CONNECTIONS PIPELINE REQUESTS SECONDS , BEGIN … , END …
  *
- * ADDRESS is a port of this machine or the path of a Unix socket. Each connection begins PIPELINE requests in one piece,
- * waits for all replies, ends these requests in one piece, and so on, until REQUESTS are done (rounded up to whole
- * pieces) or the SECONDS are over. Words that the commands may have:
+ * ADDRESS is a port of this machine or the path of a Unix socket. Each connection has PIPELINE requests open. It sends
+ * one piece: the end of each of them, and after each the beginning of another one. Then it waits for all replies, and so
+ * on, until REQUESTS are done (rounded up to whole pieces) or the SECONDS are over. With a PIPELINE of 1 it waits for the
+ * end, too, before it begins another one. Words that the commands may have:
  *
  *   %1 %2   the first and the second value in the reply to BEGIN, however deep
  *   %n      the number of the request, of twelve digits
  *   %t %u   the time, in milliseconds and in microseconds
  *
  * An error, and a nil from BEGIN, end it. It prints how many requests there were, in how many seconds, and the median
- * and the 99th percentile of the microseconds from a request's first byte to its last.
+ * and the 99th percentile of the microseconds from the piece that begins a request to the replies to that which ends it.
  */
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -37,8 +38,8 @@ typedef struct {
 } Request;
 
 typedef struct {
-    int socket, is_ending, received;
-    double start;
+    int socket, ends, begins, received; /* Whether the piece ends the open requests, and whether it begins others. */
+    double start, begun;                /* Of this piece, and of that which began the requests that it ends. */
     size_t filled;
     char *input;
     Request *requests;
@@ -146,20 +147,27 @@ static int connected(const char *address) {
     return socket_;
 }
 
-static void send_piece(Connection *connection, char **words, int pipeline, Output *out) {
-    out->length = 0;
+/* Sends the next piece, which may begin requests if it is wanted; whether there was one to send. */
+static int send_piece(Connection *connection, char **begin, char **end, int pipeline, int is_wanted, Output *out) {
+    connection->ends = connection->begins;
+    connection->begins = is_wanted && (pipeline > 1 || !connection->ends);
     connection->received = 0;
+    connection->begun = connection->start;
+    connection->start = seconds(CLOCK_MONOTONIC);
+    out->length = 0;
     for (int i = 0; i < pipeline; i++) {
         Request *request = &connection->requests[i];
-        if (!connection->is_ending) *request = (Request){.number = ++last_number};
-        put_command(out, words, request);
+        if (connection->ends) put_command(out, end, request);
+        if (!connection->begins) continue;
+        *request = (Request){.number = ++last_number};
+        put_command(out, begin, request);
     }
-    if (!connection->is_ending) connection->start = seconds(CLOCK_MONOTONIC);
     for (size_t sent = 0; sent < out->length;) {
         ssize_t n = write(connection->socket, out->bytes + sent, out->length - sent);
         if (n <= 0) die("the connection is closed", "", 0);
         sent += n;
     }
+    return connection->ends || connection->begins;
 }
 
 /* Reads what is there; whether all replies to the piece are. */
@@ -168,17 +176,18 @@ static int receive(Connection *connection, int pipeline) {
     if (n <= 0) die("the connection is closed, or a reply is too long", "", 0);
     connection->filled += n;
     char *at = connection->input, *end = at + connection->filled;
+    int each = connection->ends + connection->begins;
     while (at < end) {
-        Request seen, *request = &connection->requests[connection->received];
-        int found = 0;
-        char *after = read_reply(at, end, connection->is_ending ? &seen : request, &found);
+        Request ended, *begun = &connection->requests[connection->received / each];
+        int found = 0, is_end = connection->ends && connection->received % each == 0;
+        char *after = read_reply(at, end, is_end ? &ended : begun, &found);
         if (!after) break;
-        if (!connection->is_ending && !request->values[0].length) die("a request was refused", "", 0);
+        if (!is_end && !begun->values[0].length) die("a request was refused", "", 0);
         at = after, connection->received++;
     }
     connection->filled = end - at;
     memmove(connection->input, at, connection->filled);
-    return connection->received == pipeline;
+    return connection->received == each * pipeline;
 }
 
 static int ascending(const void *a, const void *b) {
@@ -211,7 +220,7 @@ int main(int count, char **words) {
     }
     double start = seconds(CLOCK_MONOTONIC), now = start;
     for (int i = 0; i < connections && (i == 0 || begun < wanted); i++) {
-        send_piece(&all[i], begin, pipeline, &out);
+        send_piece(&all[i], begin, end, pipeline, 1, &out);
         begun += pipeline, open++;
     }
     while (open) {
@@ -220,20 +229,16 @@ int main(int count, char **words) {
         for (int i = 0; i < ready; i++) {
             Connection *connection = events[i].data.ptr;
             if (!receive(connection, pipeline)) continue;
-            connection->is_ending = !connection->is_ending;
-            if (connection->is_ending) {
-                send_piece(connection, end, pipeline, &out);
-                continue;
-            }
             now = seconds(CLOCK_MONOTONIC);
-            if ((size_t)(done / pipeline) == room && !(took = realloc(took, (room *= 2) * sizeof *took)))
-                die("no memory", "", 0);
-            took[done / pipeline] = (now - connection->start) * 1e6;
-            done += pipeline, open--;
-            if (begun < wanted && now - start < most) {
-                send_piece(connection, begin, pipeline, &out);
-                begun += pipeline, open++;
+            if (connection->ends) {
+                if ((size_t)(done / pipeline) == room && !(took = realloc(took, (room *= 2) * sizeof *took)))
+                    die("no memory", "", 0);
+                took[done / pipeline] = (now - connection->begun) * 1e6;
+                done += pipeline;
             }
+            int is_wanted = begun < wanted && now - start < most;
+            if (!send_piece(connection, begin, end, pipeline, is_wanted, &out)) open--;
+            if (connection->begins) begun += pipeline;
         }
     }
     size_t pieces = done / pipeline;

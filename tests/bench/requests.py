@@ -1,9 +1,9 @@
 """What a request costs that is balanced, counted and limited over a fleet: a command begins it, one ends it.
 
 Each way is proven to keep what it claims before it is timed. Then `gateways.c` sends the load, as the second
-command needs the reply to the first: 64 in a pipeline for throughput and instructions; one by one from 1, 8
-and 64 connections, over loopback and a Unix socket, for latencies. The measure is the request, so INCR and
-DECR of one counter stand beside it.
+command needs the reply to the first: for throughput and instructions in pieces of 64 commands, which end and
+begin requests in turn; one by one from 1, 8 and 64 connections, over loopback and a Unix socket, for
+latencies. The measure is the request, so INCR and DECR of one counter stand beside it.
 """
 
 import subprocess
@@ -26,7 +26,7 @@ from .values import number
 
 Figures = dict[str, Any]
 TARGET = Path(__file__).parents[2] / "target" / "bench"
-PIPELINE, CONNECTIONS = 64, 4
+PIPELINE, CONNECTIONS = callgrind.PIPELINE // 2, 4  # Requests that a connection has open, two commands each.
 SOCKET = "socket"
 # Sorted sets that are no packed lists are what the rivals are fastest with.
 SETTINGS = {"unixsocket": SOCKET, "zset_max_listpack_entries": 0}

@@ -51,7 +51,20 @@ OWNERS = [b"o", b"OWNER", b"\0", b"%n" * 256]
 JUNK = [b"", b"n" * 513, b"-1", b"01", b"1.5", b"5x", b"0", b"1", b"65536", b"10001", b"9" * 40, b"\xff\0"]
 JUNK += [b"%d" % number for number in (2**31, 2**32, 2**40, 2**40 + 1, 2**47, 2**63, 2**64, -(2**63))]
 JUNK += [b"COUNT", b"DISTINCT", b"EXCLUDE", b"LEASE", b"OWNER", b"MAX", b"RATE", b"BURST", b"TIER"]
-JUNK += [b"BACKEND", b"OK", b"FAIL", b"LATENCY", b"REPLACE", b"hash", b"wrr", "Ā".encode()]
+JUNK += [
+    b"PRIO",
+    b"FOR",
+    b"ORDER",
+    b"fair",
+    b"BACKEND",
+    b"OK",
+    b"FAIL",
+    b"LATENCY",
+    b"REPLACE",
+    b"hash",
+    b"wrr",
+    "Ā".encode(),
+]
 WORDS = [*packed(ALGORITHMS), b"WRR", b"Lc"]
 
 # Runs commands, each behind the number of its words.
@@ -152,6 +165,7 @@ class Generator:
             *[self.renew, self.release] * 2,
             *[self.report] * 4,
             self.health,
+            self.queue,
             *[self.clockwork] * 2,
             *[self.moved] * 4,
             *[self.gone] * 1,
@@ -221,7 +235,11 @@ class Generator:
     def waiting(self) -> Command:
         """One that may wait."""
         command = self.chance.choice([self.pick, self.grant])()
-        command = Command([*command.words, b"BLOCK", self.number(0, 1, 20, 90, 300, 60_000)], command.shape)
+        place = self.maybe(
+            [b"PRIO", self.number(0, 1, 7, 255)], [b"FOR", self.chance.choice(OWNERS)], share=0.5
+        )
+        block = [b"BLOCK", self.number(0, 1, 20, 90, 300, 60_000), *place]
+        command = Command([*command.words, *block], command.shape)
         return self._mistaken(command) if self.chance.random() < 0.1 else command
 
     def peek(self) -> Command:
@@ -260,6 +278,14 @@ class Generator:
             [b"ADAPT", self.number(0, 10, 500)],
         )
         return Command([b"LB.HEALTH", self.key(), *settings])
+
+    def queue(self) -> Command:
+        options = self.maybe(
+            [b"MAX", self.number(0, 0, 1, 3, 2**31 - 1)],
+            [b"ORDER", self.chance.choice([b"fifo", b"fair"])],
+            share=0.6,
+        )
+        return Command([b"LB.QUEUE", self.key(), *options], is_ok if options else is_map)
 
     def renew(self) -> Command:
         words = [b"LB.RENEW", self.key(), self.lease(), self.number(1, 20, 500, 2**40)]

@@ -108,7 +108,8 @@ ACCOUNTS = list(
 OVERS = [None] * 10 + [*product([False, True], [False, True], [b"", b"\0", b"\2", b"\1\2", b"\0\2\1"])]
 
 KEY = [*KEYS, "A"]
-OPTIONAL_ALGORITHM = [[], *packed(ALGORITHMS), b"wRandom"]
+ITEMS = [[b"hash", b"item"], [b"Hash", b"\0\r\n"]]
+OPTIONAL_ALGORITHM = [[], *packed(ALGORITHMS), b"wRandom", *ITEMS]
 COUNT = [[], *each([b"COUNT"], [b"2", b"9"]), [b"COUNT", b"3", b"DISTINCT"], [b"count", b"99", b"distinct"]]
 EXCLUDE = [[], [b"EXCLUDE", b"1", b"a"], [b"EXCLUDE", b"3", b"b", b"nobody", b"\0\r\n"]]
 REPLACE = [[b"REPLACE"], []]
@@ -140,6 +141,9 @@ HEALTH = [
     *each([b"LB.HEALTH"], KEY, [b"FAILRATE", b"50", b"MIN", b"2"], [[], [b"WINDOW", b"50"]]),
     *each([b"LB.HEALTH"], KEY, [b"SLOWSTART", b"ADAPT"], [b"0", b"100", b"%d" % 2**40]),
 ]
+QUEUE = each(
+    [b"LB.QUEUE"], KEY, [[], [b"MAX", b"0"], [b"max", b"7"]], [[], [b"ORDER", b"fair"], [b"order", b"FIFO"]]
+)
 REPORTS = [[], [b"OK"], [b"FAIL"], [b"FAIL"], [b"OK", b"LATENCY", b"900"], [b"OK", b"latency", b"70"]]
 REPORTS += [[b"LOAD", b"0.9", b"FAIL"], [b"LOAD", b"0.25"], [b"COOL", b"40"], [b"cool", b"%d" % 2**40, b"OK"]]
 REPORT = each([b"LB.REPORT"], KEY, NAMES, REPORTS)
@@ -192,7 +196,20 @@ CRAFTED = st.builds(
 )
 PICKS = [PICK, PICK, PICK, GRANT, GRANT, TICK]
 VALID = mixed(
-    *PICKS, CHANGE, CHANGE, LIMIT, HEALTH, REPORT, REPORT, WEIGHTED, REMOVED, LOOK, MOVE, FLEETS, CRAFTED
+    *PICKS,
+    CHANGE,
+    CHANGE,
+    LIMIT,
+    HEALTH,
+    QUEUE,
+    REPORT,
+    REPORT,
+    WEIGHTED,
+    REMOVED,
+    LOOK,
+    MOVE,
+    FLEETS,
+    CRAFTED,
 )
 
 
@@ -305,7 +322,7 @@ def questions(sequence):
     yield digests
     for key in KEYS:
         yield from ([b"LB.WHEN", key], [b"LB.LEASES", key, b"COUNT", b"5"])
-        yield from ([b"LB.STATS", key], [b"LB.HEALTH", key])
+        yield from ([b"LB.STATS", key], [b"LB.HEALTH", key], [b"LB.QUEUE", key])
         yield from ([b"LB.PICK", key, algorithm, b"COUNT", b"15"] for algorithm in packed(FORESEEABLE))
         if not sequence.is_seeded:
             yield [b"LB.SEED", key, b"42"]
@@ -317,6 +334,7 @@ def questions(sequence):
             yield [b"LB.PICK", key, b"lc", b"COUNT", b"5", b"LEASE", b"300", b"OWNER", b"o"]
             yield [b"LB.PICK", key, b"p2c", b"COUNT", b"5", b"LEASE", b"90"]
             yield [b"LB.PICK", key, b"ewma", b"COUNT", b"5", b"LEASE", b"90"]
+            yield [b"LB.PICK", key, b"hash", b"item", b"COUNT", b"5", b"DISTINCT", b"LEASE", b"90"]
             yield from ([b"LB.WHEN", key], [b"LB.TICK", key, time])
         yield from ([b"LB.LEASES", key, b"COUNT", b"5"], [b"LB.PICK", key, b"lc"])
     yield digests

@@ -39,8 +39,9 @@ pub struct Places<T> {
     used: usize,
 }
 
-/// This number of places stays, also where they are vacant: so a pool with few leases does not allocate and free in turn.
-const SPARE: usize = 16;
+/// This number of places stays, also where all are vacant. So a pool whose leases come and go by a few dozens does not allocate,
+/// move and free for them.
+const SPARE: usize = 48;
 
 impl<T> Default for Places<T> {
     fn default() -> Places<T> {

@@ -104,6 +104,20 @@ impl Field {
         }
     }
 
+    /// Adds the seat of a backend that is being loaded, which takes part already. Once all are there, [`Field::all_loaded`] must follow.
+    pub fn add_loaded(&mut self, seat: Seat) {
+        self.seats.push(seat);
+    }
+
+    /// Puts the seats that were loaded in order. All are of tier 0.
+    pub fn all_loaded(&mut self) {
+        if let (seats, Some(tiers)) = self.seats.parts()
+            && seats.len() > FAN
+        {
+            *tiers = Some(Tiers::one(seats));
+        }
+    }
+
     /// Sets the state of a backend.
     pub fn set_state(&mut self, slot: Slot, state: State) {
         self.seats[slot].state = state;
@@ -157,11 +171,12 @@ impl Field {
         to.put(&(self.seats[slot].state as u8));
     }
 
-    /// Reads the weight and the state of a newcomer.
+    /// Reads the weight and the state of a backend. It takes part with its weight if it is up.
     pub fn load_seat(from: &mut Reader) -> Result<Seat, Malformed> {
         let mut seat = Seat::new(from.get()?);
         let state = State::ALL.get(usize::from(from.get::<u8>()?));
         (seat.state, _) = *state.ok_or(Malformed::Field("backend's state"))?;
+        seat.run(seat.weight_if_up().into());
         Ok(seat)
     }
 

@@ -83,6 +83,14 @@ impl Seat {
         (self.running.0 >> WEIGHT_BITS) as u8
     }
 
+    /// Its weight where it is up, else 0.
+    pub fn weight_if_up(&self) -> u16 {
+        match self.state {
+            State::Up => self.weight,
+            State::Drain | State::Down => 0,
+        }
+    }
+
     /// The weight that it takes part with, 0 = not at all.
     #[inline(always)]
     pub fn running_weight(&self) -> u32 {

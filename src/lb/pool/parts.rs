@@ -1,7 +1,7 @@
 //! The parts of a pool, and how they are kept in step.
 
 use crate::lb::account::{Account, Whose};
-use crate::lb::field::{Field, Seat, State};
+use crate::lb::field::{Field, Seat};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::chance::Chance;
 use crate::lb::ground::kept::Kept;
@@ -100,17 +100,16 @@ impl Pool {
     pub(super) fn seat(&mut self, slot: Slot, seat: Seat) {
         self.field.add(seat);
         self.owns.grown(slot + 1);
+        if let Some(account) = &mut self.account {
+            account.joined(slot);
+        }
         self.follow(slot);
         self.refresh(slot);
     }
 
     /// The weight of a backend where it is up, else 0.
     pub(super) fn weight_if_up(&self, slot: Slot) -> u16 {
-        let seat = &self.field.seats()[slot];
-        match seat.state {
-            State::Up => seat.weight,
-            State::Drain | State::Down => 0,
-        }
+        self.field.seats()[slot].weight_if_up()
     }
 
     /// The weight, the state or the health of a backend has changed.
@@ -139,7 +138,7 @@ impl Pool {
             return;
         }
         let gaps = self.roster.gaps();
-        self.owns.gaps_close(&self.field);
+        self.owns.start_anew(&self.field);
         self.roster.renumber(&gaps);
         self.field.renumber(&gaps);
         self.owns.renumber(&gaps);
@@ -251,7 +250,7 @@ impl Pool {
             assert_eq!(running, self.due_weight(slot), "{slot}");
         }
         if let Some(account) = self.account.as_deref() {
-            account.check();
+            account.check(&self.roster.members().collect::<Vec<_>>());
             self.check_probes(account);
             let mut again = account.clone();
             let backends = (0..slots).map(Whose::of);

@@ -5,10 +5,12 @@ use std::collections::BTreeSet;
 use super::parts::Pool;
 use crate::lb::account::{Account, LeasesHead, Whose};
 use crate::lb::field::{Field, State};
-use crate::lb::ground::bounds::{BACKENDS_MAX, COUNTER_MAX, Slot, TIERS_MAX};
+use crate::lb::ground::bounds::{BACKENDS_MAX, COUNTER_MAX, NAME_MAX, Slot, TIERS_MAX};
 use crate::lb::ground::chance::Chance;
+use crate::lb::ground::kept::Kept;
 use crate::lb::ground::saved::{Bytes, Malformed, Reader, Writer, checked};
 use crate::lb::pick::{Algorithm, Credits, Turns};
+use crate::lb::roster::Card;
 
 /// The form that a pool is saved in. A pool is saved in the first one that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,14 @@ const OVER: u8 = 128;
 const HEALTH: u8 = 129;
 /// That of their latencies.
 const LATENCIES: u8 = 130;
+/// That of the limits that hold for each backend.
+const EACH: u8 = 131;
+/// That of the costs, and of what leases took of them.
+const COSTS: u8 = 132;
+/// That of the sessions.
+const SESSIONS: u8 = 133;
+/// That of the settings of the queue.
+const QUEUE: u8 = 134;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -55,6 +65,12 @@ impl Pool {
             add(OVER, &|to| account.save_over(&self.roster.gaps(), to));
             add(HEALTH, &|to| account.save_health(&slots, to));
             add(LATENCIES, &|to| account.save_latencies(&slots, to));
+            add(EACH, &|to| account.save_each(&slots, to));
+            add(COSTS, &|to| account.save_costs(&slots, to));
+            add(SESSIONS, &|to| {
+                account.save_sessions(&self.roster.gaps(), slots.len(), to);
+            });
+            add(QUEUE, &|to| account.save_queue(to));
         }
         sections
     }
@@ -132,6 +148,8 @@ impl Pool {
         for _ in 0..members {
             pool.load_member(from)?;
         }
+        pool.field.all_loaded();
+        pool.owns.grown(members as usize);
         checked("cursor", (), pool.owns.rr.is_sound(members as usize))?;
         if format != Format::Plain {
             let gone = pool.load_account(from)?;
@@ -144,13 +162,16 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Reads a backend. There is no account yet, and no algorithm keeps anything of the backends yet, so that nothing but its weight and
+    /// its state decides its running weight.
     fn load_member(&mut self, from: &mut Reader) -> Result<(), Malformed> {
-        let slot = self.roster.load_name(from)?;
+        let name = from.bytes("backend's name", 1..=NAME_MAX)?;
+        checked("backend's name", (), self.roster.find(name).is_none())?;
         let seat = Field::load_seat(from)?;
-        let credit = Credits::load(from)?;
-        seat.set_credit(credit);
-        self.roster.load_picks(slot, from)?;
-        self.seat(slot, seat);
+        seat.set_credit(Credits::load(from)?);
+        let picks = from.number("backend's picks", COUNTER_MAX)?;
+        self.roster.add_card(Card::new(name, picks));
+        self.field.add_loaded(seat);
         Ok(())
     }
 
@@ -210,6 +231,10 @@ impl Pool {
                 (OVER, Some(account)) => account.load_over(gone, &mut rest)?,
                 (HEALTH, Some(account)) => account.load_health(slots, &mut rest)?,
                 (LATENCIES, Some(account)) => account.load_latencies(slots, &mut rest)?,
+                (EACH, Some(account)) => account.load_each(slots, &mut rest)?,
+                (COSTS, Some(account)) => account.load_costs(slots, &mut rest)?,
+                (SESSIONS, Some(account)) => account.load_sessions(slots, &mut rest)?,
+                (QUEUE, Some(account)) => account.load_queue(&mut rest)?,
                 _ => (self.owns).load_section(code, slots, &mut rest)?,
             }
             checked("sections", (), rest.is_at_end())?;

@@ -12,11 +12,11 @@ pub struct Card {
 }
 
 impl Card {
-    /// The card of a newcomer.
-    pub fn new(name: &[u8]) -> Card {
+    /// The card of a backend that was picked that often.
+    pub fn new(name: &[u8], picks: u64) -> Card {
         Card {
             name: Name::new(name),
-            picks: 0,
+            picks,
         }
     }
 
@@ -34,6 +34,6 @@ impl Card {
 
 impl Vacant for Card {
     fn vacant() -> Card {
-        Card::new(b"")
+        Card::new(b"", 0)
     }
 }

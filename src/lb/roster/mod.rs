@@ -6,11 +6,11 @@ mod index;
 pub use card::Card;
 use index::Index;
 
-use crate::lb::ground::bounds::{COUNTER_MAX, NAME_MAX, Slot};
+use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::Mover;
 use crate::lb::ground::row::{Row, Vacant};
-use crate::lb::ground::saved::{Bytes, Malformed, Reader, Writer, checked};
+use crate::lb::ground::saved::{Bytes, Writer};
 
 /// The members of a pool in order of addition, with vacant slots between them.
 #[derive(Clone, Debug, Default)]
@@ -71,10 +71,23 @@ impl Roster {
         &mut self.cards
     }
 
+    /// All cards, with the public hashes of their names where there are many.
+    pub fn hashed(&mut self) -> (&[Card], &[u64]) {
+        match self.cards.parts() {
+            (cards, Some(index)) => (cards, index.hashes(cards)),
+            (cards, None) => (cards, &[]),
+        }
+    }
+
     /// Adds a backend of a new name; answers its slot.
     pub fn add(&mut self, name: &[u8]) -> Slot {
+        self.add_card(Card::new(name, 0))
+    }
+
+    /// Adds a backend with this card, of a new name; answers its slot.
+    pub fn add_card(&mut self, card: Card) -> Slot {
         let had_index = self.cards.more().is_some();
-        self.cards.push(Card::new(name));
+        self.cards.push(card);
         if let (cards, Some(index)) = self.cards.parts() {
             match had_index {
                 true => index.added(cards),
@@ -101,22 +114,9 @@ impl Roster {
         to.put(&Bytes(self.name(slot)));
     }
 
-    /// Reads a name, and adds a backend of that name; answers its slot.
-    pub fn load_name(&mut self, from: &mut Reader) -> Result<Slot, Malformed> {
-        let name = from.bytes("backend's name", 1..=NAME_MAX)?;
-        checked("backend's name", (), self.find(name).is_none())?;
-        Ok(self.add(name))
-    }
-
     /// Writes how often a backend was picked.
     pub fn save_picks(&self, slot: Slot, to: &mut Writer) {
         to.put(&self.cards[slot].picks);
-    }
-
-    /// Reads how often a backend was picked.
-    pub fn load_picks(&mut self, slot: Slot, from: &mut Reader) -> Result<(), Malformed> {
-        self.cards[slot].picks = from.number("backend's picks", COUNTER_MAX)?;
-        Ok(())
     }
 
     /// Panics where the index does not agree with the cards. For the tests.
@@ -155,6 +155,9 @@ impl Kept for Roster {
     /// The table of the index stays where it is: it belongs to a library, and is 7 % of a pool at most.
     fn relocate(&mut self, by: &mut impl Mover) {
         self.cards.relocate(by);
+        if let (_, Some(index)) = self.cards.parts() {
+            index.relocate(by);
+        }
     }
 
     fn heap_bytes(&self) -> usize {
