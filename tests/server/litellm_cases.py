@@ -23,7 +23,7 @@ MESSAGES = [{"role": "user", "content": "x"}]
 
 
 class Provider(ThreadingHTTPServer):
-    """What speaks OpenAI's protocol. It answers with its name, in three chunks if that is asked for."""
+    """A server of OpenAI's protocol. It answers with its name, in three chunks for a stream."""
 
     daemon_threads = True
 
@@ -116,7 +116,7 @@ class Async(Sync):
 
 @pytest.fixture(params=[Sync, Async])
 def route(request, server):
-    """Makes a router before these providers; answers what asks it. Each has the weight 1."""
+    """Makes a router before these providers; answers a client of it. Each has the weight 1."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     litellm.logging_callback_manager._reset_all_callbacks()
@@ -232,6 +232,24 @@ def test_a_long_answer_keeps_its_lease(route, client):
 def test_a_stream_that_is_left_ends_its_lease(route, client):
     requests = route(Provider("a", seconds=0.05))
     assert requests.stream(1) == ["a"]
+    eventually(lambda: gc.collect() >= 0 and sums_of(client)["leases"] == 0, pause=0.1)
+    ended(client, 1)
+
+
+def test_a_task_that_is_cancelled_ends_its_lease(route, client):
+    provider = Provider("a", seconds=2)
+    requests = route(provider)
+    if not isinstance(requests, Async):
+        pytest.skip("tasks are asyncio's")
+
+    async def cancel():
+        task = asyncio.ensure_future(requests.router.acompletion("chat", MESSAGES))
+        while not provider.asked:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+
+    requests.run(cancel())
     eventually(lambda: gc.collect() >= 0 and sums_of(client)["leases"] == 0, pause=0.1)
     ended(client, 1)
 
