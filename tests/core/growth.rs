@@ -218,13 +218,13 @@ fn fractions_change_no_sequence() {
             owner: None,
         });
         let wanted = Request {
+            costs: vec![],
             algorithm: Some(algorithm),
             item: None,
             count: 1,
             distinct: false,
             exclude: vec![],
             terms,
-            costs: vec![],
         };
         pool.picks(&wanted).slots
     };

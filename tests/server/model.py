@@ -419,9 +419,7 @@ class Request:
         lease, owner = options.get(b"LEASE"), options.get(b"OWNER")
         session, is_strict = options.get(b"STICKY"), b"STRICT" in options
         count, is_distinct, costs = options.get(b"COUNT"), b"DISTINCT" in options, options.get(b"COSTS", {})
-        return Request(
-            algorithm, item, count, is_distinct, exclude, lease, owner, session, is_strict, costs
-        )
+        return Request(algorithm, item, count, is_distinct, exclude, lease, owner, session, is_strict, costs)
 
     def answer(self, picked: list[Any]) -> Any:
         """An array, or without COUNT the one that there is."""

@@ -146,13 +146,6 @@ impl Pool {
         Some((slot, Choice::Drawn))
     }
 
-    /// Whether that backend and the pool hold the amounts.
-    pub(super) fn can_pay(&self, purchase: &Purchase, slot: Slot) -> bool {
-        let both = [Whose::of(slot), Whose::POOL];
-        both.iter()
-            .all(|whose| self.affords(*whose, &purchase.amounts))
-    }
-
     fn undo_choice(&mut self, algorithm: Algorithm, slot: Slot, choice: &Choice) {
         if let Choice::Pick(before) = choice {
             let see = View::of(&self.field, self.account.as_deref());
@@ -160,8 +153,8 @@ impl Pool {
         }
     }
 
-    /// Whether an algorithm would answer a request a backend. The pool stays as it is.
-    pub(super) fn would_choose(&mut self, request: &Request) -> bool {
+    /// Whether a request would be answered a backend. The pool stays as it is.
+    pub fn would_pick(&mut self, request: &Request) -> bool {
         let Some(mut purchase) = self.purchase(request) else {
             return self.has_eligible(&request.exclude);
         };
@@ -185,6 +178,21 @@ impl Pool {
         }
         self.chance = chance;
         found.is_some()
+    }
+
+    /// Whether that backend and the pool hold the amounts.
+    pub(super) fn can_pay(&self, purchase: &Purchase, slot: Slot) -> bool {
+        let both = [Whose::of(slot), Whose::POOL];
+        both.iter()
+            .all(|whose| self.affords(*whose, &purchase.amounts))
+    }
+
+    /// When they hold them, if nothing else happens: now, or later.
+    pub(super) fn pays_from(&self, purchase: &Purchase, slot: Slot) -> Millis {
+        let both = [Whose::of(slot), Whose::POOL].into_iter();
+        let account = self.account.as_ref();
+        let times = both.filter_map(|whose| Some(account?.affords_from(whose, &purchase.amounts)));
+        times.max().unwrap_or(self.clock())
     }
 
     fn affords(&self, whose: Whose, amounts: &Amounts) -> bool {
