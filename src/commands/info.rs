@@ -1,6 +1,6 @@
 //! LB.INFO: describes the pool as a whole.
 
-use super::limit::standing;
+use super::limit::{StandingCosts, standing};
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.INFO
@@ -9,7 +9,7 @@ pub struct Info;
 impl Command for Info {
     const SPEC: Spec = Spec {
         name: "LB.INFO",
-        summary: "Describes a pool: number of backends, number of available backends, weights, policy, picks, leases, limits of the pool as a whole (0 = no limit), remaining tokens, waiting clients, refused picks, clock and bytes.",
+        summary: "Describes a pool: number of backends, number of available backends, weights, policy, picks, leases, limits of the pool as a whole (0 = no limit), remaining tokens, waiting clients, refused picks, sessions, clock, bytes and costs.",
         complexity: "O(1)",
         since: "0.1.0",
         arity: 2,
@@ -48,18 +48,21 @@ impl Command for Info {
             ("ejected", ejected),
             ("cooling", cooling),
             ("held", held as usize),
+            ("sessions", pool.sessions()),
             ("clock", pool.clock() as usize),
             ("rules-version", usize::from(pool.rules())),
             ("bytes", pool.bytes(0)),
         ];
         let limits = standing(pool, None).map(|(field, number)| (field, number as usize));
-        reply.map(1 + before.len() + limits.len() + of_process.len() + after.len());
+        let costs = StandingCosts::of(pool, None);
+        reply.map(1 + costs.fields() + before.len() + limits.len() + of_process.len() + after.len());
         reply.bulk(b"policy");
         reply.bulk(pool.policy().name().as_bytes());
         let fields = before.into_iter().chain(limits).chain(of_process);
         for (field, number) in fields.chain(after) {
             reply.field(field, number);
         }
+        costs.reply(reply);
         Effect::None
     }
 }

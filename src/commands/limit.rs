@@ -1,7 +1,10 @@
-//! LB.LIMIT: limits the leases and picks of a backend, or of the pool.
+//! LB.LIMIT: limits the leases, picks and costs of a backend, of each backend, or of the pool.
 
-use super::arguments::{Options, is_keyword, name};
-use crate::lb::{LEASES_MAX, Limits, Pool, RATE_MAX, Rate, SPAN_MAX, Slot, TIERS_MAX};
+use super::arguments::{Options, Words, cost, is_keyword, name};
+use crate::lb::{
+    COSTS_MAX, CostLimit, LEASES_MAX, Limited, Limits, Pool, RATE_MAX, Rate, SPAN_MAX, Slot,
+    TIERS_MAX,
+};
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Reply, Spec};
 
 /// LB.LIMIT
@@ -10,8 +13,8 @@ pub struct Limit;
 impl Command for Limit {
     const SPEC: Spec = Spec {
         name: "LB.LIMIT",
-        summary: "Limits a backend, or the pool as a whole: MAX leases at once, RATE picks in a time (0 = no limit), TIER of a backend. Without a limit it returns the present limits.",
-        complexity: "O(log N), with N the number of backends in the pool; O(N) for a TIER that no eligible backend has",
+        summary: "Limits a backend, EACH backend that has no limit of its own, or the pool as a whole: MAX leases at once, RATE picks in a time, COST an amount in a time (0 = no limit), TIER of a backend. Without a limit it returns the present limits.",
+        complexity: "O(log N), with N the number of backends in the pool; O(N log N) for EACH; O(N) for a TIER that no eligible backend has",
         since: "0.2.0",
         arity: -2,
         // Not deny-oom: to read limits, or to remove one, takes no memory.
@@ -19,7 +22,11 @@ impl Command for Limit {
         key: "RW access update",
         args: &[
             Arg::KEY,
-            Arg::BACKEND.token("BACKEND").optional(),
+            Arg::new(
+                "whose",
+                Kind::OneOf(&[Arg::BACKEND.token("BACKEND"), Arg::token_alone("EACH")]),
+            )
+            .optional(),
             Arg::new("max", Kind::Integer).token("MAX").optional(),
             Arg::new(
                 "rate",
@@ -30,6 +37,17 @@ impl Command for Limit {
                 ]),
             )
             .optional(),
+            Arg::new(
+                "cost",
+                Kind::Block(&[
+                    Arg::new("name", Kind::Text).token("COST"),
+                    Arg::new("amount", Kind::Integer),
+                    Arg::MILLISECONDS,
+                    Arg::new("burst", Kind::Integer).token("BURST").optional(),
+                ]),
+            )
+            .optional()
+            .multiple(),
             Arg::new("tier", Kind::Integer).token("TIER").optional(),
         ],
     };
@@ -37,8 +55,8 @@ impl Command for Limit {
     type Order<'a> = LimitWords<'a>;
 
     fn read(call: &Call) -> Result<LimitWords<'_>, Error> {
-        let words = limit_words(call)?;
-        match !words.limits.only_frees() && call.is_out_of_memory() {
+        let words = limit_words(call.args(2))?;
+        match !words.only_frees() && call.is_out_of_memory() {
             true => Err(Error::out_of_memory()),
             false => Ok(words),
         }
@@ -53,6 +71,7 @@ impl Command for Limit {
                 rate: Some(Some(_)),
                 ..
             } => Access::FromNow,
+            _ if words.rated_costs().next().is_some() => Access::FromNow,
             _ => Access::Now,
         }
     }
@@ -61,7 +80,7 @@ impl Command for Limit {
         if words.only_asks() {
             return Ok(());
         }
-        if let Some(backend) = words.backend
+        if let Limited::Backend(backend) = words.limited
             && key.pool().is_none_or(|pool| pool.slot(backend).is_none())
         {
             return Err(Error::no_backend(backend));
@@ -73,106 +92,242 @@ impl Command for Limit {
                 "ERR a pool has at most {TIERS_MAX} different tiers, 0 among them"
             )));
         }
-        Ok(())
+        let has_room = match key.pool() {
+            Some(pool) => pool.has_room_for_costs(words.rated_costs()),
+            None => words.rated_costs().count() <= COSTS_MAX,
+        };
+        match has_room {
+            true => Ok(()),
+            false => Err(Error::new(format!(
+                "ERR a pool has at most {COSTS_MAX} different costs: COST name 0 0 takes one away"
+            ))),
+        }
     }
 
     fn run(words: LimitWords, key: &mut Key, call: &Call) -> Effect {
-        let LimitWords { backend, limits } = &words;
         if words.only_asks() {
-            answer(call.reply(), key.pool(), *backend);
+            answer(call.reply(), key.pool(), words.limited);
             return Effect::None;
         }
-        let is_nothing = key.pool().is_none() && !limits.is_any();
-        let changed = !is_nothing && key.pool_or_new().set_limits(*backend, limits);
+        let is_nothing = key.pool().is_none() && !words.is_any();
+        let changed = !is_nothing && set(key.pool_or_new(), &words);
         call.reply().ok();
         Effect::events([(c"lb.limit", usize::from(changed))])
     }
 }
 
-/// The arguments behind the key in LB.LIMIT.
-pub struct LimitWords<'a> {
-    backend: Option<&'a [u8]>,
-    limits: Limits,
+/// Whether that changed anything.
+fn set(pool: &mut Pool, words: &LimitWords) -> bool {
+    let limits = &words.limits;
+    let changed = match words.limited {
+        Limited::Pool => pool.set_limits(None, limits),
+        Limited::Each => pool.set_limits_of_each(limits),
+        Limited::Backend(backend) => pool.set_limits(Some(backend), limits),
+    };
+    pool.set_costs(words.limited, &words.costs) || changed
 }
 
-impl LimitWords<'_> {
+/// The arguments behind the key in LB.LIMIT.
+#[derive(Debug)]
+pub struct LimitWords<'a> {
+    /// Whom the limits are for.
+    pub limited: Limited<'a>,
+    /// The limits.
+    pub limits: Limits,
+    /// The limits of costs, each with another name.
+    pub costs: Vec<(&'a [u8], Option<Rate>)>,
+}
+
+impl<'a> LimitWords<'a> {
     /// Whether it sets nothing.
     fn only_asks(&self) -> bool {
-        self.limits == Limits::default()
+        self.limits == Limits::default() && self.costs.is_empty()
+    }
+
+    /// The names of the costs that it limits.
+    fn rated_costs(&self) -> impl Iterator<Item = &'a [u8]> {
+        let rated = self.costs.iter().filter(|(_, rate)| rate.is_some());
+        rated.map(|(name, _)| *name)
+    }
+
+    /// Whether it would limit anything that is not limited yet.
+    fn is_any(&self) -> bool {
+        self.limits.is_any() || self.rated_costs().next().is_some()
+    }
+
+    /// Whether it only takes limits away.
+    fn only_frees(&self) -> bool {
+        self.limits.only_frees() && self.rated_costs().next().is_none()
     }
 }
 
-fn limit_words<'a>(call: &'a Call) -> Result<LimitWords<'a>, Error> {
-    let (mut backend, mut limits, mut burst) = (None, Limits::default(), None);
-    let mut options = Options::of(call.args(2));
+/// What a BURST belongs to: the last of these before it. Before all of them it belongs to RATE.
+enum Bursting {
+    Rate,
+    Cost,
+}
+
+/// Parses the arguments behind the key in LB.LIMIT.
+pub fn limit_words<'a>(words: impl Words<'a>) -> Result<LimitWords<'a>, Error> {
+    let (mut limited, mut limits, mut burst) = (None, Limits::default(), None);
+    let mut costs: Vec<(&[u8], Option<Rate>, Option<u64>)> = Vec::new();
+    let mut bursting = Bursting::Rate;
+    let mut options = Options::of(words);
     while let Some(word) = options.keyword() {
         let is_repeated = if is_keyword(word, b"BACKEND") {
             let named = name(options.value("BACKEND")?)?;
-            backend.replace(named).is_some()
+            limited.replace(Limited::Backend(named)).is_some()
+        } else if is_keyword(word, b"EACH") {
+            limited.replace(Limited::Each).is_some()
         } else if is_keyword(word, b"MAX") {
             let max = options.number("MAX", 0..=u64::from(LEASES_MAX))?;
             limits.max.replace(max as u32).is_some()
         } else if is_keyword(word, b"RATE") {
-            let picks = options.number("RATE", 0..=RATE_MAX)?;
-            // `RATE 0` means no limit, whatever the time.
-            let least = u64::from(picks > 0);
-            let millis = options.number("the time of RATE", least..=SPAN_MAX)?;
-            let burst = 1;
-            let rate = Rate {
-                picks,
-                millis,
-                burst,
-            };
-            limits
-                .rate
-                .replace(Some(rate).filter(|r| r.picks > 0))
-                .is_some()
+            bursting = Bursting::Rate;
+            limits.rate.replace(rate(&mut options, "RATE")?).is_some()
+        } else if is_keyword(word, b"COST") {
+            bursting = Bursting::Cost;
+            let named = cost(options.value("COST")?)?;
+            let is_repeated = costs.iter().any(|(name, ..)| *name == named);
+            costs.push((named, rate(&mut options, "COST")?, None));
+            is_repeated
         } else if is_keyword(word, b"BURST") {
-            burst
-                .replace(options.number("BURST", 1..=RATE_MAX)?)
-                .is_some()
+            let most = options.number("BURST", 1..=RATE_MAX)?;
+            match (&bursting, costs.last_mut()) {
+                (Bursting::Cost, Some((.., burst))) => burst.replace(most).is_some(),
+                _ => burst.replace(most).is_some(),
+            }
         } else if is_keyword(word, b"TIER") {
             let tier = options.number("TIER", 0..=u64::from(u8::MAX))?;
             limits.tier.replace(tier as u8).is_some()
         } else {
-            let words = "BACKEND backend, MAX n, RATE n ms, BURST b or TIER t";
+            let words =
+                "BACKEND backend, EACH, MAX n, RATE n ms, COST name n ms, BURST b or TIER t";
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
             return Err(Error::repeated(word));
         }
     }
-    match (burst, &mut limits.rate) {
-        (Some(burst), Some(Some(rate))) => rate.burst = burst,
-        (Some(_), _) => {
-            return Err(Error::new(
-                "ERR BURST needs RATE: it is the number of its picks that can come at once".into(),
-            ));
-        }
-        (None, _) => {}
+    let limited = limited.unwrap_or(Limited::Pool);
+    if let Some(rate) = &mut limits.rate {
+        *rate = with_burst(*rate, burst, 1)?;
+    } else if burst.is_some() {
+        return Err(Error::burst_alone());
     }
-    if limits.tier.is_some() && backend.is_none() {
-        return Err(Error::new(
-            "ERR TIER needs BACKEND: the pool as a whole has no tier".into(),
-        ));
+    let costs = costs.into_iter().map(|(name, rate, burst)| {
+        let usual = rate.map_or(1, |rate| rate.picks.div_ceil(20));
+        Ok((name, with_burst(rate, burst, usual)?))
+    });
+    let costs = costs.collect::<Result<_, Error>>()?;
+    match (limits.tier, limited) {
+        (Some(_), Limited::Pool) => Err(Error::fixed(
+            "ERR TIER needs BACKEND: the pool as a whole has no tier",
+        )),
+        (Some(_), Limited::Each) => Err(Error::fixed(
+            "ERR TIER needs BACKEND: tiers differ from backend to backend",
+        )),
+        _ => Ok(LimitWords {
+            limited,
+            limits,
+            costs,
+        }),
     }
-    Ok(LimitWords { backend, limits })
+}
+
+/// A number and its time. 0 means no limit, whatever the time.
+fn rate<'a>(options: &mut Options<impl Words<'a>>, keyword: &str) -> Result<Option<Rate>, Error> {
+    let picks = options.number(keyword, 0..=RATE_MAX)?;
+    let least = u64::from(picks > 0);
+    let millis = options.number(&format!("the time of {keyword}"), least..=SPAN_MAX)?;
+    let burst = 1;
+    let rate = Rate {
+        picks,
+        millis,
+        burst,
+    };
+    Ok((picks > 0).then_some(rate))
+}
+
+fn with_burst(rate: Option<Rate>, burst: Option<u64>, usual: u64) -> Result<Option<Rate>, Error> {
+    match (rate, burst) {
+        (None, Some(_)) => Err(Error::burst_alone()),
+        (rate, burst) => Ok(rate.map(|rate| Rate {
+            burst: burst.unwrap_or(usual),
+            ..rate
+        })),
+    }
 }
 
 /// Replies with a map of the limits that are set.
-fn answer(reply: Reply, pool: Option<&Pool>, backend: Option<&[u8]>) {
-    let slot = backend.map(|name| pool.and_then(|pool| pool.slot(name)));
-    if slot == Some(None) {
-        return reply.nil();
-    }
-    let slot = slot.flatten();
-    let limits = pool.map_or(Limits::default(), |pool| pool.limits(slot));
+fn answer(reply: Reply, pool: Option<&Pool>, limited: Limited) {
+    let slot = match limited {
+        Limited::Backend(name) => match pool.and_then(|pool| pool.slot(name)) {
+            Some(slot) => Some(slot),
+            None => return reply.nil(),
+        },
+        Limited::Pool | Limited::Each => None,
+    };
+    let (limits, costs): (Limits, Vec<(&[u8], Rate)>) = match (pool, limited) {
+        (None, _) => (Limits::default(), Vec::new()),
+        (Some(pool), Limited::Each) => (pool.limits_of_each(), pool.costs_of_each().collect()),
+        (Some(pool), _) => {
+            let own = pool.costs(slot).filter(|cost| !cost.inherits);
+            let own = own.map(|cost| (cost.name, cost.rate));
+            (pool.own_limits(slot), own.collect())
+        }
+    };
     let tier = limits.tier.map(u64::from);
     let fields = fields(&limits).into_iter().chain([("tier", tier)]);
     let set = fields.filter_map(|(field, value)| Some((field, value?)));
-    reply.map(set.clone().count());
+    reply.map(set.clone().count() + usize::from(!costs.is_empty()));
     for (field, value) in set {
         reply.field(field, value as usize);
+    }
+    if !costs.is_empty() {
+        reply.bulk(b"costs");
+        reply.map(costs.len());
+        for (name, rate) in costs {
+            reply.bulk(name);
+            reply.map(3);
+            rate_fields(reply, &rate);
+        }
+    }
+}
+
+fn rate_fields(reply: Reply, rate: &Rate) {
+    reply.field("rate", rate.picks as usize);
+    reply.field("rate-ms", rate.millis as usize);
+    reply.field("burst", rate.burst as usize);
+}
+
+/// The costs that are limited for the backend in that slot, or for the pool as a whole, and how much is left. The field is
+/// present only where one is limited: it is a map, and clients that know no costs read numbers and words.
+pub(super) struct StandingCosts<'a>(Vec<CostLimit<'a>>);
+
+impl<'a> StandingCosts<'a> {
+    pub fn of(pool: &'a Pool, slot: Option<Slot>) -> StandingCosts<'a> {
+        StandingCosts(pool.costs(slot).collect())
+    }
+
+    /// The number of fields: one or none.
+    pub fn fields(&self) -> usize {
+        usize::from(!self.0.is_empty())
+    }
+
+    pub fn reply(&self, reply: Reply) {
+        if self.0.is_empty() {
+            return;
+        }
+        reply.bulk(b"costs");
+        reply.map(self.0.len());
+        for cost in &self.0 {
+            reply.bulk(cost.name);
+            reply.map(4);
+            rate_fields(reply, &cost.rate);
+            reply.bulk(b"left");
+            reply.signed(cost.left);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod done;
 mod epoch;
 #[cfg(feature = "faults")]
 mod fault;
+mod forget;
 mod health;
 mod health_words;
 mod info;
@@ -22,6 +23,7 @@ mod load;
 mod peek;
 mod pick;
 mod policy;
+mod queue;
 mod refusals;
 mod release;
 mod rem;
@@ -51,6 +53,7 @@ pub(crate) const COMMANDS: &[Entry] = &[
     entry::<card::Card>(),
     entry::<pick::Pick>(),
     entry::<peek::Peek>(),
+    entry::<forget::Forget>(),
     entry::<done::Done>(),
     entry::<report::Report>(),
     entry::<renew::Renew>(),
@@ -58,6 +61,7 @@ pub(crate) const COMMANDS: &[Entry] = &[
     entry::<leases::Leases>(),
     entry::<limit::Limit>(),
     entry::<health::Health>(),
+    entry::<queue::Queue>(),
     entry::<when::When>(),
     entry::<info::Info>(),
     entry::<stats::Stats>(),

@@ -33,16 +33,64 @@ impl Error {
         Error::fixed("ERR OWNER needs LEASE: without one nothing is held")
     }
 
+    /// BURST without a RATE or COST that is more than 0.
+    #[cold]
+    pub fn burst_alone() -> Error {
+        Error::fixed(
+            "ERR BURST needs RATE or COST before it: it is how much of that can come at once",
+        )
+    }
+
+    /// STRICT without STICKY.
+    #[cold]
+    pub fn strict_alone() -> Error {
+        Error::fixed("ERR STRICT needs STICKY: it holds a session to its backend")
+    }
+
+    /// STICKY with COUNT above 1.
+    #[cold]
+    pub fn sticky_many() -> Error {
+        Error::fixed("ERR STICKY picks one backend, that of its session: COUNT can only be 1")
+    }
+
+    /// PRIO or FOR without BLOCK.
+    #[cold]
+    pub fn place_alone() -> Error {
+        Error::fixed("ERR PRIO and FOR need BLOCK: without one nobody waits")
+    }
+
     /// A pick by latency without LEASE.
     #[cold]
     pub fn latency_without_lease() -> Error {
         Error::fixed("ERR ewma goes by leases: LEASE ms grants one")
     }
 
+    /// `hash` at the end.
+    #[cold]
+    pub fn no_item() -> Error {
+        Error::fixed("ERR hash needs an item, as in LB.PICK key hash item")
+    }
+
+    /// LB.POLICY with `hash`.
+    #[cold]
+    pub fn policy_without_item() -> Error {
+        Error::fixed(
+            "ERR hash is no policy: it needs an item with each pick, as in LB.PICK key hash item",
+        )
+    }
+
+    /// An invalid item.
+    pub fn item(item: &[u8]) -> Error {
+        let len = item.len();
+        Error::new(format!("ERR an item has 1 to {NAME_MAX} bytes, not {len}"))
+    }
+
     /// LB.PEEK with an option that only LB.PICK has.
     #[cold]
     pub fn peek_takes_nothing() -> Error {
-        Error::fixed("ERR LB.PEEK changes nothing: it takes neither LEASE nor BLOCK")
+        Error::fixed(
+            "ERR LB.PEEK changes nothing: it takes neither STRICT nor LEASE nor COSTS nor BLOCK",
+        )
     }
 
     /// A command that takes memory, on a server that is out of memory.
@@ -55,7 +103,7 @@ impl Error {
     #[cold]
     pub fn by_chance() -> Error {
         Error::fixed(
-            "ERR chance cannot be foreseen: LB.PEEK takes rr, wrr, lc or ewma, and a policy that is one of them",
+            "ERR chance cannot be foreseen: LB.PEEK takes rr, wrr, lc, ewma or hash, and a policy that is one of them",
         )
     }
 
@@ -78,6 +126,39 @@ impl Error {
         let len = name.len();
         Error::new(format!(
             "ERR the name of an owner has 1 to {NAME_MAX} bytes, not {len}"
+        ))
+    }
+
+    /// An invalid name of a cost.
+    pub fn cost(name: &[u8]) -> Error {
+        let len = name.len();
+        Error::new(format!(
+            "ERR the name of a cost has 1 to {NAME_MAX} bytes, not {len}"
+        ))
+    }
+
+    /// The name of a cost where the number of costs should be.
+    pub fn costs_without_number(word: &[u8], range: RangeInclusive<u64>) -> Error {
+        let number = Error::number("COSTS", word, range);
+        Error::new(format!(
+            "{}: the number of costs comes first, as in COSTS 1 tokens 500",
+            number.message()
+        ))
+    }
+
+    /// An invalid name of a session.
+    pub fn session(name: &[u8]) -> Error {
+        let len = name.len();
+        Error::new(format!(
+            "ERR the name of a session has 1 to {NAME_MAX} bytes, not {len}"
+        ))
+    }
+
+    /// An invalid name for which a client waits.
+    pub fn tenant(name: &[u8]) -> Error {
+        let len = name.len();
+        Error::new(format!(
+            "ERR the name behind FOR has 1 to {NAME_MAX} bytes, not {len}"
         ))
     }
 

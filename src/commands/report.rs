@@ -1,8 +1,8 @@
 //! LB.REPORT: tells how a backend does, without a lease.
 
 use super::arguments::name;
-use super::report_words::report_words;
-use crate::lb::{Effects, Report as Told};
+use super::report_words::{Teller, Told, report_words};
+use crate::lb::{self, Effects};
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Spec};
 
 /// LB.REPORT
@@ -11,36 +11,41 @@ pub struct Report;
 impl Command for Report {
     const SPEC: Spec = Spec {
         name: "LB.REPORT",
-        summary: "Reports on a backend without a lease: the outcome and the latency of a request, its utilisation, or a time for which it wants no requests.",
+        summary: "Reports on a backend without a lease: the outcome and the latency of a request, its utilisation, a time for which it wants no requests, or how much of a cost is left.",
         complexity: "O(log N), with N the number of backends in the pool",
         since: "0.3.0",
         arity: -3,
         flags: "write fast",
         key: "RW access update",
-        args: &[Arg::KEY, Arg::BACKEND, OUTCOME, LATENCY, LOAD, COOL],
+        args: &[Arg::KEY, Arg::BACKEND, OUTCOME, LATENCY, LOAD, COOL, LEFT],
     };
 
-    type Order<'a> = (&'a [u8], Told);
+    type Order<'a> = (&'a [u8], Told<'a>);
 
     fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
-        Ok((name(call.arg(2))?, report_words(call.args(3))?))
+        Ok((
+            name(call.arg(2))?,
+            report_words(Teller::Report, call.args(3))?,
+        ))
     }
 
     fn access((_, told): &Self::Order<'_>) -> Access {
-        match told.cool {
+        match told.report.cool {
             Some(_) => Access::FromNow,
             None => Access::Now,
         }
     }
 
     fn run((backend, told): Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
-        let pool = key.pool_mut();
-        let effects = pool.and_then(|pool| pool.report(backend, &told));
+        let mut lowered = false;
+        let effects = (key.pool_mut()).and_then(|pool| {
+            lowered = told.left.is_some_and(|left| pool.lower(backend, left));
+            pool.report(backend, &told.report)
+        });
         call.reply().integer(usize::from(effects.is_some()));
         match effects {
-            Some(_) if told == Told::default() => Effect::None,
-            Some(effects) => effect_of(&effects),
-            None => Effect::None,
+            Some(effects) if told.report != lb::Report::default() => effect_of(&effects),
+            _ => Effect::unannounced(lowered),
         }
     }
 }
@@ -57,6 +62,15 @@ pub(super) const LOAD: Arg = Arg::new("utilisation", Kind::Double)
     .token("LOAD")
     .optional();
 pub(super) const COOL: Arg = Arg::MILLISECONDS.token("COOL").optional();
+
+const LEFT: Arg = Arg::new(
+    "left",
+    Kind::Block(&[
+        Arg::new("name", Kind::Text).token("LEFT"),
+        Arg::new("amount", Kind::Integer),
+    ]),
+)
+.optional();
 
 /// The effect of a report that was heeded.
 pub(super) fn effect_of(effects: &Effects) -> Effect {

@@ -1,21 +1,42 @@
 //! Parser of what LB.DONE and LB.REPORT tell.
 
 use super::arguments::{Options, Words, is_keyword};
-use crate::lb::{LOAD_MAX, LOAD_ONE, Outcome, Report, SPAN_MAX};
+use crate::lb::{Cost, LOAD_MAX, LOAD_ONE, Outcome, Report, SPAN_MAX};
 use crate::server::Error;
+
+/// All that LB.DONE or LB.REPORT tells.
+#[derive(Clone, Debug, Default)]
+pub struct Told<'a> {
+    /// How the request went.
+    pub report: Report,
+    /// LB.DONE: what it really cost.
+    pub costs: Vec<Cost<'a>>,
+    /// LB.REPORT: how much of a cost is left.
+    pub left: Option<Cost<'a>>,
+}
+
+/// The command that tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Teller {
+    /// LB.DONE
+    Done,
+    /// LB.REPORT
+    Report,
+}
 
 /// Parses what is told. Of most requests nothing is.
 #[inline(always)]
-pub fn report_words<'a>(words: impl Words<'a>) -> Result<Report, Error> {
+pub fn report_words<'a>(teller: Teller, words: impl Words<'a>) -> Result<Told<'a>, Error> {
     match words.len() {
-        0 => Ok(Report::default()),
-        _ => some_words(words),
+        0 => Ok(Told::default()),
+        _ => some_words(teller, words),
     }
 }
 
 #[inline(never)]
-fn some_words<'a>(words: impl Words<'a>) -> Result<Report, Error> {
+fn some_words<'a>(teller: Teller, words: impl Words<'a>) -> Result<Told<'a>, Error> {
     let mut told = Report::default();
+    let (mut costs, mut left) = (None, None);
     let mut options = Options::of(words);
     while let Some(word) = options.keyword() {
         let is_outcome = is_keyword(word, b"OK") || is_keyword(word, b"FAIL");
@@ -31,8 +52,17 @@ fn some_words<'a>(words: impl Words<'a>) -> Result<Report, Error> {
         } else if is_keyword(word, b"COOL") {
             let millis = options.number("COOL", 1..=SPAN_MAX)?;
             told.cool.replace(millis).is_some()
+        } else if teller == Teller::Done && is_keyword(word, b"COSTS") {
+            costs.replace(options.costs()?).is_some()
+        } else if teller == Teller::Report && is_keyword(word, b"LEFT") {
+            left.replace(options.cost("LEFT")?).is_some()
         } else {
-            let words = "OK, FAIL, LATENCY us, LOAD x or COOL ms";
+            let words = match teller {
+                Teller::Done => {
+                    "OK, FAIL, LATENCY us, LOAD x, COOL ms or COSTS numcosts name amount ..."
+                }
+                Teller::Report => "OK, FAIL, LATENCY us, LOAD x, COOL ms or LEFT name amount",
+            };
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
@@ -43,7 +73,11 @@ fn some_words<'a>(words: impl Words<'a>) -> Result<Report, Error> {
             }));
         }
     }
-    Ok(told)
+    Ok(Told {
+        report: told,
+        costs: costs.unwrap_or_default(),
+        left,
+    })
 }
 
 /// The longest latency, in microseconds: more than 35 years.

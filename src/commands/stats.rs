@@ -1,7 +1,7 @@
 //! LB.STATS: describes the backends one by one.
 
 use super::arguments::name;
-use super::limit::standing;
+use super::limit::{StandingCosts, standing};
 use crate::lb::{Backend, LOAD_ONE, Pool, Slot, Tally};
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Reply, Spec};
 
@@ -11,7 +11,7 @@ pub struct Stats;
 impl Command for Stats {
     const SPEC: Spec = Spec {
         name: "LB.STATS",
-        summary: "Describes each backend of a pool, or one: weight, state, health, picks, open leases, numbers of ended leases by outcome, limits (0 = no limit), remaining tokens, tier, latency and load.",
+        summary: "Describes each backend of a pool, or one: weight, state, health, picks, open leases, numbers of ended leases by outcome, limits (0 = no limit), remaining tokens, tier, latency, sessions, load and costs.",
         complexity: "O(N), with N the number of backends in the pool; O(1) for one backend",
         since: "0.1.0",
         arity: -2,
@@ -79,9 +79,11 @@ fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: Backend) {
         ("latency-us", latency),
         ("latency-sum-us", tally.latency),
         ("latencies", tally.latencies),
+        ("sessions", u64::from(pool.sessions_on(slot))),
     ];
     let limits = standing(pool, Some(slot));
-    reply.map(6 + before.len() + limits.len() + after.len());
+    let costs = StandingCosts::of(pool, Some(slot));
+    reply.map(6 + costs.fields() + before.len() + limits.len() + after.len());
     reply.field("weight", usize::from(backend.weight()));
     let (running, unit) = pool.running_weight(slot);
     text(reply, "running-weight", &decimal(running, unit));
@@ -98,6 +100,7 @@ fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: Backend) {
         reply.field(field, number as usize);
     }
     text(reply, "load", &decimal(health.load.unwrap_or(0), LOAD_ONE));
+    costs.reply(reply);
 }
 
 fn text(reply: Reply, field: &str, text: &str) {

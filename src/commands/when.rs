@@ -1,6 +1,7 @@
 //! LB.WHEN: tells whether a backend can be picked, and if not, why and for how long.
 
-use crate::lb::Availability;
+use super::arguments::{Options, is_keyword};
+use crate::lb::{Availability, Cost};
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.WHEN
@@ -9,25 +10,36 @@ pub struct When;
 impl Command for When {
     const SPEC: Spec = Spec {
         name: "LB.WHEN",
-        summary: "Tells whether a backend can be picked now. If not, tells the reason and the milliseconds until a pick finds one, if no other client takes it first.",
-        complexity: "O(1) if a backend can be picked; otherwise O(N), with N the number of backends in the pool, and a look at 1,000 leases at most",
+        summary: "Tells whether a backend can be picked now, one that holds these amounts of COSTS. If not, tells the reason and the milliseconds until a pick finds one, if no other client takes it first.",
+        complexity: "O(1) if a backend can be picked, without COSTS; otherwise O(N), with N the number of backends in the pool, and a look at 1,000 leases at most",
         since: "0.2.0",
-        arity: 2,
+        arity: -2,
         flags: "readonly",
         key: "RO access",
-        args: &[Arg::KEY],
+        args: &[Arg::KEY, Arg::COSTS.optional()],
     };
 
-    type Order<'a> = ();
+    type Order<'a> = Vec<Cost<'a>>;
 
-    fn read(_: &Call) -> Result<(), Error> {
-        Ok(())
+    fn read(call: &Call) -> Result<Vec<Cost<'_>>, Error> {
+        let mut costs = None;
+        let mut options = Options::of(call.args(2));
+        while let Some(word) = options.keyword() {
+            if !is_keyword(word, b"COSTS") {
+                let words = "COSTS numcosts name amount ...";
+                return Err(Error::not_one_of("keyword", word, words));
+            }
+            if costs.replace(options.costs()?).is_some() {
+                return Err(Error::repeated(word));
+            }
+        }
+        Ok(costs.unwrap_or_default())
     }
 
-    fn run((): (), key: &mut Key, call: &Call) -> Effect {
+    fn run(costs: Vec<Cost>, key: &mut Key, call: &Call) -> Effect {
         let availability = key
             .pool()
-            .map_or(Availability::Empty, |pool| pool.availability());
+            .map_or(Availability::Empty, |pool| pool.availability_for(&costs));
         let (reason, millis) = match availability {
             Availability::Available => ("available", Some(0)),
             Availability::Limited(millis) => ("limited", Some(millis)),

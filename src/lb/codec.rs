@@ -119,10 +119,12 @@ mod tests {
         for name in ["rr", "wrr", "random", "wrandom", "p2c"] {
             let request = Request {
                 algorithm: Algorithm::by_name(name.as_bytes()),
+                item: None,
                 count: 9,
                 distinct: false,
                 exclude: vec![],
                 terms: None,
+                costs: vec![],
             };
             pool.picks(&request);
         }
@@ -158,10 +160,12 @@ mod tests {
             pool.open_epoch(epoch);
             let request = Request {
                 algorithm: Algorithm::by_name(b"lc"),
+                item: None,
                 count: 2,
                 distinct: false,
                 exclude: vec![b"\0\r\n"],
                 terms: Some(LeaseTerms { span: 3000, owner }),
+                costs: vec![],
             };
             pool.picks(&request);
         }

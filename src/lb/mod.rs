@@ -23,16 +23,21 @@ mod pool;
 mod roster;
 
 pub use account::{
-    Effects, EpochText, FAILS_MAX, HealthSettings, HealthWord, IdText, LEASES_MAX, LOAD_MAX,
-    LOAD_ONE, Lease, LeaseId, LeaseTerms, Limits, Outcome, RATE_MAX, Rate, Report, Tally,
+    COSTS_MAX, Cost, CostLimit, Effects, EpochText, FAILS_MAX, HealthSettings, HealthWord, IdText,
+    LEASES_MAX, LOAD_MAX, LOAD_ONE, Lease, LeaseId, LeaseTerms, Limits, Order, Outcome,
+    QueueSettings, RATE_MAX, Rate, Report, Tally, WAITING_MAX,
 };
 pub use field::State;
 pub use ground::bounds::{
-    BACKENDS_MAX, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, Slot, TIERS_MAX, WEIGHT_MAX,
+    BACKENDS_MAX, COSTS_NAMED_MAX, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, SESSIONS_MAX, Slot, TIERS_MAX,
+    WEIGHT_MAX,
 };
-pub use ground::clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP};
+pub use ground::clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP, shown};
 pub use ground::digits;
 pub use ground::memory::Mover;
 pub use ground::name::Name;
-pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE};
-pub use pool::{Added, Availability, Backend, HealthOf, Picked, Pool, Replaced, Request};
+pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE, POLICIES};
+pub use pool::{
+    Added, Availability, Backend, HealthOf, Limited, Picked, Pool, Replaced, Request, Sticky,
+    session_hash,
+};

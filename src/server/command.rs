@@ -41,6 +41,12 @@ pub trait Command {
         Ok(())
     }
 
+    /// Waiters of this number and lower ones go before it: whoever of them can be served is served first.
+    #[inline(always)]
+    fn behind(_order: &Self::Order<'_>) -> u8 {
+        ALL
+    }
+
     /// The needs of its pick, if it makes one. They are met before `run`.
     #[inline(always)]
     fn needed<'o>(_order: &'o Self::Order<'_>) -> Option<Needed<'o>> {
@@ -50,6 +56,9 @@ pub trait Command {
     /// Carries out the order and replies.
     fn run(order: Self::Order<'_>, key: &mut Key, call: &Call) -> Effect;
 }
+
+/// Every waiter has this number or a lower one.
+const ALL: u8 = u8::MAX;
 
 /// How a command uses a pool and its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +114,8 @@ pub fn dispatch<C: Command>(call: &Call) {
         return;
     }
     let is_write = !C::SPEC.is_readonly();
-    // The pool may have come to this key without a command of ours.
-    if is_write && waits::is_any() {
-        serve(call);
-    }
     match step::<C>(call) {
-        Ok(()) if is_write && waits::is_any() => serve(call),
+        Ok(()) if is_write && waits::is_any() => serve(call, ALL),
         Ok(()) => {}
         Err(error) => {
             call.reply().error(error.message());
@@ -122,6 +127,10 @@ pub fn dispatch<C: Command>(call: &Call) {
 #[inline(always)]
 fn step<C: Command>(call: &Call) -> Result<(), Error> {
     let order = C::read(call)?;
+    // The pool may have come to this key without a command of ours.
+    if !C::SPEC.is_readonly() && waits::is_any() {
+        serve(call, C::behind(&order));
+    }
     let access = match C::SPEC.is_readonly() {
         true => Access::Look,
         false => C::access(&order),
@@ -137,7 +146,7 @@ fn step<C: Command>(call: &Call) -> Result<(), Error> {
         }
     };
     if is_timed && !key.is_at_present() {
-        tick(&mut key);
+        tick(&mut key, C::behind(&order));
     }
     if let Some(needed) = C::needed(&order) {
         key.prepare(&needed);
@@ -156,9 +165,9 @@ fn step<C: Command>(call: &Call) -> Result<(), Error> {
 
 /// Moves the pool's clock to the present. If that frees capacity, clients that wait for it are served before this command.
 #[cold]
-fn tick(key: &mut Key) {
+fn tick(key: &mut Key, most: u8) {
     if key.move_clock() {
-        waiting::serve(key);
+        waiting::serve(key, most);
     }
 }
 
@@ -175,12 +184,12 @@ fn announce(call: &Call, key: &mut Key, events: &[(&CStr, usize)]) {
     key.delete_if_void();
 }
 
-/// Serves the waiters at the command's key.
+/// Serves the waiters at the command's key, of the number `most` and lower ones.
 #[cold]
-fn serve(call: &Call) {
+fn serve(call: &Call, most: u8) {
     if waits::is_any_at(call.key_ref())
         && let Ok(mut key) = call.key()
     {
-        waiting::serve(&mut key);
+        waiting::serve(&mut key, most);
     }
 }

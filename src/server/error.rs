@@ -33,6 +33,14 @@ impl Error {
         Error::fixed("BUSYKEY Target key name already exists.")
     }
 
+    /// A pick that would wait, or waits, where no more clients can wait.
+    #[cold]
+    pub fn queue_full(max: u32) -> Error {
+        Error::new(format!(
+            "QUEUEFULL no more than {max} clients can wait here (LB.QUEUE MAX): try again later, or elsewhere"
+        ))
+    }
+
     /// An error with a constant text.
     pub fn fixed(message: &'static str) -> Error {
         Error(Box::new(Cow::Borrowed(message)))

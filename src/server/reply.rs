@@ -5,6 +5,8 @@ use std::os::raw::c_long;
 
 use redis_module::raw;
 
+use super::error::Error;
+use super::info::REFUSED;
 use crate::lb::{EpochText, IdText, LeaseId, Picked, Pool};
 
 /// The reply to a command.
@@ -85,6 +87,11 @@ impl Reply {
         api!(RedisModule_ReplyWithLongLong(self.ctx, number));
     }
 
+    /// A number that may be below zero.
+    pub fn signed(self, number: i64) {
+        api!(RedisModule_ReplyWithLongLong(self.ctx, number));
+    }
+
     /// A bulk string: any bytes.
     pub fn bulk(self, bytes: &[u8]) {
         api!(RedisModule_ReplyWithStringBuffer(
@@ -114,6 +121,12 @@ impl Reply {
             }
             None => self.array(2 * len),
         }
+    }
+
+    /// The error of a command that turned out to be impossible only when it ran.
+    pub fn refused(self, error: &Error) {
+        self.error(error.message());
+        REFUSED.count();
     }
 
     pub(super) fn error(self, message: &str) {

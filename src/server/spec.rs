@@ -1,6 +1,6 @@
 //! The description of a command for the server. `COMMAND DOCS` shows it to redis-cli and to clients.
 
-use crate::lb::{ALGORITHMS, Algorithm, FORESEEABLE};
+use crate::lb::{ALGORITHMS, Algorithm, FORESEEABLE, POLICIES};
 
 /// The description of a command.
 pub struct Spec {
@@ -102,8 +102,15 @@ impl Arg {
     pub const PAIR: Arg = Arg::new("pair", Kind::Block(&[Arg::BACKEND, Arg::WEIGHT]));
     /// Any algorithm.
     pub const ALGORITHM: Arg = Arg::new("algorithm", Kind::OneOf(&words(ALGORITHMS)));
+    /// Any algorithm that can be a policy.
+    pub const POLICY: Arg = Arg::new("algorithm", Kind::OneOf(&words(POLICIES)));
     /// Any algorithm whose picks can be foreseen.
     pub const FORESEEABLE: Arg = Arg::new("algorithm", Kind::OneOf(&words(FORESEEABLE)));
+    /// The algorithm that goes by an item, with the item.
+    const HASH: Arg = Arg::new(
+        "hash",
+        Kind::Block(&[Arg::new("item", Kind::Text).token(Algorithm::HASH.name())]),
+    );
     /// The number of picks.
     pub const COUNT: Arg = Arg::new("count", Kind::Integer).token("COUNT").optional();
     /// No backend twice.
@@ -118,10 +125,39 @@ impl Arg {
     )
     .optional();
 
+    /// The name of a session.
+    pub const SESSION: Arg = Arg::new("session", Kind::Text);
+
     /// A lease, with its owner.
     pub const LEASE: Arg = Arg::new(
         "lease",
         Kind::Block(&[Arg::MILLISECONDS.token("LEASE"), Arg::OWNER.optional()]),
+    )
+    .optional();
+    /// Costs with their amounts.
+    pub const COSTS: Arg = Arg::new(
+        "costs",
+        Kind::Block(&[
+            Arg::new("numcosts", Kind::Integer).token("COSTS"),
+            Arg::COST.multiple(),
+        ]),
+    );
+    /// A cost with an amount.
+    pub const COST: Arg = Arg::new(
+        "cost",
+        Kind::Block(&[
+            Arg::new("name", Kind::Text),
+            Arg::new("amount", Kind::Integer),
+        ]),
+    );
+    /// A wait, with its place among the others.
+    pub const BLOCK: Arg = Arg::new(
+        "block",
+        Kind::Block(&[
+            Arg::MILLISECONDS.token("BLOCK"),
+            Arg::new("prio", Kind::Integer).token("PRIO").optional(),
+            Arg::new("name", Kind::Text).token("FOR").optional(),
+        ]),
     )
     .optional();
     /// The id of a lease.
@@ -166,12 +202,15 @@ impl Arg {
     }
 }
 
-/// A keyword for each of these algorithms.
+/// A keyword for each of these algorithms, with the item behind it where it goes by one.
 const fn words<const N: usize>(algorithms: [Algorithm; N]) -> [Arg; N] {
     let mut args = [Arg::token_alone(""); N];
     let mut i = 0;
     while i < N {
-        args[i] = Arg::token_alone(algorithms[i].name());
+        args[i] = match algorithms[i].goes_by_item() {
+            true => Arg::HASH,
+            false => Arg::token_alone(algorithms[i].name()),
+        };
         i += 1;
     }
     args

@@ -1,4 +1,4 @@
-//! Clients that wait for a backend (`LB.PICK … BLOCK`), first come first served.
+//! Clients that wait for a backend (`LB.PICK … BLOCK`), in the order of their numbers.
 //!
 //! Waiting clients are not part of a pool. This process keeps them in a queue for each key (see [`super::queue`]). The one
 //! invariant: when a command of ours begins on a key, and when it ends, no client waits there that could be served. So a new
@@ -18,15 +18,16 @@ use super::clock::now;
 use super::error::Error;
 use super::grants::Granted;
 use super::guard::guarded;
-use super::info::PICKS;
+use super::info::{PICKS, REFUSED};
 use super::key::{Key, Needed};
 use super::key_ref::{KeyRef, databases};
+use super::lacking::{self, Lacking};
 use super::listening::{is_deaf, listen};
-use super::queue::{Asked, At, Leasing};
+use super::queue::{Asked, At, Block, Fit, Room};
 use super::reply::Reply;
 use super::timer;
 use super::waits::{self, Client, Waiter, at};
-use crate::lb::{LeaseId, Millis, Request};
+use crate::lb::{LeaseId, Request, Sticky};
 
 type Ctx = *mut raw::RedisModuleCtx;
 
@@ -58,9 +59,7 @@ impl Outcome {
 /// Takes a client out of its queue, if it waits, and stops its timer.
 fn remove(ctx: Ctx, client: Client) -> Option<Waiter> {
     let waiter = leave(client)?;
-    if let Some(timer) = waiter.timer {
-        api!(RedisModule_StopTimer(ctx, timer, null_mut()));
-    }
+    waiter.stop_timer(ctx);
     Some(waiter)
 }
 
@@ -68,15 +67,18 @@ fn leave(client: Client) -> Option<Waiter> {
     waits::with(|waits| waits.queues.remove(client))
 }
 
-/// Blocks the client of a command until its request can be served, for `millis` at most; 0 = no limit. `words` are the arguments
-/// behind the key with which the pick is replicated.
+/// Blocks the client of a command until its request can be served. `words` are the arguments behind the key with which the pick is
+/// replicated. If no more clients can wait, the last of all is refused: this one, or one of those that wait.
 pub fn wait(
-    key_ref: KeyRef,
+    key: &mut Key,
     request: &Request,
+    sticky: Option<Sticky>,
+    block: &Block,
     words: Vec<Vec<u8>>,
     is_array: bool,
-    millis: Millis,
-) {
+) -> Result<(), Error> {
+    make_room(key, block)?;
+    let key_ref = key.key_ref();
     let client = api!(RedisModule_BlockClient(
         key_ref.ctx,
         Some(answer),
@@ -89,15 +91,15 @@ pub fn wait(
         Some(disconnected)
     ));
     listen(key_ref.ctx);
-    let timer = (millis > 0).then(|| {
+    let timer = (block.millis > 0).then(|| {
         api!(RedisModule_CreateTimer(
             key_ref.ctx,
-            millis as i64,
+            block.millis as i64,
             Some(time_out),
             client.cast()
         ))
     });
-    let asked = Asked::of(request);
+    let asked = Asked::of(request).for_session(sticky);
     let kind = asked.kind();
     let waiter = Waiter {
         client,
@@ -107,7 +109,37 @@ pub fn wait(
         timer,
         since: Instant::now(),
     };
-    waits::with(|waits| waits.queues.add(at(key_ref), client, kind, waiter));
+    let settings = key.queue_settings();
+    waits::with(|waits| {
+        let queues = &mut waits.queues;
+        queues.add(at(key_ref), settings, client, block, kind, waiter);
+    });
+    Ok(())
+}
+
+fn make_room(key: &mut Key, block: &Block) -> Result<(), Error> {
+    let (Some(settings), true) = (key.queue_settings(), waits::is_any()) else {
+        return Ok(());
+    };
+    let key_ref = key.key_ref();
+    let last = waits::with(|waits| {
+        let room = waits.queues.room(&at(key_ref), settings, block);
+        match room {
+            Room::Free => Ok(None),
+            Room::InPlaceOf(last) => Ok(Some(last.client)),
+            Room::None => Err(Error::queue_full(settings.max)),
+        }
+    });
+    if !matches!(last, Ok(None)) {
+        key.count_refused();
+    }
+    if let Some(last) = last? {
+        REFUSED.count();
+        remove(key_ref.ctx, last);
+        let error = Error::queue_full(settings.max).message().into();
+        end(last, Outcome::Refused(error));
+    }
+    Ok(())
 }
 
 fn end(client: Client, outcome: Outcome) {
@@ -115,32 +147,47 @@ fn end(client: Client, outcome: Outcome) {
     api!(RedisModule_UnblockClient(client, outcome.cast()));
 }
 
-/// Serves all waiters at that key that can be served now.
-pub fn serve(key: &mut Key) {
+/// Serves all waiters at that key that can be served now, and have the number `most` or a lower one.
+pub fn serve(key: &mut Key, most: u8) {
     if !waits::is_any() {
         return;
     }
     let key_ref = key.key_ref();
     let at = at(key_ref);
-    let leasing = || match key_ref.is_out_of_memory() {
-        true => Leasing::Refused,
-        false => Leasing::Granted,
-    };
+    // Time can end a session, so that another backend will do.
+    if waits::with(|waits| waits.queues.is_any_sticky_at(&at)) {
+        key.move_clock();
+    }
+    let mut lacking = Lacking::default();
     while let Some(pool) = key.pool() {
         let first = waits::with(|waits| {
-            let first = waits.queues.first(&at, pool, leasing)?;
-            Some(first.client)
+            let first = waits.queues.first(&at, most, pool, |kind, waiter| {
+                if kind.is_leasing && key_ref.is_out_of_memory() {
+                    Fit::NoLeases
+                } else if lacking.has(waiter.client) {
+                    Fit::LacksCosts
+                } else {
+                    Fit::Fits
+                }
+            })?;
+            let costly = first.asked.has_costs().then(|| first.asked.clone());
+            Some((first.client, costly))
         });
-        let Some(first) = first.filter(|_| !key_ref.must_obey()) else {
-            return;
+        let Some((first, costly)) = first.filter(|_| !key_ref.must_obey()) else {
+            break;
         };
-        if let Some(waiter) = remove(key_ref.ctx, first)
-            && guarded("a pick for a waiter", || give(key, &at, &waiter)).is_none()
-        {
-            key.poison();
-            end(waiter.client, Outcome::fault());
+        if costly.is_some_and(|asked| lacking.adds(key, first, &asked)) {
+            continue;
+        }
+        if let Some(waiter) = waits::with(|waits| waits.queues.serve(first)) {
+            waiter.stop_timer(key_ref.ctx);
+            if guarded("a pick for a waiter", || give(key, &at, &waiter)).is_none() {
+                key.poison();
+                end(waiter.client, Outcome::fault());
+            }
         }
     }
+    lacking.await_costs(key);
 }
 
 /// Makes the pick of a waiter that can be served.
@@ -149,11 +196,15 @@ fn give(key: &mut Key, at: &At, waiter: &Waiter) {
     if request.terms.is_some() {
         key.move_clock();
     }
-    key.prepare(&Needed::by(&request));
+    let sticky = waiter.asked.sticky();
+    key.prepare(&Needed::by(&request).for_session(sticky));
     let Some(pool) = key.pool_mut() else {
         return;
     };
-    let picked = pool.picks(&request);
+    let picked = match sticky {
+        Some(sticky) => pool.pick_for_session(&request, &sticky),
+        None => pool.picks(&request),
+    };
     PICKS.add(picked.slots.len());
     let names = picked.slots.iter().map(|slot| pool.name(*slot).into());
     let given = Outcome::Given {
@@ -174,6 +225,7 @@ fn give(key: &mut Key, at: &At, waiter: &Waiter) {
 /// whether it did all this before `until`.
 pub fn look(ctx: Ctx, until: Instant) -> bool {
     end_unreached_leases(ctx);
+    let is_all = lacking::look(ctx, until);
     next_in_turn().iter().for_each(|at| look_at(ctx, at));
     while let Some((db, name)) = waits::with(|waits| waits.to_look_at.pop_first()) {
         for db in databases(ctx, db) {
@@ -183,7 +235,7 @@ pub fn look(ctx: Ctx, until: Instant) -> bool {
             return false;
         }
     }
-    !is_deaf() || look_unheard(ctx, until)
+    is_all && (!is_deaf() || look_unheard(ctx, until))
 }
 
 /// The work of the timer on a primary that refuses writes, where no client can be served: it ends the waits at keys that

@@ -33,10 +33,12 @@ fn a_look_ahead_at_the_bounds_leaves_no_trace_and_is_right() {
             let mut pool = at_the_bounds(credit);
             let request = Request {
                 algorithm: None,
+                item: None,
                 count: 500,
                 distinct,
                 exclude: vec![],
                 terms: None,
+                costs: vec![],
             };
             let bytes = codec::encode(&pool);
             let foreseen = pool.peek(&request);

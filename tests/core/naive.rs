@@ -1,11 +1,15 @@
 //! A pool in the plainest form: one list, walked from end to end by every command.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 use redis_lb::lb::{
-    Added, Algorithm, Availability, HealthSettings, LeaseId, Limits, Millis, Outcome, Rate,
-    Replaced, Report, State,
+    Added, Algorithm, Availability, HealthSettings, LeaseId, Limits, Millis, Outcome,
+    QueueSettings, Rate, Replaced, Report, State,
 };
+
+use twox_hash::XxHash3_64;
 
 use crate::naive_health::{Health, Settings, Stage};
 
@@ -36,12 +40,45 @@ pub struct Member {
 pub struct Limit {
     pub max: u32,
     rate: Option<Rate>,
+    /// What was set for it alone.
+    pub own: (u32, Option<Rate>),
+    /// By name, in the order of the alphabet.
+    pub costs: BTreeMap<Vec<u8>, CostBucket>,
     /// In parts of a token.
     level: u128,
     at: Millis,
     /// When the empty bucket has a token again. A tick clears it.
     refill: Option<Millis>,
 }
+
+/// The bucket of a cost.
+#[derive(Clone, Debug)]
+pub struct CostBucket {
+    /// No other bucket has it, also none that was there before.
+    serial: u64,
+    pub is_own: bool,
+    pub rate: Rate,
+    /// In parts of a token.
+    level: i128,
+    at: Millis,
+}
+
+/// What holds for each member that has nothing of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Each {
+    pub max: u32,
+    pub rate: Option<Rate>,
+    pub costs: BTreeMap<Vec<u8>, Rate>,
+}
+
+impl Each {
+    pub fn is_set(&self) -> bool {
+        self.max > 0 || self.rate.is_some() || !self.costs.is_empty()
+    }
+}
+
+/// Names of costs, with amounts.
+pub type Costs = Vec<(Vec<u8>, u64)>;
 
 /// The leases of one owner or one member that are over, whatever their deadlines: those with lower numbers.
 #[derive(Clone, Debug)]
@@ -64,6 +101,27 @@ pub struct Lease {
     pub owner: Option<Vec<u8>>,
     pub granted: Millis,
     pub deadline: Millis,
+    /// The buckets that its pick took something out of, by their serials.
+    took: BTreeMap<u64, u64>,
+}
+
+/// A session, and the member that it sticks to.
+#[derive(Clone, Debug)]
+struct Session {
+    name: Vec<u8>,
+    member: u64,
+    deadline: Millis,
+    /// How many picks for sessions came before its last one, and before the one that pinned it.
+    picked: u64,
+    pinned: u64,
+}
+
+/// The session of a pick.
+#[derive(Clone, Debug)]
+pub struct Sticky {
+    pub session: Vec<u8>,
+    pub span: Millis,
+    pub is_strict: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -78,6 +136,7 @@ pub struct Naive {
     pub clock: Millis,
     pub leases: Vec<Lease>,
     pub limit: Limit,
+    pub each: Each,
     /// Over, whatever their deadlines, in the order in which they were marked.
     marks: Vec<Mark>,
     pub rules: u8,
@@ -90,15 +149,23 @@ pub struct Naive {
     pub health: Health,
     /// Whether reports move latencies.
     heeds_latencies: bool,
+    sessions: Vec<Session>,
+    /// How many picks for sessions there were.
+    session_picks: u64,
+    /// The members that are gone, in that order.
+    gone: Vec<u64>,
+    pub queue: QueueSettings,
 }
 
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub algorithm: Option<Algorithm>,
+    pub item: Vec<u8>,
     pub count: usize,
     pub distinct: bool,
     pub exclude: Vec<Vec<u8>>,
     pub lease: Option<(Millis, Option<Vec<u8>>)>,
+    pub costs: Costs,
 }
 
 impl Naive {
@@ -112,6 +179,7 @@ impl Naive {
             clock: 0,
             leases: vec![],
             limit: Limit::default(),
+            each: Each::default(),
             marks: vec![],
             rules: 1,
             epoch: 0,
@@ -121,6 +189,10 @@ impl Naive {
             serial: 0,
             health: Health::default(),
             heeds_latencies: false,
+            sessions: vec![],
+            session_picks: 0,
+            gone: vec![],
+            queue: QueueSettings::default(),
         }
     }
 
@@ -145,16 +217,20 @@ impl Naive {
                 false => Added::Unchanged,
             };
         }
-        self.serial += 1;
         self.health.add(weight.unwrap_or(1), starts);
+        let mut limit = Limit::default();
+        limit.inherit(&self.each, self.clock, &mut self.serial);
         self.members.push(Member {
-            serial: self.serial,
+            serial: {
+                self.serial += 1;
+                self.serial
+            },
             name: name.to_vec(),
             weight: weight.unwrap_or(1),
             state: State::Up,
             credit: 0,
             picks: 0,
-            limit: Limit::default(),
+            limit,
             tier: 0,
             last: 0,
             last_by_latency: 0,
@@ -169,6 +245,7 @@ impl Naive {
         };
         let serial = self.members.remove(at).serial;
         self.health.backends.remove(at);
+        self.gone.push(serial);
         self.mark(Of::Member(serial));
         if at < self.rr {
             self.rr -= 1;
@@ -305,6 +382,7 @@ impl Naive {
             self.clear(usize::MAX);
             self.health.look_again();
         }
+        self.clear_sessions(usize::MAX);
         moves || clears
     }
 
@@ -340,13 +418,30 @@ impl Naive {
         self.health.clock = self.clock;
         let clears = clock == self.clock && self.is_any_over();
         if clears {
-            self.clear(if self.rules == 1 { usize::MAX } else { budget });
+            let cleared = self.clear(if self.rules == 1 { usize::MAX } else { budget });
+            self.clear_sessions(budget.saturating_sub(cleared));
         }
         moves || clears
     }
 
-    fn clear(&mut self, budget: usize) {
+    /// Sessions that are over keep nobody out.
+    fn clear_sessions(&mut self, budget: usize) {
         for _ in 0..budget {
+            let due = self.sessions.iter().filter(|s| s.deadline <= self.clock);
+            let due = due.min_by_key(|s| (s.deadline, s.picked));
+            let turn = |s: &Session| self.gone.iter().position(|serial| *serial == s.member);
+            let orphans = self.sessions.iter().filter(|s| turn(s).is_some());
+            let orphan = orphans.min_by_key(|s| (turn(s), s.pinned));
+            let Some(first) = due.or(orphan).map(|s| s.name.clone()) else {
+                return;
+            };
+            self.sessions.retain(|s| s.name != first);
+        }
+    }
+
+    /// Answers how many things it cleared, sessions aside.
+    fn clear(&mut self, budget: usize) -> usize {
+        for cleared in 0..budget {
             let due = self.leases.iter().filter(|l| l.deadline <= self.clock);
             let due = due.min_by_key(|l| (l.deadline, l.id.number));
             if let Some(lease) = due.cloned() {
@@ -367,7 +462,7 @@ impl Naive {
                 continue;
             }
             let Some(mark) = self.marks.first() else {
-                return;
+                return cleared;
             };
             let first = self
                 .leases
@@ -378,6 +473,7 @@ impl Naive {
             self.untold(&first);
             self.drop_lease(first.id);
         }
+        budget
     }
 
     /// A lease ended, and nobody told how its request went.
@@ -425,6 +521,12 @@ impl Naive {
     }
 
     pub fn is_any_over(&self) -> bool {
+        let is_gone = |session: &Session| self.gone.contains(&session.member);
+        let mut sessions = self.sessions.iter();
+        self.is_any_over_but_sessions() || sessions.any(|s| s.deadline <= self.clock || is_gone(s))
+    }
+
+    fn is_any_over_but_sessions(&self) -> bool {
         let mut limits = self.members.iter().map(|m| &m.limit).chain([&self.limit]);
         self.leases.iter().any(|lease| self.is_over(lease))
             || limits.any(|limit| limit.refill.is_some_and(|refill| refill <= self.clock))
@@ -490,26 +592,110 @@ impl Naive {
             }
         };
         if let Some(max) = limits.max {
-            changed |= max != limit.max;
-            limit.max = max;
+            changed |= max != limit.own.0;
+            limit.own.0 = max;
         }
-        if let Some(rate) = limits.rate.filter(|rate| *rate != limit.rate) {
-            changed = true;
-            limit.level = match (limit.rate, rate) {
-                (_, None) => 0,
-                (None, Some(rate)) => u128::from(rate.burst * rate.millis),
-                (Some(old), Some(rate)) => {
-                    let scaled = limit.level_at(clock) * u128::from(rate.millis);
-                    (scaled / u128::from(old.millis)).min(u128::from(rate.burst * rate.millis))
-                }
-            };
-            limit.at = clock;
-            limit.rate = rate;
+        if let Some(rate) = limits.rate {
+            changed |= rate != limit.own.1;
+            limit.own.1 = rate;
         }
-        if limits.max.is_some() || limits.rate.is_some() {
-            limit.changed(clock);
+        match name {
+            None => self.limit.inherit(&Each::default(), clock, &mut 0),
+            Some(_) => self.inherit_all(),
         }
         changed
+    }
+
+    /// Whether that changed anything.
+    pub fn set_each(&mut self, limits: &Limits) -> bool {
+        let before = (self.each.max, self.each.rate);
+        self.each.max = limits.max.unwrap_or(before.0);
+        self.each.rate = limits.rate.unwrap_or(before.1);
+        self.inherit_all();
+        before != (self.each.max, self.each.rate)
+    }
+
+    fn inherit_all(&mut self) {
+        for member in &mut self.members {
+            (member.limit).inherit(&self.each, self.clock, &mut self.serial);
+        }
+    }
+
+    /// The names of all costs that are limited anywhere.
+    pub fn known_costs(&self) -> BTreeSet<Vec<u8>> {
+        let limits = self.members.iter().map(|m| &m.limit).chain([&self.limit]);
+        let names = limits.flat_map(|limit| limit.costs.keys());
+        names.chain(self.each.costs.keys()).cloned().collect()
+    }
+
+    /// Whether that changed anything.
+    pub fn set_cost(&mut self, limited: &Whose, name: &[u8], rate: Option<Rate>) -> bool {
+        let (clock, name) = (self.clock, name.to_vec());
+        if let Whose::Each = limited {
+            let before = self.each.costs.get(&name).copied();
+            match rate {
+                Some(rate) => _ = self.each.costs.insert(name, rate),
+                None => _ = self.each.costs.remove(&name),
+            }
+            self.inherit_all();
+            return before != rate;
+        }
+        let (each, mut serial) = (self.each.clone(), self.serial);
+        let (limit, each) = match limited {
+            Whose::Member(member) => match self.find(member) {
+                Some(member) => (&mut member.limit, each),
+                None => return false,
+            },
+            _ => (&mut self.limit, Each::default()),
+        };
+        let own = limit.costs.get(&name).filter(|bucket| bucket.is_own);
+        let changed = own.map(|bucket| bucket.rate) != rate;
+        match rate {
+            Some(rate) => limit.hold(&name, rate, true, clock, &mut serial),
+            None => {
+                _ = limit
+                    .costs
+                    .get_mut(&name)
+                    .map(|bucket| bucket.is_own = false)
+            }
+        }
+        limit.inherit_costs(&each, clock, &mut serial);
+        self.serial = serial;
+        changed
+    }
+
+    /// How much is left of a cost, at most that.
+    pub fn lower(&mut self, name: &[u8], cost: &[u8], left: u64) -> bool {
+        let clock = self.clock;
+        let member = self.find(name);
+        let bucket = member.and_then(|member| member.limit.costs.get_mut(cost));
+        bucket.is_some_and(|bucket| {
+            let most = i128::from(left) * i128::from(bucket.rate.millis);
+            let before = bucket.level_at(clock);
+            bucket.put(before.min(most), clock);
+            before > most
+        })
+    }
+
+    /// What the lease really cost; it is about to end.
+    pub fn settle(&mut self, id: LeaseId, costs: &Costs) {
+        let clock = self.clock;
+        let is_it = |lease: &&Lease| lease.id == id && !self.is_over(lease);
+        let Some(lease) = self.leases.iter().find(is_it).cloned() else {
+            return;
+        };
+        for (name, real) in costs {
+            let member = self.members.iter_mut().find(|m| m.serial == lease.member);
+            let limits = member.map(|member| &mut member.limit);
+            for limit in limits.into_iter().chain([&mut self.limit]) {
+                if let Some(bucket) = limit.costs.get_mut(name) {
+                    let took = lease.took.get(&bucket.serial).copied().unwrap_or(0);
+                    let difference = i128::from(took) - i128::from(*real);
+                    let back = difference * i128::from(bucket.rate.millis);
+                    bucket.put(bucket.level_at(clock) + back, clock);
+                }
+            }
+        }
     }
 
     /// How many leases are on that member.
@@ -520,6 +706,17 @@ impl Naive {
 
     pub fn is_available(&self, at: usize) -> bool {
         self.is_open() && self.would_be_available(at)
+    }
+
+    fn would_serve(&self, at: usize, costs: &Costs) -> bool {
+        self.would_be_available(at) && self.members[at].limit.affords(costs, self.clock)
+    }
+
+    /// Those that can be picked by a request for these costs.
+    fn available_for(&self, costs: &Costs) -> Vec<usize> {
+        let is_affordable = self.limit.affords(costs, self.clock);
+        let all = self.available().into_iter().filter(|_| is_affordable);
+        all.filter(|at| self.would_serve(*at, costs)).collect()
     }
 
     /// The weight that a member runs with, in parts of the unit.
@@ -556,11 +753,16 @@ impl Naive {
 
     /// By looking at each time at which anything changes by itself. The clock may show it with its next step only.
     pub fn availability(&self) -> Availability {
-        if !self.available().is_empty() {
+        self.availability_for(&vec![])
+    }
+
+    /// The same of a request for these costs.
+    pub fn availability_for(&self, costs: &Costs) -> Availability {
+        if !self.available_for(costs).is_empty() {
             return Availability::Available;
         }
         let is_willing = |m: &Member| m.weight > 0 && m.state == State::Up;
-        if self.is_any_over() && self.members.iter().any(is_willing) {
+        if self.is_any_over_but_sessions() && self.members.iter().any(is_willing) {
             return Availability::Limited((self.clock + 1).div_ceil(10) * 10 - self.clock);
         }
         let mut times: Vec<Millis> = self.leases.iter().map(|lease| lease.deadline).collect();
@@ -569,15 +771,17 @@ impl Naive {
         times.extend(self.health.backends.iter().filter_map(|b| b.wakes()));
         // A probe whose lease ends is due again when its backend has cooled.
         times.extend(self.health.backends.iter().map(|b| b.cool));
+        let limits = self.members.iter().map(|m| &m.limit).chain([&self.limit]);
+        times.extend(limits.map(|limit| limit.affords_from(costs, self.clock)));
         times.retain(|time| *time > self.clock);
         times.sort_unstable();
         times.dedup();
         let mut then = self.clone();
         let mut all = 0..self.members.len();
-        let mut was_only_closed = all.any(|at| self.would_be_available(at));
+        let mut was_only_closed = all.any(|at| self.would_serve(at, costs));
         for time in times {
             then.pass(time);
-            let back = then.available();
+            let back = then.available_for(costs);
             if !back.is_empty() {
                 let millis = time.div_ceil(10) * 10 - self.clock;
                 let health = |at: &usize| &self.health.backends[*at];
@@ -592,7 +796,7 @@ impl Naive {
                 };
             }
             let mut all = 0..self.members.len();
-            was_only_closed |= all.any(|at| then.would_be_available(at));
+            was_only_closed |= all.any(|at| then.would_serve(at, costs));
         }
         match &self.members[..] {
             [] => Availability::Empty,
@@ -605,44 +809,191 @@ impl Naive {
     /// The picked members, and the id of the first one's lease.
     pub fn picks(&mut self, wanted: &Wanted) -> (Vec<Vec<u8>>, Option<LeaseId>) {
         let mut first = None;
+        let chance = self.chance.clone();
         let mut out = wanted.exclude.clone();
         let mut picked = vec![];
         for _ in 0..wanted.count {
-            let Some(name) = self.pick(wanted.algorithm.unwrap_or(self.policy), &out) else {
+            let algorithm = wanted.algorithm.unwrap_or(self.policy);
+            let Some(name) = self.pick_for(algorithm, &wanted.item, &mut out, &wanted.costs) else {
                 break;
             };
-            self.heed_latencies_for(wanted.algorithm.unwrap_or(self.policy));
-            self.limit.take(self.clock);
-            let clock = self.clock;
-            self.find(&name).unwrap().limit.take(clock);
-            if let Some((span, owner)) = &wanted.lease {
-                let (epoch, number) = (self.epoch, self.next);
-                self.next += 1;
-                let member = self.find(&name).unwrap().serial;
-                self.leases.push(Lease {
-                    id: LeaseId { epoch, number },
-                    member,
-                    name: name.clone(),
-                    owner: owner.clone(),
-                    granted: clock,
-                    deadline: (clock + span + 10).div_ceil(10) * 10,
-                });
-                first = first.or(Some(LeaseId { epoch, number }));
-            }
-            let at = self.at(&name);
-            if self.is_probe_due(at) {
-                let lease = wanted.lease.as_ref().map(|_| self.next - 1);
-                self.health.take_probe(at, lease);
-            }
+            let lease = self.take(&name, wanted);
+            first = first.or(lease);
             if wanted.distinct {
                 out.push(name.clone());
             }
             picked.push(name);
         }
+        if picked.is_empty() {
+            self.chance = chance;
+        }
         (picked, first)
     }
 
-    fn pick(&mut self, algorithm: Algorithm, out: &[Vec<u8>]) -> Option<Vec<u8>> {
+    /// Picks one that holds these amounts. Those that the algorithm would pick before, and that do not, are passed over like excluded ones.
+    fn pick_for(
+        &mut self,
+        algorithm: Algorithm,
+        item: &[u8],
+        out: &mut Vec<Vec<u8>>,
+        costs: &Costs,
+    ) -> Option<Vec<u8>> {
+        if costs.is_empty() {
+            return self.pick(algorithm, item, out);
+        }
+        if !self.limit.affords(costs, self.clock) {
+            return None;
+        }
+        loop {
+            let mut then = self.clone();
+            let name = then.pick(algorithm, item, out)?;
+            if self.find(&name)?.limit.affords(costs, then.clock) {
+                *self = then;
+                return Some(name);
+            }
+            self.chance = then.chance;
+            out.push(name);
+        }
+    }
+
+    /// A member was picked. Answers the id of its lease.
+    fn take(&mut self, name: &[u8], wanted: &Wanted) -> Option<LeaseId> {
+        self.heed_latencies_for(wanted.algorithm.unwrap_or(self.policy));
+        self.limit.take(self.clock);
+        let clock = self.clock;
+        self.find(name).unwrap().limit.take(clock);
+        let mut took = BTreeMap::new();
+        let at = self.at(name);
+        for limit in [&mut self.members[at].limit, &mut self.limit] {
+            took.extend(limit.pay(&wanted.costs, clock));
+        }
+        let mut id = None;
+        if let Some((span, owner)) = &wanted.lease {
+            let (epoch, number) = (self.epoch, self.next);
+            self.next += 1;
+            let member = self.find(name).unwrap().serial;
+            self.leases.push(Lease {
+                id: LeaseId { epoch, number },
+                member,
+                name: name.to_vec(),
+                owner: owner.clone(),
+                granted: clock,
+                deadline: (clock + span + 10).div_ceil(10) * 10,
+                took,
+            });
+            id = Some(LeaseId { epoch, number });
+        }
+        if self.is_probe_due(at) {
+            let lease = wanted.lease.as_ref().map(|_| self.next - 1);
+            self.health.take_probe(at, lease);
+        }
+        id
+    }
+
+    /// The member that a session sticks to.
+    fn pinned(&self, session: &[u8]) -> Option<usize> {
+        let is_it = |s: &&Session| s.name == session && s.deadline > self.clock;
+        let session = self.sessions.iter().find(is_it)?;
+        self.members.iter().position(|m| m.serial == session.member)
+    }
+
+    /// The picked member, as [`Naive::picks`].
+    pub fn pick_for_session(
+        &mut self,
+        wanted: &Wanted,
+        sticky: &Sticky,
+    ) -> (Vec<Vec<u8>>, Option<LeaseId>) {
+        let pinned = self.pinned(&sticky.session).filter(|at| {
+            let member = &self.members[*at];
+            member.weight > 0 && member.state != State::Down
+        });
+        let Some(at) = pinned else {
+            return self.pin_anew(wanted, sticky);
+        };
+        let member = self.members[at].clone();
+        let is_fit = self.health.backends[at].is_fit();
+        let is_kept_out = wanted.exclude.contains(&member.name)
+            || !member.limit.allows(self.leases_on(&member))
+            || !self.is_open()
+            || !member.limit.affords(&wanted.costs, self.clock)
+            || !self.limit.affords(&wanted.costs, self.clock);
+        let can_probe = member.state == State::Up && self.is_probe_due(at);
+        match (is_fit, is_kept_out) {
+            (true, true) if sticky.is_strict => (vec![], None),
+            (true, true) => {
+                let picked = self.picks(wanted);
+                if !picked.0.is_empty() {
+                    self.pin(sticky, member.serial);
+                }
+                picked
+            }
+            (true, false) => {
+                let picked = self.pick_this(at, wanted);
+                self.pin(sticky, member.serial);
+                picked
+            }
+            (false, false) if can_probe => self.pick_this(at, wanted),
+            (false, _) => self.pin_anew(wanted, sticky),
+        }
+    }
+
+    fn pick_this(&mut self, at: usize, wanted: &Wanted) -> (Vec<Vec<u8>>, Option<LeaseId>) {
+        self.picks += 1;
+        self.members[at].picks += 1;
+        let name = self.members[at].name.clone();
+        let lease = self.take(&name, wanted);
+        (vec![name], lease)
+    }
+
+    fn pin_anew(&mut self, wanted: &Wanted, sticky: &Sticky) -> (Vec<Vec<u8>>, Option<LeaseId>) {
+        let picked = self.picks(wanted);
+        if let Some(name) = picked.0.first() {
+            let at = self.at(name);
+            if self.health.backends[at].is_fit() {
+                self.pin(sticky, self.members[at].serial);
+            }
+        }
+        picked
+    }
+
+    fn pin(&mut self, sticky: &Sticky, member: u64) {
+        let picked = self.session_picks;
+        self.session_picks += 1;
+        let deadline = (self.clock + sticky.span + 10).div_ceil(10) * 10;
+        let mut sessions = self.sessions.iter_mut();
+        match sessions.find(|s| s.name == sticky.session) {
+            Some(session) => {
+                if session.member != member {
+                    (session.member, session.pinned) = (member, picked);
+                }
+                (session.deadline, session.picked) = (deadline, picked);
+            }
+            None => self.sessions.push(Session {
+                name: sticky.session.clone(),
+                member,
+                deadline,
+                picked,
+                pinned: picked,
+            }),
+        }
+    }
+
+    /// Whether it was pinned.
+    pub fn forget_session(&mut self, session: &[u8]) -> bool {
+        let is_pinned = self.pinned(session).is_some();
+        if is_pinned {
+            self.sessions.retain(|s| s.name != session);
+        }
+        is_pinned
+    }
+
+    /// How many sessions stick to that member, or are not cleared yet.
+    pub fn sessions_on(&self, member: &Member) -> u32 {
+        let sessions = self.sessions.iter();
+        sessions.filter(|s| s.member == member.serial).count() as u32
+    }
+
+    fn pick(&mut self, algorithm: Algorithm, item: &[u8], out: &[Vec<u8>]) -> Option<Vec<u8>> {
         let eligible: Vec<usize> = (self.available().into_iter())
             .filter(|at| !out.contains(&self.members[*at].name))
             .collect();
@@ -650,7 +1001,9 @@ impl Naive {
         let of_tier = |i: &usize| self.members[*i].tier == tier;
         let eligible: Vec<usize> = eligible.into_iter().filter(of_tier).collect();
         let probes = self.health.probes();
-        if let Some(&at) = probes.iter().find(|at| eligible.contains(at)) {
+        if let Some(&at) = probes.iter().find(|at| eligible.contains(at))
+            && algorithm != Algorithm::HASH
+        {
             self.picks += 1;
             self.members[at].picks += 1;
             return Some(self.members[at].name.clone());
@@ -748,6 +1101,15 @@ impl Naive {
                     }
                 }
             }
+            "hash" => *(eligible.iter())
+                .min_by(|&&i, &&j| {
+                    let (one, other) = (&self.members[i], &self.members[j]);
+                    let time = |m: &Member| exponential(XxHash3_64::oneshot(item), &m.name);
+                    let product = |m: &Member, n: &Member| time(m) * u128::from(n.weight);
+                    let times = product(one, other).cmp(&product(other, one));
+                    times.then(one.name.cmp(&other.name))
+                })
+                .expect("one is eligible"),
             other => panic!("the naive pool does not know {other}"),
         };
         self.picks += 1;
@@ -775,6 +1137,34 @@ impl Naive {
     }
 }
 
+/// The exponential time that a backend of that name draws for an item of that hash: von Neumann's, with all numbers written down.
+pub fn exponential(item: u64, name: &[u8]) -> u128 {
+    let product = u128::from(item) * u128::from(XxHash3_64::oneshot(name));
+    let first = (product >> 64) as u64 ^ product as u64;
+    let mut numbers = (1u64..).map(|n| {
+        let mut z = first.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    });
+    let mut run = vec![first];
+    for trial in 0.. {
+        let end = loop {
+            let number = numbers.next().expect("they go on");
+            if number >= run[run.len() - 1] {
+                break number;
+            }
+            run.push(number);
+        };
+        assert!(end >= run[run.len() - 1]);
+        if run.len() % 2 == 1 {
+            return (trial << 64) + u128::from(run[0]);
+        }
+        run = vec![numbers.next().expect("they go on")];
+    }
+    unreachable!("a run ends")
+}
+
 impl Member {
     /// Whether that changed anything.
     pub fn reweight(&mut self, weight: u16) -> bool {
@@ -791,7 +1181,132 @@ impl Member {
     }
 }
 
+/// Whom a limit is for.
+#[derive(Clone, Debug)]
+pub enum Whose {
+    Pool,
+    Each,
+    Member(Vec<u8>),
+}
+
+impl CostBucket {
+    fn level_at(&self, clock: Millis) -> i128 {
+        let brought = i128::from(clock - self.at) * i128::from(self.rate.picks);
+        (self.level + brought).min(self.full())
+    }
+
+    fn full(&self) -> i128 {
+        i128::from(self.rate.burst) * i128::from(self.rate.millis)
+    }
+
+    fn put(&mut self, level: i128, clock: Millis) {
+        (self.level, self.at) = (level.min(self.full()), clock);
+    }
+
+    pub fn left(&self, clock: Millis) -> i64 {
+        self.level_at(clock).div_euclid(self.rate.millis.into()) as i64
+    }
+
+    fn holds(&self, amount: u64, clock: Millis) -> bool {
+        let level = self.level_at(clock);
+        level == self.full() || level >= i128::from(amount) * i128::from(self.rate.millis)
+    }
+}
+
 impl Limit {
+    /// Takes over what holds for each, where it has nothing of its own.
+    fn inherit(&mut self, each: &Each, clock: Millis, serial: &mut u64) {
+        self.max = if self.own.0 > 0 { self.own.0 } else { each.max };
+        let rate = self.own.1.or(each.rate);
+        if rate != self.rate {
+            self.level = match (self.rate, rate) {
+                (_, None) => 0,
+                (None, Some(rate)) => u128::from(rate.burst * rate.millis),
+                (Some(old), Some(rate)) => {
+                    let scaled = self.level_at(clock) * u128::from(rate.millis);
+                    (scaled / u128::from(old.millis)).min(u128::from(rate.burst * rate.millis))
+                }
+            };
+            (self.at, self.rate) = (clock, rate);
+        }
+        self.changed(clock);
+        self.inherit_costs(each, clock, serial);
+    }
+
+    fn inherit_costs(&mut self, each: &Each, clock: Millis, serial: &mut u64) {
+        let is_held = |name: &Vec<u8>| each.costs.contains_key(name);
+        self.costs.retain(|name, b| b.is_own || is_held(name));
+        for (name, rate) in &each.costs {
+            if self.costs.get(name).is_none_or(|bucket| !bucket.is_own) {
+                self.hold(name, *rate, false, clock, serial);
+            }
+        }
+    }
+
+    fn hold(&mut self, name: &[u8], rate: Rate, is_own: bool, clock: Millis, serial: &mut u64) {
+        match self.costs.get_mut(name) {
+            Some(bucket) => {
+                bucket.is_own = is_own;
+                if bucket.rate != rate {
+                    let millis = i128::from(rate.millis);
+                    let scaled = bucket.level_at(clock) * millis;
+                    let scaled = scaled.div_euclid(bucket.rate.millis.into());
+                    bucket.rate = rate;
+                    bucket.put(scaled, clock);
+                }
+            }
+            None => {
+                *serial += 1;
+                let level = i128::from(rate.burst) * i128::from(rate.millis);
+                let bucket = CostBucket {
+                    serial: *serial,
+                    is_own,
+                    rate,
+                    level,
+                    at: clock,
+                };
+                self.costs.insert(name.to_vec(), bucket);
+            }
+        }
+    }
+
+    fn affords(&self, costs: &Costs, clock: Millis) -> bool {
+        let held = |(name, amount): &(Vec<u8>, u64)| {
+            let bucket = self.costs.get(name);
+            bucket.is_none_or(|bucket| bucket.holds(*amount, clock))
+        };
+        costs.iter().all(held)
+    }
+
+    /// By halving the time in which it must come.
+    fn affords_from(&self, costs: &Costs, clock: Millis) -> Millis {
+        let (mut too_early, mut enough) = (clock, clock + (1 << 40));
+        if self.affords(costs, clock) {
+            return clock;
+        }
+        while enough - too_early > 1 {
+            let middle = (too_early + enough) / 2;
+            match self.affords(costs, middle) {
+                true => enough = middle,
+                false => too_early = middle,
+            }
+        }
+        enough
+    }
+
+    /// Takes the amounts; answers which bucket gave how much.
+    fn pay(&mut self, costs: &Costs, clock: Millis) -> Vec<(u64, u64)> {
+        let mut gave = vec![];
+        for (name, amount) in costs {
+            if let Some(bucket) = self.costs.get_mut(name) {
+                let parts = i128::from(*amount) * i128::from(bucket.rate.millis);
+                bucket.put(bucket.level_at(clock) - parts, clock);
+                gave.push((bucket.serial, *amount));
+            }
+        }
+        gave
+    }
+
     fn level_at(&self, clock: Millis) -> u128 {
         let Some(rate) = self.rate else {
             return 0;
@@ -822,7 +1337,7 @@ impl Limit {
     }
 
     pub fn is_set(&self) -> bool {
-        self.max > 0 || self.rate.is_some()
+        self.max > 0 || self.rate.is_some() || !self.costs.is_empty()
     }
 }
 

@@ -1,13 +1,16 @@
 //! Any sequence of commands: the pool answers what the naive one answers, and its copies answer the same.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use proptest::sample::select;
 use redis_lb::lb::{
-    ALGORITHMS, Algorithm, Availability, Effects, HealthSettings, HealthWord, LOAD_MAX, LeaseId,
-    LeaseTerms, Limits, Millis, Outcome, Pool, Rate, Report, Request, STEP, State, codec,
+    ALGORITHMS, Algorithm, Availability, Cost, Effects, HealthSettings, HealthWord, LOAD_MAX,
+    LeaseId, LeaseTerms, Limited, Limits, Millis, Order, Outcome, Pool, QueueSettings, Rate,
+    Report, Request, STEP, State, codec, session_hash,
 };
 
-use crate::naive::{CREDIT_MAX, Naive, Wanted};
+use crate::naive::{CREDIT_MAX, Costs, Each, Naive, Sticky, Wanted, Whose};
 use crate::naive_health::{Settings, Stage};
 
 #[derive(Clone, Debug)]
@@ -32,7 +35,17 @@ enum Command {
     Release(Vec<u8>),
     Limit(Option<Vec<u8>>, Limits),
     Report(Vec<u8>, Report),
+    Each(Limits),
+    Cost(Whose, Vec<(Vec<u8>, Option<Rate>)>),
+    /// As [`Command::Done`], with what it really cost.
+    Settle(usize, Costs),
+    Left(Vec<u8>, Vec<u8>, u64),
+    When(Costs),
     Health(HealthSettings),
+    PickForSession(Wanted, Sticky),
+    PeekForSession(Wanted, Vec<u8>),
+    Forget(Vec<u8>),
+    Queue(QueueSettings),
 }
 
 /// One of so many names, each of its own length.
@@ -72,6 +85,12 @@ fn plain() -> Vec<Algorithm> {
     all.filter(|a| a.name() != "ewma").collect()
 }
 
+/// Those of them that can be a policy.
+fn policies() -> Vec<Algorithm> {
+    let all = plain().into_iter();
+    all.filter(|a| !a.goes_by_item()).collect()
+}
+
 fn by_latency() -> Option<Algorithm> {
     Algorithm::by_name(b"ewma")
 }
@@ -91,14 +110,86 @@ fn wanted(names: usize) -> impl Strategy<Value = Wanted> {
         any::<bool>(),
         exclude,
         prop::option::of((1u64..300, prop::option::of(name(4)))),
+        name(40),
     )
-        .prop_map(|(algorithm, count, distinct, exclude, lease)| Wanted {
-            algorithm,
-            count,
-            distinct,
-            exclude,
-            lease,
-        })
+        .prop_map(
+            |(algorithm, count, distinct, exclude, lease, item)| Wanted {
+                algorithm,
+                item,
+                count,
+                distinct,
+                exclude,
+                lease,
+                costs: vec![],
+            },
+        )
+}
+
+/// One more than a pool can limit.
+const COSTS: [&[u8]; 5] = [b"tokens", b"chars", b"images", b"t", b"requests"];
+
+fn cost() -> impl Strategy<Value = Vec<u8>> {
+    select(COSTS.to_vec()).prop_map(<[u8]>::to_vec)
+}
+
+/// Each named once.
+fn costs() -> impl Strategy<Value = Costs> {
+    let amount = prop_oneof![1 => Just(0u64), 6 => 1u64..8, 1 => 8u64..30];
+    prop::collection::btree_map(cost(), amount, 1..3).prop_map(|costs| costs.into_iter().collect())
+}
+
+fn cost_limits() -> impl Strategy<Value = Vec<(Vec<u8>, Option<Rate>)>> {
+    let rate = (1u64..20, 1u64..50, 1u64..9).prop_map(|(picks, millis, burst)| Rate {
+        picks,
+        millis,
+        burst,
+    });
+    let rate = prop_oneof![1 => Just(None), 3 => rate.prop_map(Some)];
+    prop::collection::btree_map(cost(), rate, 1..4).prop_map(|costs| costs.into_iter().collect())
+}
+
+fn cost_command(names: usize) -> impl Strategy<Value = Command> {
+    let whose = prop_oneof![
+        3 => name(names).prop_map(Whose::Member),
+        1 => Just(Whose::Pool),
+        2 => Just(Whose::Each),
+    ];
+    prop_oneof![
+        9 => (wanted(names), costs()).prop_map(|(wanted, costs)| Command::Pick(Wanted { costs, ..wanted })),
+        3 => (whose, cost_limits()).prop_map(|(whose, costs)| Command::Cost(whose, costs)),
+        1 => limits().prop_map(|limits| Command::Each(Limits { tier: None, ..limits })),
+        4 => (0usize..8, costs()).prop_map(|(at, costs)| Command::Settle(at, costs)),
+        1 => (name(names), cost(), 0u64..9).prop_map(|(n, cost, left)| Command::Left(n, cost, left)),
+        2 => costs().prop_map(Command::When),
+    ]
+}
+
+fn one(wanted: Wanted) -> Wanted {
+    let (count, distinct) = (1, false);
+    Wanted {
+        count,
+        distinct,
+        ..wanted
+    }
+}
+
+fn sticky() -> impl Strategy<Value = Sticky> {
+    (name(5), 1u64..400, any::<bool>()).prop_map(|(session, span, is_strict)| Sticky {
+        session,
+        span,
+        is_strict,
+    })
+}
+
+fn session_command(names: usize) -> impl Strategy<Value = Command> {
+    prop_oneof![
+        8 => (wanted(names), sticky()).prop_map(|(w, s)| Command::PickForSession(one(w), s)),
+        2 => (wanted(names), sticky(), costs())
+            .prop_map(|(w, s, costs)| Command::PickForSession(Wanted { costs, ..one(w) }, s)),
+        2 => (wanted(names), name(5))
+            .prop_map(|(w, s)| Command::PeekForSession(Wanted { lease: None, ..one(w) }, s)),
+        1 => name(5).prop_map(Command::Forget),
+    ]
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
@@ -198,7 +289,7 @@ fn cleared(command: Command) -> Command {
 /// Commands that are about health, among others.
 fn health_commands() -> impl Strategy<Value = Vec<Command>> {
     let commands = select(vec![3usize, 5, 12, 70]).prop_flat_map(|n| {
-        let one = prop_oneof![2 => command(n), 3 => health_command(n)];
+        let one = prop_oneof![4 => command(n), 6 => health_command(n), 1 => cost_command(n)];
         prop::collection::vec(one, 1..120)
     });
     (health(), commands).prop_map(|(settings, mut commands)| {
@@ -220,7 +311,7 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         3 => name(names).prop_map(Command::Remove),
         2 => pairs(names, 3).prop_map(Command::Weights),
         2 => (name(names), select(states)).prop_map(|(n, s)| Command::State(n, s)),
-        1 => select(plain()).prop_map(Command::Policy),
+        1 => select(policies()).prop_map(Command::Policy),
         1 => any::<u64>().prop_map(Command::Seed),
         12 => wanted(names).prop_map(Command::Pick),
         3 => wanted(names).prop_map(|wanted| Command::Peek(Wanted { lease: None, ..wanted })),
@@ -232,7 +323,10 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         4 => (0usize..8, report()).prop_map(|(at, report)| Command::Done(at, report)),
         1 => (0usize..8, 1u64..300).prop_map(|(at, span)| Command::Renew(at, span)),
         1 => name(4).prop_map(Command::Release),
+        1 => (0u32..3, select(Order::ALL.to_vec()))
+            .prop_map(|(max, order)| Command::Queue(QueueSettings { max, order })),
         3 => (prop::option::weighted(0.8, name(names)), limits()).prop_map(|(n, l)| Command::Limit(n, l)),
+        10 => session_command(names),
     ]
 }
 
@@ -243,7 +337,10 @@ fn budget() -> impl Strategy<Value = usize> {
 
 fn commands() -> impl Strategy<Value = Vec<Command>> {
     // Few, so that each gets much; more than eight, so that there are trees; more than 64, so that they are high.
-    select(vec![3usize, 12, 100]).prop_flat_map(|n| prop::collection::vec(command(n), 1..120))
+    select(vec![3usize, 12, 100]).prop_flat_map(|n| {
+        let one = prop_oneof![4 => command(n), 1 => cost_command(n)];
+        prop::collection::vec(one, 1..120)
+    })
 }
 
 fn borrowed(list: &[(Vec<u8>, u16)]) -> Vec<(&[u8], u16)> {
@@ -252,11 +349,19 @@ fn borrowed(list: &[(Vec<u8>, u16)]) -> Vec<(&[u8], u16)> {
         .collect()
 }
 
+fn named(costs: &Costs) -> Vec<Cost<'_>> {
+    costs
+        .iter()
+        .map(|(name, amount)| (&name[..], *amount))
+        .collect()
+}
+
 /// What the pool answers, as text, so that answers of all kinds compare.
 fn step(pool: &mut Pool, command: &Command) -> String {
     let request = |wanted: &Wanted, run: &mut dyn FnMut(&Request) -> String| {
         run(&Request {
             algorithm: wanted.algorithm,
+            item: (wanted.algorithm == Some(Algorithm::HASH)).then_some(&wanted.item[..]),
             count: wanted.count,
             distinct: wanted.distinct,
             exclude: wanted.exclude.iter().map(|name| &name[..]).collect(),
@@ -264,6 +369,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
                 span: *span,
                 owner: owner.as_deref(),
             }),
+            costs: named(&wanted.costs),
         })
     };
     let names = |pool: &Pool, slots: Vec<usize>| -> Vec<Vec<u8>> {
@@ -293,6 +399,29 @@ fn step(pool: &mut Pool, command: &Command) -> String {
             assert_eq!(codec::encode(pool), before, "a look ahead left a trace");
             format!("{:?}", slots.map(|slots| names(pool, slots)))
         }),
+        Command::PickForSession(wanted, sticky) => request(wanted, &mut |request| {
+            let sticky = redis_lb::lb::Sticky {
+                session: session_hash(&sticky.session),
+                span: sticky.span,
+                is_strict: sticky.is_strict,
+            };
+            let is_any = pool.has_eligible_for_session(&request.exclude, &sticky);
+            let picked = pool.pick_for_session(request, &sticky);
+            let is_found = !picked.slots.is_empty();
+            assert!(if request.costs.is_empty() {
+                is_any == is_found
+            } else {
+                is_any || !is_found
+            });
+            format!("{:?}", (names(pool, picked.slots), picked.lease))
+        }),
+        Command::PeekForSession(wanted, session) => request(wanted, &mut |request| {
+            let before = codec::encode(pool);
+            let slots = pool.peek_for_session(request, session_hash(session));
+            assert_eq!(codec::encode(pool), before, "a look ahead left a trace");
+            format!("{:?}", slots.map(|slots| names(pool, slots)))
+        }),
+        Command::Forget(session) => format!("{}", pool.forget_session(session_hash(session))),
         Command::SaveAndLoad => String::new(),
         Command::Tick(millis, budget) => {
             format!("{}", pool.tick_within(pool.clock() + millis, *budget))
@@ -314,6 +443,34 @@ fn step(pool: &mut Pool, command: &Command) -> String {
         Command::Limit(name, limits) => format!("{}", pool.set_limits(name.as_deref(), limits)),
         Command::Report(name, report) => format!("{:?}", pool.report(name, report).map(effects)),
         Command::Health(settings) => format!("{}", pool.set_health(*settings)),
+        Command::Each(limits) => format!("{}", pool.set_limits_of_each(limits)),
+        Command::Cost(whose, costs) => {
+            let costs: Vec<_> = costs
+                .iter()
+                .map(|(name, rate)| (&name[..], *rate))
+                .collect();
+            let rated = costs.iter().filter(|(_, rate)| rate.is_some());
+            if !pool.has_room_for_costs(rated.map(|(name, _)| *name)) {
+                return "full".into();
+            }
+            let limited = match whose {
+                Whose::Pool => Limited::Pool,
+                Whose::Each => Limited::Each,
+                Whose::Member(name) => Limited::Backend(name),
+            };
+            format!("{}", pool.set_costs(limited, &costs))
+        }
+        Command::Settle(at, costs) => {
+            let id = open_lease(pool, *at);
+            pool.settle(id, &named(costs));
+            format!(
+                "{id:?} {:?}",
+                pool.done(id, &Report::default()).map(effects)
+            )
+        }
+        Command::Left(name, cost, left) => format!("{}", pool.lower(name, (cost, *left))),
+        Command::When(costs) => format!("{:?}", pool.availability_for(&named(costs))),
+        Command::Queue(settings) => format!("{}", pool.set_queue(*settings)),
     }
 }
 
@@ -368,6 +525,25 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
             let ahead = || naive.clone().picks(&wanted).0;
             format!("{:?}", (!algorithm.is_by_chance()).then(ahead))
         }
+        Command::PickForSession(wanted, sticky) => {
+            format!("{:?}", naive.pick_for_session(wanted, sticky))
+        }
+        Command::PeekForSession(wanted, session) => {
+            let algorithm = wanted.algorithm.unwrap_or(naive.policy);
+            let lease = (algorithm.name() == "ewma").then_some((1, None));
+            let wanted = Wanted {
+                lease,
+                ..wanted.clone()
+            };
+            let sticky = Sticky {
+                session: session.clone(),
+                span: 1,
+                is_strict: false,
+            };
+            let ahead = || naive.clone().pick_for_session(&wanted, &sticky).0;
+            format!("{:?}", (!algorithm.is_by_chance()).then(ahead))
+        }
+        Command::Forget(session) => format!("{}", naive.forget_session(session)),
         Command::SaveAndLoad => String::new(),
         Command::Tick(millis, usize::MAX) => format!("{}", naive.pass(naive.clock + millis)),
         Command::Tick(millis, budget) => {
@@ -394,6 +570,33 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
             format!("{:?}", naive.report(name, report).map(naive_effects))
         }
         Command::Health(settings) => format!("{}", naive.set_health(settings)),
+        Command::Each(limits) => format!("{}", naive.set_each(limits)),
+        Command::Cost(whose, costs) => {
+            let mut known = naive.known_costs();
+            let before = known.len();
+            let rated = costs.iter().filter(|(_, rate)| rate.is_some());
+            known.extend(rated.map(|(name, _)| name.clone()));
+            if known.len() > 4 && known.len() > before {
+                return "full".into();
+            }
+            let mut changed = false;
+            for (name, rate) in costs {
+                changed |= naive.set_cost(whose, name, *rate);
+            }
+            format!("{changed}")
+        }
+        Command::Settle(at, costs) => {
+            let id = naive_open_lease(naive, *at);
+            naive.settle(id, costs);
+            let done = naive.done(id, &Report::default());
+            format!("{id:?} {:?}", done.map(naive_effects))
+        }
+        Command::Left(name, cost, left) => format!("{}", naive.lower(name, cost, *left)),
+        Command::When(costs) => format!("{:?}", naive.availability_for(costs)),
+        Command::Queue(settings) => {
+            let before = std::mem::replace(&mut naive.queue, *settings);
+            format!("{}", before != *settings)
+        }
     }
 }
 
@@ -453,7 +656,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
                 b.name(),
                 (b.weight(), b.state(), b.tier(), b.picks()),
                 i128::from(pool.credit(slot)),
-                (pool.leases_on(slot), ended),
+                (pool.leases_on(slot), pool.sessions_on(slot), ended),
             )
         })
         .collect();
@@ -463,7 +666,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
                 &m.name[..],
                 (m.weight, m.state, m.tier, m.picks),
                 m.credit,
-                (naive.leases_on(m), m.ended),
+                (naive.leases_on(m), naive.sessions_on(m), m.ended),
             )
         })
         .collect();
@@ -503,9 +706,49 @@ fn same_state(pool: &Pool, naive: &Naive) {
         naive.members.is_empty()
             && naive.policy == Algorithm::WRR
             && !naive.limit.is_set()
+            && !naive.each.is_set()
             && naive.health.settings == Settings::default()
+            && naive.queue == QueueSettings::default()
     );
     same_health(pool, naive);
+    same_costs(pool, naive);
+}
+
+fn same_costs(pool: &Pool, naive: &Naive) {
+    let shown = |slot| {
+        let costs = pool.costs(slot);
+        let mut costs: Vec<_> = costs
+            .map(|cost| (cost.name, cost.rate, cost.left, !cost.inherits))
+            .collect();
+        costs.sort_unstable_by_key(|(name, ..)| *name);
+        (
+            costs,
+            pool.limits(slot).max.unwrap_or(0),
+            pool.own_limits(slot),
+        )
+    };
+    let members = naive.members.iter().map(|member| &member.limit);
+    let slots = pool.slots().map(|(slot, _)| Some(slot));
+    for (slot, limit) in slots.zip(members).chain([(None, &naive.limit)]) {
+        let costs = limit.costs.iter().map(|(name, bucket)| {
+            let left = bucket.left(naive.clock);
+            (&name[..], bucket.rate, left, bucket.is_own)
+        });
+        let (shown, max, own) = shown(slot);
+        assert_eq!(shown, costs.collect::<Vec<_>>());
+        assert_eq!(max, limit.max);
+        assert_eq!((own.max.unwrap_or(0), own.rate.flatten()), limit.own);
+    }
+    let Each { max, rate, costs } = &naive.each;
+    let each = pool.limits_of_each();
+    assert_eq!((each.max.unwrap_or(0), each.rate.flatten()), (*max, *rate));
+    assert_eq!(
+        pool.costs_of_each().collect::<BTreeMap<_, _>>(),
+        costs
+            .iter()
+            .map(|(name, rate)| (&name[..], *rate))
+            .collect()
+    );
 }
 
 /// How many sequences each property tries.

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use libfuzzer_sys::fuzz_target;
-use redis_lb::commands::arguments::{PickWords, pairs, pick_words};
+use redis_lb::commands::arguments::{PickWords, StickyForm, pairs, pick_words};
 use redis_lb::commands::health_words::health_words;
 use redis_lb::commands::report_words::report_words;
 use redis_lb::lb::{
@@ -16,7 +16,7 @@ use redis_lb::server::Error;
 
 fuzz_target!(|data: &[u8]| {
     let words: Vec<&[u8]> = data.split(|byte| *byte == b' ').collect();
-    match pick_words(words.iter().copied()) {
+    match pick_words(words.iter().copied(), StickyForm::Pinning) {
         Ok(read) => is_understood(&read, &words),
         Err(error) => is_one_line(&error),
     }
@@ -38,7 +38,12 @@ fn is_understood(read: &PickWords, words: &[&[u8]]) {
     let request = &read.request;
     assert!((1..=COUNT_MAX).contains(&request.count));
     assert!(request.exclude.len() <= EXCLUDE_MAX);
-    assert_eq!(in_any_order(&written(read)), in_any_order(words));
+    let mut written = written(read);
+    if written.len() < words.len() {
+        // It says what is so anyway.
+        written.extend(["PRIO".into(), "0".into()]);
+    }
+    assert_eq!(in_any_order(&written), in_any_order(words));
 
     let mut pool = Pool::new();
     for backend in [&b"a"[..], b"COUNT", b"1"] {
@@ -59,8 +64,14 @@ fn is_understood(read: &PickWords, words: &[&[u8]]) {
 /// The words that say what was understood.
 fn written(read: &PickWords) -> Vec<Vec<u8>> {
     let mut words = read.to_words();
-    if let Some(millis) = read.block {
-        words.extend(["BLOCK".into(), millis.to_string().into()]);
+    if let Some(block) = &read.block {
+        words.extend(["BLOCK".into(), block.millis.to_string().into()]);
+        if block.prio > 0 {
+            words.extend(["PRIO".into(), block.prio.to_string().into()]);
+        }
+        if let Some(tenant) = block.tenant {
+            words.extend(["FOR".into(), tenant.to_vec()]);
+        }
     }
     words
 }

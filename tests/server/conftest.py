@@ -36,8 +36,8 @@ Environment
 A test with any of these fixtures runs once for each server chosen. A failure shows the log of every running
 server, and a test after which a server has crashed fails.
 
-Two processes
-    scripts/test runs the tests in two processes; with --long or `-n 0` in one. The tests of a file for one
+Three processes
+    scripts/test runs the tests in three processes; with --long or `-n 0` in one. The tests of a file for one
     server run one after the other in one process; beside them run those of another file or server.
 """
 
@@ -45,6 +45,7 @@ import os
 from pathlib import Path
 
 import pytest
+from _pytest.nodeid import NodeId
 
 from matrix import Matrix
 from server import Server
@@ -76,27 +77,38 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if is_worker(config):
-            item.add_marker(pytest.mark.xdist_group(group(item)))
+            # What xdist 3.8 does for its marker xdist_group; but pytest 9.2 does not look where it writes.
+            item._id = NodeId.parse(f"{item.nodeid}@{group(item)}")
         if item.get_closest_marker("long") and os.environ.get("REDIS_LB_LONG") != "1":
             item.add_marker(pytest.mark.skip(reason="long: set REDIS_LB_LONG=1"))
         binary = binary_of(item)
         if item.get_closest_marker("heavy") and os.environ.get("REDIS_LB_LONG") != "1":
-            if binary not in [installed(), newest("valkey")]:
+            if binary not in [None, installed(), newest("valkey")]:
                 item.add_marker(pytest.mark.skip(reason="heavy: set REDIS_LB_LONG=1"))
         for marker in item.iter_markers("once"):
-            if binary != installed():
+            if binary not in [None, installed()]:
                 item.add_marker(pytest.mark.skip(reason=marker.args[0]))
         for marker in item.iter_markers("needs"):
             version, why = marker.args
             if binary and not binary.satisfies(version):
                 item.add_marker(pytest.mark.skip(reason=f"needs {version}: {why}"))
+    if is_worker(config):
+        # Short groups come last, so that all processes end at about the same time.
+        items.sort(key=runs_late)
 
 
 def group(item):
     """The name of the tests that run in one process, in their order."""
     if item.get_closest_marker("usual_ports"):
         return "usual ports"
-    return f"{item.path.stem} {binary_of(item)}"
+    binary = binary_of(item)
+    # What runs on one server and what runs on none may share what they make.
+    return f"{item.path.stem} {binary.name if binary else installed().name}"
+
+
+def runs_late(item):
+    """Whether it belongs to the shorter groups: those of servers on which heavy tests do not run."""
+    return binary_of(item) not in [None, installed(), newest("valkey")]
 
 
 def binary_of(item):

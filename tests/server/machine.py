@@ -1,4 +1,4 @@
-"""This machine once more, to install things: nobody else sees what a test changes, and nothing stays."""
+"""This machine once more, or another one, to install things: nobody else sees it, and nothing stays."""
 
 import os
 import subprocess
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from server import BOUND
 
-# An overlay of the whole file system, which lives as long as the first process in it. The number that it
+# An overlay of a whole file system, which lives as long as the first process in it. The number that it
 # prints is its own, as the processes outside see it. It prints it once it sees nothing but the overlay: a
 # command that went to it before would change the real files.
 MADE = """
 set -e
 mount -t tmpfs redis-lb "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay redis-lb -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
+mount -t overlay redis-lb -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/root"
 mount --bind /dev "$1/root/dev"
 read -r number _ </proc/self/stat
 mount -t proc proc "$1/root/proc"
@@ -35,13 +35,14 @@ exec setpriv --reuid redis --regid redis --clear-groups --no-new-privs --boundin
 
 
 class Machine:
-    """The files of this machine, to change at will, and processes that end with it."""
+    """The files of a machine, by default of this one, to change at will, and processes that end with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Path = Path("/")) -> None:
+        self.files = files
         self._folder = folder
         apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
         self._first = subprocess.Popen(
-            [*BOUND, *apart, "bash", "-c", MADE, "bash", folder],
+            [*BOUND, *apart, "bash", "-c", MADE, "bash", folder, files],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -437,7 +437,7 @@ def test_whatever_waiters_are_given_is_the_same_everywhere(new_server):
     eventually(lambda: is_linked(replica))
     chance = random.Random(5)
     clients: list[Wire] = []
-    asked, ids, killed, busiest = {}, set(), set(), 0
+    asked, ids, killed, busiest, full = {}, set(), set(), 0, 0
     with Wire(primary.port) as wire:
         for command in MIX_BEGINS:
             assert not isinstance(wire.ask(command), Refused)
@@ -446,9 +446,9 @@ def test_whatever_waiters_are_given_is_the_same_everywhere(new_server):
             if event < 0.4 and len(asked) < 15:
                 client = clients.pop() if clients else Wire(primary.port)
                 client.id = client.ask("CLIENT ID")
-                client.send(
-                    pack(words(f"LB.PICK web {chance.choice(MIX_WANTED)} BLOCK {chance.randrange(60)}"))
-                )
+                place = f"{chance.choice(MIX_PRIO)} {chance.choice(MIX_FOR)}"
+                wanted = f"LB.PICK web {chance.choice(MIX_WANTED)} BLOCK {chance.randrange(60)} {place}"
+                client.send(pack(words(wanted)))
                 asked[client.id] = client
             elif event < 0.75:
                 held = wire.ask("LB.LEASES web")
@@ -467,12 +467,14 @@ def test_whatever_waiters_are_given_is_the_same_everywhere(new_server):
                     del asked[id]
                     given = set()
                     with contextlib.suppress(AssertionError if id in killed else ()):
-                        given = {word for word in flat(client.read()) if b"-" in word}
+                        answer = client.read()
+                        full += isinstance(answer, Refused) and answer.code == "QUEUEFULL"
+                        given = {word for word in flat(answer) if b"-" in word}
                     clients += [client] if id not in killed else []
                     assert not given & ids
                     ids |= given
             busiest = max(busiest, len(wire.ask("LB.LEASES web BACKEND a")))
-        assert busiest == 2 and len(ids) > 100
+        assert busiest == 2 and len(ids) > 100 and full > 0
         for client in asked:
             wire.ask(f"CLIENT KILL ID {client}")
         wire.ask("DEL other")
@@ -500,7 +502,12 @@ MIX_WANTED = [
     "wrandom COUNT 2",
 ]
 MIX_WANTED += ["rr COUNT 3 DISTINCT LEASE 100 OWNER me", "EXCLUDE 1 a LEASE 200", "EXCLUDE 2 a b LEASE 90"]
+MIX_PRIO = ["", "", "PRIO 0", "PRIO 3", "PRIO 255"]
+MIX_FOR = ["", "FOR a", "FOR b", "FOR b"]
 MIX_OPERATOR = [
+    ["LB.QUEUE web ORDER fair"],
+    ["LB.QUEUE web ORDER fifo MAX 2"],
+    ["LB.QUEUE web MAX 12"],
     ["LB.RELEASE web OWNER me"],
     ["LB.STATE web a down", "LB.STATE web a up"],
     ["LB.STATE web b drain", "LB.LIMIT web MAX 1", "LB.STATE web b up", "LB.LIMIT web MAX 4"],

@@ -14,7 +14,7 @@ UNLIMITED = {b"max": 0, b"rate": 0, b"rate-ms": 0, b"burst": 0, b"tokens": 0}
 A = {b"weight": 5, b"running-weight": b"5", b"state": b"up", b"health": b"ok", b"back-in-ms": -1}
 A |= {b"picks": 0, b"leases": 0, b"done": 0, b"failures": 0, b"failures-in-a-row": 0, b"ejections": 0}
 A |= {b"expired": 0} | UNLIMITED | {b"tier": 0}
-A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"load": b"0"}
+A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"sessions": 0, b"load": b"0"}
 B = A | {b"weight": 1, b"running-weight": b"1"}
 INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0, b"leases": 0}
 INFO |= UNLIMITED | {
@@ -24,6 +24,7 @@ INFO |= UNLIMITED | {
     b"ejected": 0,
     b"cooling": 0,
     b"held": 0,
+    b"sessions": 0,
     b"clock": 0,
     b"rules-version": 1,
     b"bytes": ANY,
@@ -31,6 +32,7 @@ INFO |= UNLIMITED | {
 
 HEALTH = {b"fails": 0, b"failrate": 0, b"min": 20, b"window": 5000, b"eject": 5000, b"maxeject": 50}
 HEALTH |= {b"slowstart": 0, b"adapt": 0}
+QUEUE = {b"max": 0, b"order": b"fifo", b"waiting": 0, b"oldest-wait-ms": 0}
 
 # What each command answers about the pool `web` with a 5, b 1, c 1. `str` is a simple string, `bytes` a bulk
 # string, `dict` a map.
@@ -54,6 +56,12 @@ REPLIES = [
     ("LB.PICK web COUNT 1", [b"a"]),
     ("LB.PICK web wrr COUNT 4 DISTINCT EXCLUDE 1 a", [b"b", b"c"]),
     ("LB.PICK web COUNT 2 EXCLUDE 3 a b c", []),
+    ("LB.PICK web STICKY s 500", b"a"),
+    ("LB.PICK web rr STICKY s 500 STRICT COUNT 1", [b"a"]),
+    ("LB.PICK web STICKY s 500 STRICT EXCLUDE 3 a b c", None),
+    ("LB.PEEK web STICKY s", b"a"),
+    ("LB.PEEK web rr STICKY s COUNT 1 EXCLUDE 1 a", [b"b"]),
+    ("LB.FORGET web s", 0),
     ("LB.PEEK web", b"a"),
     ("LB.PEEK web EXCLUDE 3 a b c", None),
     ("LB.PEEK web rr COUNT 4", [b"a", b"b", b"c", b"a"]),
@@ -64,11 +72,25 @@ REPLIES = [
     ("LB.STATS web", {b"a": A, b"b": B, b"c": B}),
     ("LB.PEEK web ewma COUNT 3", [b"a", b"a", b"a"]),
     ("LB.PEEK web ewma", b"a"),
+    ("LB.PICK web hash item", b"a"),
+    ("LB.PICK web hash x", b"c"),
+    ("LB.PICK web Hash COUNT", b"a"),
+    ("LB.PICK web hash x COUNT 3 DISTINCT", [b"c", b"a", b"b"]),
+    ("LB.PICK web hash x EXCLUDE 3 a b c", None),
+    ("LB.PEEK web hash x", b"c"),
+    ("LB.PEEK web hash x COUNT 2", [b"c", b"c"]),
     ("LB.REPORT web a", 1),
     ("LB.REPORT web a FAIL LATENCY 1500 LOAD 0.75 COOL 1000", 1),
     ("LB.REPORT web x OK", 0),
+    ("LB.REPORT web a OK LEFT tokens 5", 1),
+    ("LB.PICK web lc COSTS 2 tokens 5 images 1", b"a"),
+    ("LB.LIMIT web EACH MAX 3 COST tokens 9 100", "OK"),
+    ("LB.WHEN web COSTS 1 tokens 5", [b"available", 0]),
     ("LB.HEALTH web", HEALTH),
     ("LB.HEALTH web FAILS 5 FAILRATE 50 MIN 9 WINDOW 100 EJECT 1000 MAXEJECT 9 SLOWSTART 7 ADAPT 8", "OK"),
+    ("LB.QUEUE web", QUEUE),
+    ("LB.QUEUE web MAX 100 ORDER fair", "OK"),
+    ("LB.PICK web EXCLUDE 3 a b c BLOCK 1 PRIO 7 FOR t", None),
     ("LB.SEED web 18446744073709551615", "OK"),
     ([b"LB.LOAD", b"web", PAYLOAD, b"REPLACE"], "OK"),
 ]
@@ -80,16 +102,26 @@ LIMITED = {b"max": 3, b"rate": 2, b"rate-ms": 100, b"burst": 4, b"tokens": 4}
 LEASED_REPLIES = [
     ("LB.PICK web LEASE 500", [b"c", b"7-3"]),
     ("LB.PICK web ewma LEASE 500", [b"a", b"7-3"]),
+    ("LB.PICK web hash item LEASE 500", [b"a", b"7-3"]),
+    ("LB.PICK web hash item COUNT 2 LEASE 500 OWNER o", [[b"a", b"7-3"], [b"a", b"7-4"]]),
     ("LB.PICK web COUNT 2 LEASE 500 OWNER o", [[b"c", b"7-3"], [b"a", b"7-4"]]),
     ("LB.PICK web lc LEASE 500 COUNT 2", [[b"a", b"7-3"], [b"a", b"7-4"]]),
     ("LB.PICK web LEASE 500 EXCLUDE 3 a b c", None),
     ("LB.PICK web LEASE 500 COUNT 2 EXCLUDE 3 a b c", []),
+    ("LB.PICK web STICKY s 500 LEASE 500", [b"b", b"7-3"]),
+    ("LB.PICK web STICKY s 500 STRICT EXCLUDE 1 b", None),
+    ("LB.PICK web STICKY s 500 EXCLUDE 1 b", b"c"),
+    ("LB.PEEK web rr STICKY s", b"b"),
+    ("LB.FORGET web s", 1),
+    ("LB.FORGET web nobody", 0),
     ("LB.PICK web lc", b"a"),
     ("LB.PICK web p2c EXCLUDE 1 a", b"c"),
     ("LB.PEEK web lc COUNT 2 DISTINCT", [b"a", b"c"]),
     ("LB.DONE web 7-1", 1),
     ("LB.DONE web 7-2 FAIL LATENCY 1500", 1),
     ("LB.DONE web 7-1 OK LATENCY 1500 LOAD 1.5 COOL 1000", 1),
+    ("LB.DONE web 7-1 OK COSTS 1 tokens 5", 1),
+    ("LB.DONE web 7-3 OK COSTS 1 tokens 5", 0),
     ("LB.DONE web 7-3 OK COOL 1000", 0),
     ("LB.DONE web 7-3", 0),
     ("LB.DONE web nonsense", 0),
@@ -105,6 +137,7 @@ LEASED_REPLIES = [
     ("LB.LIMIT web", {b"max": 9}),
     ("LB.LIMIT web BACKEND a", {b"max": 3, b"rate": 2, b"rate-ms": 100, b"burst": 4}),
     ("LB.LIMIT web BACKEND c", {}),
+    ("LB.LIMIT web EACH", {}),
     ("LB.LIMIT web BACKEND x", None),
     ("LB.LIMIT web BACKEND a MAX 1 TIER 1", "OK"),
     ("LB.WHEN web", [b"available", 0]),
@@ -113,7 +146,8 @@ LEASED_REPLIES = [
     ("LB.EPOCH web 18446744073709551615", "OK"),
     ("LB.RULES web 2", "OK"),
     ("LB.STATS web a", A | LIMITED | {b"picks": 2, b"leases": 1, b"done": 1}),
-    ("LB.INFO web", INFO | {b"picks": 3, b"leases": 2, b"max": 9, b"clock": 1000}),
+    ("LB.STATS web b", B | {b"picks": 2, b"leases": 1, b"sessions": 1}),
+    ("LB.INFO web", INFO | {b"picks": 4, b"leases": 2, b"max": 9, b"clock": 1000, b"sessions": 1}),
 ]
 
 # What each command answers where there is no pool, if it does not make one.
@@ -127,11 +161,15 @@ MISSING = [
     ("LB.POLICY none wrr", "OK"),
     ("LB.LIST none", []),
     ("LB.CARD none", 0),
-    *[(f"LB.PICK none {algorithm}", None) for algorithm in ["", *ALGORITHMS]],
+    *[(f"LB.PICK none {algorithm}", None) for algorithm in ["", *ALGORITHMS, "hash item"]],
     ("LB.PICK none EXCLUDE 1 a", None),
     ("LB.PICK none COUNT 2", []),
     ("LB.PICK none LEASE 5", None),
     ("LB.PICK none COUNT 2 LEASE 5 OWNER o", []),
+    ("LB.PICK none STICKY s 5", None),
+    ("LB.PICK none STICKY s 5 STRICT COUNT 1", []),
+    ("LB.PEEK none STICKY s", None),
+    ("LB.FORGET none s", 0),
     ("LB.PEEK none", None),
     ("LB.PEEK none rr COUNT 2 DISTINCT", []),
     ("LB.INFO none", None),
@@ -149,6 +187,8 @@ MISSING = [
     ("LB.REPORT none a FAIL COOL 9", 0),
     ("LB.HEALTH none", HEALTH),
     ("LB.HEALTH none FAILS 0 FAILRATE 0 SLOWSTART 0 ADAPT 0", "OK"),
+    ("LB.QUEUE none", QUEUE),
+    ("LB.QUEUE none MAX 0 ORDER fifo", "OK"),
     ("LB.WHEN none", [b"empty", -1]),
     ("LB.TICK none 1", "OK"),
     ("LB.EPOCH none 1", "OK"),
@@ -162,6 +202,8 @@ CREATORS += [
     "LB.LIMIT none RATE 1 1000",
     "LB.HEALTH none FAILS 5",
     "LB.HEALTH none ADAPT 9",
+    "LB.QUEUE none MAX 1",
+    "LB.QUEUE none ORDER fair",
 ]
 
 OPTIONS = [
@@ -214,6 +256,7 @@ def lease_out(wire):
     wire.ask("LB.PICK web EXCLUDE 1 a LEASE 90")
     wire.ask("LB.LIMIT web MAX 9")
     wire.ask("LB.LIMIT web BACKEND a MAX 3 RATE 2 100 BURST 4")
+    wire.ask("LB.PICK web EXCLUDE 2 a c STICKY s 500")
 
 
 def ids(command):
@@ -338,6 +381,16 @@ def test_a_limit_of_the_pool_keeps_it_until_there_is_none(lb):
     lb("LB.LIMIT web MAX 0")
     assert (lb("LB.CARD web"), lb("EXISTS web")) == (0, 1)
     lb("LB.LIMIT web RATE 0 0")
+    assert lb("EXISTS web") == 0
+
+
+def test_the_settings_of_a_queue_keep_the_pool_until_they_are_the_default(lb):
+    lb("LB.ADD web a")
+    lb("LB.QUEUE web MAX 3 ORDER fair")
+    lb("LB.REM web a")
+    lb("LB.QUEUE web MAX 0")
+    assert (lb("LB.CARD web"), lb("EXISTS web")) == (0, 1)
+    lb("LB.QUEUE web ORDER fifo")
     assert lb("EXISTS web") == 0
 
 
@@ -626,8 +679,12 @@ def test_names_and_keys_are_any_bytes(server, name):
             "LB.LIMIT web BACKEND a MAX 3 RATE 2 9 BURST 2 TIER 1",
         ),
         ("lb.leases web backend a owner b count 1", "LB.LEASES web BACKEND a OWNER b COUNT 1"),
+        ("lb.queue web max 3 order FAIR", "LB.QUEUE web MAX 3 ORDER fair"),
+        ("lb.pick web block 1 prio 3 for x", "LB.PICK web BLOCK 1 PRIO 3 FOR x"),
         ("lb.release web owner b", "LB.RELEASE web OWNER b"),
         ("lb.done web 7-1 fail latency 5", "LB.DONE web 7-1 FAIL LATENCY 5"),
+        ("lb.limit web each cost t 3 9 burst 2", "LB.LIMIT web EACH COST t 3 9 BURST 2"),
+        ("lb.report web a left t 3", "LB.REPORT web a LEFT t 3"),
         ("lb.report web a ok latency 5 load 0.5 cool 9", "LB.REPORT web a OK LATENCY 5 LOAD 0.5 COOL 9"),
         (
             "lb.health web fails 3 failrate 50 min 9 window 9 eject 9 maxeject 9 slowstart 9 adapt 9",

@@ -4,11 +4,15 @@ Without --long they hold the module under test, and there is no wheel. With --lo
 release: one module for glibc 2.17 and newer in all of them.
 """
 
+import io
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -27,6 +31,8 @@ pytestmark = pytest.mark.timeout(1800)
 LONG = os.environ.get("REDIS_LB_LONG") == "1"
 LIBRARY = Path("/usr/lib/redis/modules/libredis_lb.so")
 DOWNLOADED = Path("/tmp/redis-lb.deb")
+README = (ROOT / "src" / "clients" / "python" / "README.md").read_text()
+LICENSES = "LICENSE", "LICENSE-rust-library.html"
 # Where apt and dpkg keep their own notes.
 NOTES = [Path(path) for path in ("/var/lib/dpkg", "/var/lib/apt", "/var/cache", "/var/log")]
 
@@ -49,17 +55,35 @@ def packages():
     return {path.suffix: path for path in map(Path, made.stdout.split())}
 
 
-@pytest.fixture
-def machine(tmp_path):
+@pytest.fixture(scope="session")
+def bare_debian():
+    """The files of a Debian with redis-server, and without all that nobody needs to run it."""
+    folder = ROOT / "target" / "debian"
+    if not folder.exists():
+        new = folder.with_name("debian.new")
+        shutil.rmtree(new, ignore_errors=True)
+        make = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=redis-server"]
+        subprocess.run([*make, "bookworm", new], check=True)
+        new.rename(folder)
+    return folder
+
+
+@pytest.fixture(params=["this one", pytest.param("a bare Debian", marks=pytest.mark.long)])
+def machine(tmp_path, request):
     """Another machine with Debian's redis-server."""
     if os.geteuid() != 0:
-        pytest.skip("only root can install a package into an overlay of this machine")
-    if installed().path != Path("/usr/bin/redis-server") or not Path("/etc/redis/redis.conf").exists():
+        pytest.skip("only root can install a package into an overlay of a machine")
+    files = Path("/")
+    if request.param == "a bare Debian":
+        files = request.getfixturevalue("bare_debian")
+    elif installed().path != Path("/usr/bin/redis-server") or not Path("/etc/redis/redis.conf").exists():
         pytest.skip("the installed server is not Debian's")
     try:
-        machine = Machine(tmp_path)
+        machine = Machine(tmp_path, files)
     except OSError as error:
-        pytest.skip(f"no overlay of this machine: {error}")
+        pytest.skip(f"no overlay of a machine: {error}")
+    if request.param == "a bare Debian":
+        assert machine.run("sh", "-c", "command -v as cc clang gcc cargo python3 || echo none") == "none\n"
     yield machine
     machine.close()
 
@@ -129,9 +153,9 @@ def test_nothing_of_the_debian_package_stays(machine, packages):
     assert LIBRARY in machine.changed() & files
     machine.run("apt-get", "remove", "--yes", "redis-lb")
     assert {path for path in machine.changed() if not {*path.parents} & {*NOTES}} == {DOWNLOADED}
-    gone = {path for path in files if not path.exists()}  # on the machine that has never seen it
-    assert LIBRARY.parent in gone
-    machine.run("sh", "-c", 'for path; do test ! -e "$path" || exit 1; done', "sh", *map(str, gone))
+    never_there = {path for path in files if not (machine.files / path.relative_to("/")).exists()}
+    assert LIBRARY.parent in never_there
+    machine.run("sh", "-c", 'for path; do test ! -e "$path" || exit 1; done', "sh", *map(str, never_there))
     assert "redis-lb" not in machine.run("dpkg", "--get-selections").split()
 
 
@@ -157,18 +181,70 @@ def test_the_checksums_are_those_of_all_packages(packages):
     assert named | {"SHA256SUMS"} == {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.once("it holds the module that all servers were tested with")
 def test_the_tarball_has_the_module_and_says_how_to_load_it(packages, tmp_path, new_server):
     with tarfile.open(packages[".gz"]) as archive:
         assert {member.mode for member in archive if member.name.endswith(".so")} == {0o755}
         archive.extractall(tmp_path, filter="data")
     (folder,) = tmp_path.iterdir()
-    assert {path.name for path in folder.iterdir()} == {"libredis_lb.so", "LICENSE", "CHANGELOG.md", "README"}
+    names = {path.name for path in folder.iterdir()}
+    assert names - {*LICENSES} == {"libredis_lb.so", "CHANGELOG.md", "README"}
     readme = (folder / "README").read_text()
     assert line_of(readme) == f"loadmodule {LIBRARY}" and str(LIBRARY) in readme.partition("loadmodule")[0]
     client = new_server(module=folder / "libredis_lb.so").client()
     for command in re.findall(r"^ +redis-cli (.*)$", readme, re.MULTILINE):
         answer = client.execute_command(command)
     assert answer == "10.0.0.1:80"
+
+
+def files_in(package):
+    """The contents of its files, by their last names."""
+    if package.suffix == ".whl":
+        with zipfile.ZipFile(package) as archive:
+            return {Path(name).name: archive.read(name) for name in archive.namelist()}
+    command = (
+        ["dpkg-deb", "--fsys-tarfile"] if package.suffix == ".deb" else ["gzip", "--decompress", "--stdout"]
+    )
+    done = subprocess.run([*command, package], stdout=subprocess.PIPE, check=True)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        return {Path(file.name).name: archive.extractfile(file).read() for file in archive if file.isfile()}
+
+
+@pytest.mark.parametrize("suffix", [".deb", ".gz", pytest.param(".whl", marks=pytest.mark.long)])
+def test_a_package_has_the_licenses_of_all_that_is_in_it(packages, suffix):
+    """Those of redis-lb, of the crates, and of Rust's own library."""
+    tree = ["cargo", "tree", "--locked", "--edges", "normal,no-proc-macro", "--no-dedupe", "--prefix", "none"]
+    told = subprocess.run([*tree, "--depth", "1"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    files = files_in(packages[suffix])
+    ours = files["copyright" if suffix == ".deb" else "LICENSE"].decode()
+    assert ours.startswith("redis-lb\n\n" + (ROOT / "LICENSE").read_text())
+    crates = {" ".join(line.split()[:2]).replace(" v", " ") for line in told.stdout.splitlines()}
+    listed = {
+        crate
+        for heading in re.findall(r"^-{4}\n\n(.*)$", ours, re.MULTILINE)
+        for crate in heading.split(", ")
+    }
+    assert crates - listed == {next(crate for crate in crates if crate.startswith("redis-lb "))}
+    # Two that are not only linked by the module itself, and each kind of text.
+    assert {name for name, _ in map(str.split, listed)} > {"redis-module-common", "gimli", "memchr"}
+    for owner in "Redis Labs Modules", "The gimli Developers", "Andrew Gallant":
+        assert re.search(rf"^Copyright \(c\) .*{owner}$", ours, re.MULTILINE)
+    assert "Copyright notices for The Rust Standard Library" in files["LICENSE-rust-library.html"].decode()
+
+
+def test_the_description_of_the_wheel_links_to_nothing_in_the_project():
+    """An index of packages shows it alone."""
+    hatchling = [ROOT / "target" / "tools" / "bin" / "python", "-m", "hatchling", "metadata"]
+    told = subprocess.run(
+        hatchling, cwd=ROOT / "src" / "clients" / "python", stdout=subprocess.PIPE, check=True
+    ).stdout
+    text = json.loads(told)["readme"]["text"]
+    assert {link for link in re.findall(r"\]\(([^)]*)\)", text) if not link.startswith("https://")} == set()
+    assert "any of these (`tests/README.md`)" in text and "[redis-py](https://redis.readthedocs.io)" in text
+    code = r"^```.*?^```$"
+    assert re.findall(code, text, re.MULTILINE | re.DOTALL) == re.findall(
+        code, README, re.MULTILINE | re.DOTALL
+    )
 
 
 def test_a_wheel_of_a_module_for_this_machine_alone_is_refused():
@@ -214,15 +290,3 @@ def test_the_module_of_the_wheel_loads(wheel, new_server):
     client = new_server(module=path_in(wheel)).client()
     client.execute_command("LB.ADD web a 2 b 1")
     assert client.execute_command("LB.PICK web COUNT 3") == ["a", "b", "a"]
-
-
-@pytest.mark.long
-@pytest.mark.timeout(7200)
-def test_the_module_of_the_wheel_passes_the_tests(wheel, binary):
-    """Without the long ones. The module that panics on purpose is built for glibc 2.17 too."""
-    pytest_alone = [sys.executable, "-m", "pytest", "-q", ROOT / "tests" / "server", "--ignore", __file__]
-    theirs = {"REDIS_LB_MODULE": str(path_in(wheel)), "REDIS_LB_SERVERS": binary.name, "GLIBC": "2.17"}
-    done = subprocess.run(
-        pytest_alone, env=os.environ | theirs | {"REDIS_LB_LONG": ""}, stdout=subprocess.PIPE, text=True
-    )
-    assert done.returncode == 0, done.stdout[-20_000:]

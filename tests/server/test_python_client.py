@@ -23,7 +23,17 @@ import redis_lb
 import redis_lb.asyncio
 from awaited import FLAVOURS, Flavour
 from commands import COMMANDS
-from redis_lb import BackendStats, Granted, HealthSettings, Limits, NoBackendError, OpenLease, PoolInfo, When
+from redis_lb import (
+    BackendStats,
+    Granted,
+    HealthSettings,
+    Limits,
+    NoBackendError,
+    OpenLease,
+    PoolInfo,
+    QueueInfo,
+    When,
+)
 from redis_lb.flow import method
 from redis_lb.local import Memory
 from replication import in_step
@@ -102,11 +112,19 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
 
         assert web.pick("rr") == "a"
         assert web.pick("rr", exclude=["b", b"c"]) == "a"
-        assert web.pick(exclude=["a", "b", "c"], wait_ms=1) is None
+        assert web.pick(exclude=["a", "b", "c"], wait_ms=1, prio=5, tenant="t") is None
+        assert web.pick(exclude=["a", "b", "c"], prio=5, tenant="t") is None
         assert web.picks(3, "rr", distinct=True, exclude=["a"], wait_ms=5) == ["b", "c"]
         assert web.peek("rr") == "a"
         assert web.peeks(2, "rr", distinct=True, exclude=["a"]) == ["b", "c"]
         assert web.peek("rr", exclude=[*"abc"]) is None
+        sticky = redis_lb.Sticky("alice", 60_000)
+        strict = redis_lb.Sticky(b"alice", 60_000, strict=True)
+        assert web.pick("rr", sticky=sticky) == "a"
+        assert web.pick("rr", sticky=strict) == web.peek("rr", session="alice") == "a"
+        assert web.pick("rr", sticky=strict, exclude=["a"]) is None
+        assert (web.info().sessions, web.backend_stats("a").sessions) == (1, 1)
+        assert (web.forget("alice"), web.forget(b"alice")) == (True, False)
 
         taken = web.take_leases(2, 60_000, "lc", owner="o", distinct=True, exclude=["c"], wait_ms=5)
         assert [type(lease) for lease in taken] == [Granted, Granted]
@@ -146,6 +164,10 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
         )
         assert web.health() == settings
 
+        assert web.queue() == QueueInfo(0, "fifo", 0, 0)
+        assert web.set_queue(max=7, order="fair") is None
+        assert web.queue() == QueueInfo(7, "fair", 0, 0)
+
         when = web.when()
         assert (type(when), when) == (When, ("available", 0))
         assert flavour.pool(flavour.client(port=server.port), "none").when() == When("empty", None)
@@ -178,8 +200,8 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
                 sent[name] += 1
                 words |= {(name, word) for word in more}
     assert set(COMMANDS) <= set(sent)
-    options = "DISTINCT EXCLUDE LEASE OWNER BLOCK COUNT".split()
-    assert {("LB.PICK", option) for option in options} <= words
+    options = "DISTINCT EXCLUDE STICKY STRICT LEASE OWNER BLOCK PRIO FOR COUNT".split()
+    assert {("LB.PICK", option) for option in options} | {("LB.PEEK", "STICKY")} <= words
 
 
 def test_what_a_record_shows_is_what_the_server_says(web, server):
@@ -196,6 +218,7 @@ def test_what_a_record_shows_is_what_the_server_says(web, server):
     assert fields(plain("LB.INFO", "web")) == {"clock" if n == "clock-ms" else n for n in names(PoolInfo)}
     short = {name.removesuffix("-ms").removesuffix("-percent") for name in names(HealthSettings)}
     assert fields(plain("LB.HEALTH", "web")) == short
+    assert fields(plain("LB.QUEUE", "web")) == names(QueueInfo)
 
 
 def test_names_of_any_bytes_come_back_as_they_went(flavour, server):
@@ -218,7 +241,7 @@ def test_errors_are_those_of_redis_py(web, server):
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         server.client().set("web", "x")
         web.pick()
-    for nothing in (web.set_limit, web.set_health):
+    for nothing in (web.set_limit, web.set_health, web.set_queue):
         with pytest.raises(ValueError):
             nothing()
     with pytest.raises(ValueError, match="wait_ms"):
@@ -535,13 +558,15 @@ def test_one_caller_finds_out_whether_the_server_is_back():
         assert list(threads.map(lambda _: memory.goes_alone(), range(80))).count(False) == 1
 
 
-def test_reading_the_backends_takes_a_hundredth_of_the_time():
+def test_reading_the_backends_takes_a_hundredth_of_the_time(monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     memory = Memory(retry_ms=100, refresh_ms=1, fallback_ms=60_000)
     assert memory.wants_refresh()
     memory.learn({}, took_s=0.001)
-    time.sleep(0.05)
+    now += 0.099
     assert not memory.wants_refresh()
-    time.sleep(0.06)
+    now += 0.002
     assert memory.wants_refresh() and not memory.wants_refresh()
 
 

@@ -1,7 +1,8 @@
 """The Python client runs on every version of Python and of redis-py that it says it does.
 
-Its tests run once more, in environments of their own (target/client-*), on the oldest and newest of both.
-A Python is found in $PATH, or where pyenv keeps its versions; one that this machine lacks is skipped.
+Its tests run once more, in environments of their own (target/client-*), on each of those Pythons with the
+oldest and the newest redis-py. A Python is found in $PATH, or where pyenv keeps its versions; one that this
+machine lacks is skipped.
 """
 
 import re
@@ -51,7 +52,7 @@ def environment(version: str, redis_py: str) -> Path:
     inside = folder / "bin" / "python"
     if not inside.exists():
         run([program, "-m", "venv", folder])
-    names = "pytest", "pytest-timeout", "typing_extensions"
+    names = "prometheus_client", "pytest", "pytest-timeout", "typing_extensions"
     tools = [f"{name}=={re.search(f'^{name}==(.*)$', REQUIRED, re.M)[1]}" for name in names]
     pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run([*pip, *tools, f"redis=={redis_py}"])
@@ -71,14 +72,14 @@ def run(command: list[str | Path], folder: Path = ROOT) -> None:
 
 
 @pytest.mark.parametrize("redis_py", [OLDEST_REDIS, NEWEST_REDIS])
-@pytest.mark.parametrize("version", [PYTHONS[0], PYTHONS[-1]])
+@pytest.mark.parametrize("version", PYTHONS)
 def test_the_tests_of_the_client_pass(version, redis_py):
     inside = environment(version, redis_py)
     run([inside, "-m", "pytest", "-q", ROOT / "tests" / "server" / "test_python_client.py"])
 
 
 @pytest.mark.parametrize("redis_py", [OLDEST_REDIS, NEWEST_REDIS])
-@pytest.mark.parametrize("version", [PYTHONS[0], PYTHONS[-1]])
+@pytest.mark.parametrize("version", PYTHONS)
 def test_the_types_hold(version, redis_py):
     inside = environment(version, redis_py)
     options = [f"--python-executable={inside}", f"--python-version={version}"]

@@ -40,6 +40,7 @@ REFUSED_AT_ONCE = [
     ("fuzz", "0", "'0'"),
     ("fuzz", "1 2", "'1 2'"),
     ("lint", "src", "no arguments"),
+    ("licenses", "html", "no arguments"),
     ("setup", "", "which kind of work"),
     ("setup", "tset", "'tset'"),
     ("package", "rpm", "'rpm'"),

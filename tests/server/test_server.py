@@ -1,4 +1,9 @@
-"""Servers of tests start although others start beside them."""
+"""Servers of tests start although others start beside them, and what must not run side by side does not."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +27,15 @@ def test_processes_of_tests_have_ports_of_their_own(monkeypatch):
     for process in range(3):
         monkeypatch.setenv("PYTEST_XDIST_WORKER", f"gw{process}")
         assert {(free_port() - 10000) % 3 for _ in range(20)} == {process}
+
+
+def test_the_tests_of_a_file_run_in_one_process():
+    """Else two of them make the same packages, or take the same usual port, at the same time."""
+    two = ["-n", "2", "--dist", "loadgroup", "-v"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *two, Path(__file__).with_name("test_house.py")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    processes = re.findall(r"^\[(gw\d+)\] .*PASSED .*test_house", done.stdout, re.MULTILINE)
+    assert done.returncode == 0 and len(processes) > 50 and len(set(processes)) == 1

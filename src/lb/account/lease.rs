@@ -233,6 +233,11 @@ impl Leases {
         self.by_number.find(lease_hash(number), entries, is_it)
     }
 
+    /// Whether the lease of that number is there, cleared or not.
+    pub fn has(&self, number: u64) -> bool {
+        self.find_number(number).is_some()
+    }
+
     /// Whether a lease is over at this clock.
     #[inline(always)]
     pub fn is_over(&self, at: At, clock: Millis) -> bool {

@@ -7,13 +7,17 @@ use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
 
 /// The most leases that can be allowed at once; more than a pool can hold.
 pub const LEASES_MAX: u32 = i32::MAX as u32;
-/// The largest number of picks in RATE and BURST.
+/// The largest number of picks in RATE and BURST, and the largest amount of a cost.
 pub const RATE_MAX: u64 = 1 << 40;
+/// The largest debt of a bucket, in tokens. It does not grow beyond that.
+pub const DEBT_MAX: u64 = 1 << 62;
+/// A time that does not come: later than any clock can show.
+const NEVER: u64 = 1 << 62;
 
-/// A number of picks in a number of milliseconds.
+/// A number of picks, or an amount of a cost, in a number of milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
-    /// The number of picks.
+    /// The number of picks, or the amount.
     pub picks: u64,
     /// The time for them.
     pub millis: Millis,
@@ -25,16 +29,19 @@ pub struct Rate {
 ///
 /// Its level is counted in parts of a token. A token has `millis` parts, and each millisecond brings `picks` parts. So all
 /// is exact in whole numbers.
+///
+/// The bucket of a cost can be in debt: its level is below zero. That of a rate never is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
     pub rate: Rate,
-    /// How full it was at `at`. It is brought up to date only when a token is taken: so the clock may pass in one
+    /// How full it was at `at`. It is brought up to date only when tokens are taken or given: so the clock may pass in one
     /// step or in many.
     level: Parts,
     at: Millis,
 }
 
-/// Parts of a token: a u128, but aligned to eight bytes, for a u128 of its own costs an allocation 16 bytes more.
+/// Parts of a token: an i128, but aligned to eight bytes, for an i128 of its own costs an allocation 16 bytes more. It is saved as a
+/// u128, which is shorter where it is not negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "u128", into = "u128")]
 struct Parts([u64; 2]);
@@ -51,6 +58,18 @@ impl From<Parts> for u128 {
     }
 }
 
+impl From<i128> for Parts {
+    fn from(parts: i128) -> Parts {
+        Parts::from(parts as u128)
+    }
+}
+
+impl From<Parts> for i128 {
+    fn from(parts: Parts) -> i128 {
+        u128::from(parts) as i128
+    }
+}
+
 impl Rate {
     /// Whether every number is in its range.
     pub fn is_sound(&self) -> bool {
@@ -60,8 +79,13 @@ impl Rate {
             && (1..=SPAN_MAX).contains(&self.millis)
     }
 
-    fn full(&self) -> u128 {
-        u128::from(self.burst) * u128::from(self.millis)
+    /// That number of tokens, in parts.
+    fn parts(&self, tokens: u64) -> i128 {
+        i128::from(tokens) * i128::from(self.millis)
+    }
+
+    fn full(&self) -> i128 {
+        self.parts(self.burst)
     }
 }
 
@@ -75,10 +99,13 @@ impl Bucket {
         }
     }
 
-    /// The bucket with another rate and the tokens that it holds, as far as they find room.
+    /// The bucket with another rate and the tokens that it holds, as far as they find room. A debt stays. What is less than a
+    /// part of a token is lost.
     pub fn with_rate(&self, rate: Rate, clock: Millis) -> Bucket {
-        // At most 2^80 times 2^40.
-        let scaled = self.level_at(clock) * u128::from(rate.millis) / u128::from(self.rate.millis);
+        let (level, millis) = (self.level_at(clock), i128::from(self.rate.millis));
+        let (whole, rest) = (level.div_euclid(millis), level.rem_euclid(millis));
+        // At most 2^62 tokens of 2^40 parts each.
+        let scaled = whole * i128::from(rate.millis) + rest * i128::from(rate.millis) / millis;
         Bucket {
             rate,
             level: scaled.min(rate.full()).into(),
@@ -86,34 +113,76 @@ impl Bucket {
         }
     }
 
-    /// Takes a token. There is one.
-    pub fn take(&mut self, clock: Millis) {
-        self.level = (self.level_at(clock) - u128::from(self.rate.millis)).into();
+    /// Takes tokens. It holds them, or is full.
+    pub fn take(&mut self, tokens: u64, clock: Millis) {
+        self.level = (self.level_at(clock) - self.rate.parts(tokens)).into();
         self.at = clock;
     }
 
-    /// When there is a token: now, or later.
-    pub fn next(&self, clock: Millis) -> Millis {
-        let lacks = u128::from(self.rate.millis).saturating_sub(self.level.into());
+    /// A request took these tokens, and should have taken others.
+    pub fn settle(&mut self, taken: u64, real: u64, clock: Millis) {
+        if taken != real {
+            let level = self.level_at(clock) + self.rate.parts(taken) - self.rate.parts(real);
+            let least = -self.rate.parts(DEBT_MAX);
+            self.level = level.clamp(least, self.rate.full()).into();
+            self.at = clock;
+        }
+    }
+
+    /// Lets it hold these tokens at most; answers whether it held more.
+    pub fn lower(&mut self, tokens: u64, clock: Millis) -> bool {
+        let most = self.rate.parts(tokens);
+        let lowers = self.level_at(clock) > most;
+        if lowers {
+            (self.level, self.at) = (most.into(), clock);
+        }
+        lowers
+    }
+
+    /// Whether it holds these tokens, or is full.
+    pub fn holds(&self, tokens: u64, clock: Millis) -> bool {
+        self.level_at(clock) >= self.enough(tokens)
+    }
+
+    /// When it holds these tokens, or is full: now, or later.
+    pub fn next(&self, tokens: u64, clock: Millis) -> Millis {
+        let lacks = (self.enough(tokens) - i128::from(self.level)).max(0) as u128;
         let wait = lacks.div_ceil(u128::from(self.rate.picks));
-        // A token's parts are at most 2^40, and each millisecond brings one at least.
-        (self.at + wait as u64).max(clock)
+        (self.at + wait.min(u128::from(NEVER)) as u64).max(clock)
     }
 
-    /// How many whole tokens it holds.
-    pub fn tokens(&self, clock: Millis) -> u64 {
-        // At most the burst.
-        (self.level_at(clock) / u128::from(self.rate.millis)) as u64
+    /// How many whole tokens it holds. Below zero it is in debt.
+    pub fn tokens(&self, clock: Millis) -> i64 {
+        // At most the burst, and at least the largest debt.
+        self.level_at(clock)
+            .div_euclid(i128::from(self.rate.millis)) as i64
     }
 
-    /// Whether a bucket can be like that, at this clock.
-    pub fn is_sound(&self, clock: Millis) -> bool {
-        self.rate.is_sound() && u128::from(self.level) <= self.rate.full() && self.at <= clock
+    /// Whether a bucket can be like that at this clock, with this debt at most.
+    pub fn is_sound(&self, debt_max: u64, clock: Millis) -> bool {
+        self.rate.is_sound()
+            && (-self.rate.parts(debt_max)..=self.rate.full()).contains(&self.level.into())
+            && self.at <= clock
     }
 
-    fn level_at(&self, clock: Millis) -> u128 {
-        let brought = u128::from(clock - self.at) * u128::from(self.rate.picks);
-        (u128::from(self.level) + brought).min(self.rate.full())
+    /// Its level and since when, to be saved beside its rate.
+    pub fn standing(&self) -> (i128, Millis) {
+        (self.level.into(), self.at)
+    }
+
+    /// The bucket of this rate that stood so.
+    pub fn restored(rate: Rate, level: i128, at: Millis) -> Bucket {
+        let level = level.into();
+        Bucket { rate, level, at }
+    }
+
+    fn enough(&self, tokens: u64) -> i128 {
+        self.rate.parts(tokens.min(self.rate.burst))
+    }
+
+    fn level_at(&self, clock: Millis) -> i128 {
+        let brought = i128::from(clock - self.at) * i128::from(self.rate.picks);
+        (i128::from(self.level) + brought).min(self.rate.full())
     }
 }
 
@@ -142,6 +211,13 @@ impl Limits {
     }
 }
 
+/// The limits that hold for every backend that has none of its own of that kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Each {
+    pub max: u32,
+    pub rate: Option<Rate>,
+}
+
 /// A limit of a backend or of the pool.
 #[derive(Clone, Debug, Default)]
 pub struct Limit {
@@ -151,6 +227,10 @@ pub struct Limit {
     pub refill: Option<Millis>,
     /// Whether it was reached when it was looked at last.
     pub is_reached: bool,
+    /// Whether it has its `max` from what holds for each backend.
+    pub inherits_max: bool,
+    /// Whether it has its rate from there.
+    pub inherits_rate: bool,
 }
 
 impl Limit {
@@ -159,21 +239,57 @@ impl Limit {
         self.max > 0 || self.bucket.is_some()
     }
 
-    /// Sets the limits that are given; answers whether that changed anything.
-    pub fn set(&mut self, limits: &Limits, clock: Millis) -> bool {
-        let max = limits.max.unwrap_or(self.max);
-        let mut changed = max != self.max;
-        self.max = max;
-        let present = self.bucket.as_ref().map(|bucket| bucket.rate);
-        if let Some(rate) = limits.rate.filter(|rate| *rate != present) {
+    /// Its own `max`, 0 where it has none.
+    pub fn own_max(&self) -> u32 {
+        if self.inherits_max { 0 } else { self.max }
+    }
+
+    /// Its own rate.
+    pub fn own_rate(&self) -> Option<Rate> {
+        let bucket = self.bucket.as_ref().filter(|_| !self.inherits_rate);
+        bucket.map(|bucket| bucket.rate)
+    }
+
+    /// Sets the limits that are given; answers whether that changed anything. Where its own is taken away, that of each backend
+    /// holds.
+    pub fn set(&mut self, limits: &Limits, each: &Each, clock: Millis) -> bool {
+        let mut changed = false;
+        if let Some(max) = limits.max {
+            changed = max != self.own_max();
+            (self.max, self.inherits_max) = (max, false);
+            self.inherit_max(each);
+        }
+        if let Some(rate) = limits.rate.filter(|rate| *rate != self.own_rate()) {
             changed = true;
+            self.set_rate(rate.or(each.rate), clock);
+            self.inherits_rate = rate.is_none() && each.rate.is_some();
+        }
+        changed
+    }
+
+    /// Takes over what holds for each backend, where it has nothing of its own.
+    pub fn inherit(&mut self, each: &Each, clock: Millis) {
+        self.inherit_max(each);
+        if self.own_rate().is_none() {
+            self.set_rate(each.rate, clock);
+            self.inherits_rate = each.rate.is_some();
+        }
+    }
+
+    fn inherit_max(&mut self, each: &Each) {
+        if self.own_max() == 0 {
+            (self.max, self.inherits_max) = (each.max, each.max > 0);
+        }
+    }
+
+    fn set_rate(&mut self, rate: Option<Rate>, clock: Millis) {
+        if rate != self.bucket.as_ref().map(|bucket| bucket.rate) {
             let bucket = rate.map(|rate| match &self.bucket {
                 Some(bucket) => bucket.with_rate(rate, clock),
                 None => Bucket::full(rate, clock),
             });
             self.bucket = bucket.map(Box::new);
         }
-        changed
     }
 
     /// Whether this number of leases is the most.
@@ -183,7 +299,7 @@ impl Limit {
 
     /// When the bucket has a token: now, or later.
     pub fn next(&self, clock: Millis) -> Millis {
-        (self.bucket.as_ref()).map_or(clock, |bucket| bucket.next(clock))
+        (self.bucket.as_ref()).map_or(clock, |bucket| bucket.next(1, clock))
     }
 
     /// Writes it.
@@ -196,7 +312,7 @@ impl Limit {
     pub fn load(from: &mut Reader, clock: Millis) -> Result<Limit, Malformed> {
         let max = from.number("limit", LEASES_MAX)?;
         let bucket: Option<Bucket> = from.get()?;
-        let is_sound = bucket.is_none_or(|bucket| bucket.is_sound(clock));
+        let is_sound = bucket.is_none_or(|bucket| bucket.is_sound(0, clock));
         Ok(Limit {
             max,
             bucket: checked("limit", bucket, is_sound)?.map(Box::new),
@@ -229,8 +345,8 @@ mod tests {
             let mut log = Vec::new();
             let step = if picks == 5 { 10 } else { 1 };
             for clock in (5..3000).step_by(step) {
-                while bucket.next(clock) == clock {
-                    bucket.take(clock);
+                while bucket.next(1, clock) == clock {
+                    bucket.take(1, clock);
                     log.push(clock);
                 }
             }
@@ -255,11 +371,11 @@ mod tests {
             burst: RATE_MAX,
         };
         let mut bucket = Bucket::full(rate, 0);
-        bucket.take(CLOCK_MAX);
+        bucket.take(1, CLOCK_MAX);
         let slow = Rate { picks: 1, ..rate };
         let mut slow = Bucket::full(Rate { burst: 1, ..slow }, 0);
-        slow.take(0);
-        assert_eq!(slow.next(0), SPAN_MAX);
+        slow.take(1, 0);
+        assert_eq!(slow.next(1, 0), SPAN_MAX);
         assert_eq!(bucket.with_rate(rate, CLOCK_MAX).rate, rate);
     }
 
@@ -272,7 +388,7 @@ mod tests {
         };
         let mut bucket = Bucket::full(rate, 0);
         for _ in 0..4 {
-            bucket.take(0);
+            bucket.take(1, 0);
         }
         let wider = Rate {
             picks: 1,
@@ -280,7 +396,7 @@ mod tests {
             burst: 100,
         };
         let mut bucket = bucket.with_rate(wider, 0);
-        bucket.take(0);
-        assert_eq!(bucket.next(0), 1000);
+        bucket.take(1, 0);
+        assert_eq!(bucket.next(1, 0), 1000);
     }
 }

@@ -3,6 +3,7 @@
 //! It knows no pool and no algorithm. A pool that never used any of this has no account, and pays nothing for it.
 
 mod agenda;
+mod costs;
 mod deadlines;
 mod entry;
 mod epochs;
@@ -14,14 +15,18 @@ mod leases_saved;
 mod limit;
 mod owners;
 mod places;
+mod queue;
 mod quotas;
 mod report;
+mod sessions;
 mod tally;
 mod timed;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
+pub use costs::{Amounts, COSTS_MAX, Cost, CostLimit};
+use costs::{Costs, Now};
 pub use health::{
     Effects, FAILS_MAX, HealthSettings, HealthWord, LOAD_MAX, LOAD_ONE, Outage, Outages, Reason,
 };
@@ -33,9 +38,11 @@ pub use lease_id::{EpochText, IdText, LeaseId};
 pub use leases_saved::{LeasesHead, LeasesSaved};
 use limit::Limit;
 pub use limit::{LEASES_MAX, Limits, RATE_MAX, Rate};
+pub use queue::{Order, QueueSettings, WAITING_MAX};
 use quotas::Quotas;
 pub use quotas::TokensBefore;
 pub use report::{Outcome, Report, Source};
+use sessions::Sessions;
 use tally::Tallies;
 pub use tally::Tally;
 pub use timed::{Timed, Whose};
@@ -58,6 +65,11 @@ pub struct Account {
     health: Option<Box<Health>>,
     /// None in a pool that never picked by latency.
     latencies: Option<Box<Latencies>>,
+    /// None in a pool that never limited a cost.
+    costs: Option<Box<Costs>>,
+    /// None in a pool that never had any.
+    sessions: Option<Box<Sessions>>,
+    queue: QueueSettings,
     /// How many leases a look ahead counts on which backends. None while nobody looks ahead.
     ahead: Option<Box<Ahead>>,
 }
@@ -98,6 +110,9 @@ impl Account {
             && self.quotas.is_default()
             && self.tallies.is_default()
             && self.latencies.is_none()
+            && self.costs.as_ref().is_none_or(|costs| costs.is_default())
+            && !self.has_sessions()
+            && self.queue == QueueSettings::default()
             && self
                 .health
                 .as_ref()
@@ -122,6 +137,8 @@ impl Account {
             || self.quotas.is_timed()
             || self.latencies.is_some()
             || self.health.as_ref().is_some_and(|h| h.is_timed())
+            || self.costs.as_ref().is_some_and(|costs| costs.is_timed())
+            || self.has_sessions()
     }
 
     /// The clock at which the things end that are due by that time. An earlier one, if otherwise more than `most` leases would end
@@ -216,6 +233,9 @@ impl Account {
     #[inline(always)]
     pub fn done(&mut self, id: LeaseId, report: &Report) -> Option<(Slot, Effects)> {
         let slot = self.leases.end_found(self.open(id)?)?;
+        if let Some(costs) = &mut self.costs {
+            costs.ended(id.number);
+        }
         self.tallies.done(slot, report);
         Some((slot, self.heed(slot, Source::Lease(id.number), report)))
     }
@@ -381,6 +401,9 @@ impl Account {
 
     /// Ends a lease of which nobody told how its request went.
     fn end_untold(&mut self, at: At) -> Option<Slot> {
+        if let Some(costs) = &mut self.costs {
+            costs.ended(self.leases.lease(at).id.number);
+        }
         let Some(health) = &mut self.health else {
             return self.leases.end(at);
         };
@@ -431,7 +454,7 @@ impl Account {
         self.leases.unmarked_on(slot)
     }
 
-    /// Whether anything is over and not cleared yet.
+    /// Whether anything is over and not cleared yet, sessions aside.
     #[inline(always)]
     pub fn is_any_over(&self) -> bool {
         let is_over = |due: Option<Millis>| due.is_some_and(|due| due <= self.clock);
@@ -490,22 +513,78 @@ impl Account {
         self.tallies.of(slot)
     }
 
+    // Sessions
+
+    fn has_sessions(&self) -> bool {
+        self.sessions.as_ref().is_some_and(|s| !s.is_empty())
+    }
+
+    /// How many sessions are pinned, or not cleared yet.
+    pub fn sessions(&self) -> usize {
+        self.sessions.as_ref().map_or(0, |s| s.len())
+    }
+
+    /// How many sessions are pinned to a backend, or not cleared yet.
+    pub fn sessions_on(&self, slot: Slot) -> u32 {
+        self.sessions.as_ref().map_or(0, |s| s.on(slot))
+    }
+
+    /// The slot that a session is pinned to.
+    pub fn pinned(&self, session: u64) -> Option<Slot> {
+        self.sessions.as_ref()?.pinned(session, self.clock)
+    }
+
+    /// Pins a session to a slot for that long from now.
+    pub fn pin(&mut self, session: u64, slot: Slot, span: Millis) {
+        let deadline = clock::deadline(self.clock, span);
+        let sessions = self.sessions.get_or_insert_default();
+        sessions.pin(session, slot, deadline);
+    }
+
+    /// Ends the pin of a session; false where there is none.
+    pub fn unpin(&mut self, session: u64) -> bool {
+        let sessions = self.sessions.as_mut();
+        sessions.is_some_and(|s| s.unpin(session, self.clock))
+    }
+
+    /// Whether any session is over and not cleared yet. That keeps nobody from being served.
+    #[inline(always)]
+    pub fn is_any_session_over(&self) -> bool {
+        (self.sessions.as_ref()).is_some_and(|s| s.is_any_over(self.clock))
+    }
+
+    /// Clears the first sessions that are over, `most` of them at most.
+    pub fn clear_sessions(&mut self, most: usize) {
+        if let Some(sessions) = &mut self.sessions {
+            let mut left = 0..most;
+            while left.next().is_some() && sessions.end_first(self.clock) {}
+        }
+    }
+
     // Limits
 
-    /// The limit of a backend or of the pool.
+    /// The limit of a backend or of the pool, its own or that of each backend.
     pub fn limit(&self, whose: Whose) -> Limits {
         let limit = self.quotas.of(whose);
-        Limits {
-            max: Some(limit.max).filter(|max| *max > 0),
-            rate: (limit.bucket.as_ref()).map(|bucket| Some(bucket.rate)),
-            tier: None,
-        }
+        limits(limit.max, limit.bucket.as_ref().map(|bucket| bucket.rate))
+    }
+
+    /// The limit that a backend or the pool has of its own.
+    pub fn own_limit(&self, whose: Whose) -> Limits {
+        let limit = self.quotas.of(whose);
+        limits(limit.own_max(), limit.own_rate())
+    }
+
+    /// The limit that holds for each backend that has none of its own.
+    pub fn limit_of_each(&self) -> Limits {
+        let each = self.quotas.each();
+        limits(each.max, each.rate)
     }
 
     /// How many picks the rate of a backend or of the pool allows, where one is set.
     pub fn tokens(&self, whose: Whose) -> Option<u64> {
         let bucket = self.quotas.of(whose).bucket.as_ref()?;
-        Some(bucket.tokens(self.clock))
+        Some(bucket.tokens(self.clock) as u64)
     }
 
     /// Sets the limit of a backend or of the pool; answers whether that changed anything.
@@ -513,9 +592,36 @@ impl Account {
         self.quotas.set(whose, limits, self.clock)
     }
 
-    /// Whether the pool as a whole is limited by anything.
+    /// Sets the limit of each of the backends in these slots, which are all; answers whether that changed anything. Then all of them
+    /// are to be looked at again.
+    pub fn set_limit_of_each(
+        &mut self,
+        slots: impl Iterator<Item = Slot>,
+        limits: &Limits,
+    ) -> bool {
+        let changed = self.quotas.set_each(limits);
+        if changed {
+            slots.for_each(|slot| self.quotas.inherit(slot, self.clock));
+        }
+        changed
+    }
+
+    /// A newcomer has the limits that hold for each backend.
+    pub fn joined(&mut self, slot: Slot) {
+        if self.quotas.holds_for_each() {
+            self.quotas.inherit(slot, self.clock);
+        }
+        let now = self.now();
+        if let Some(costs) = &mut self.costs {
+            costs.joined(slot, now);
+        }
+    }
+
+    /// Whether the pool as a whole is limited by anything, or each backend.
     pub fn limits_pool(&self) -> bool {
         self.quotas.of(Whose::POOL).is_set()
+            || self.quotas.holds_for_each()
+            || self.costs.as_ref().is_some_and(|costs| costs.limits_pool())
     }
 
     /// Whether the limit of a backend or of the pool is reached, as it was when it was looked at last.
@@ -548,6 +654,96 @@ impl Account {
         self.quotas.put_back(slot, before);
     }
 
+    // Costs
+
+    fn now(&self) -> Now {
+        Now {
+            clock: self.clock,
+            next_lease: self.leases.next,
+        }
+    }
+
+    /// Limits a cost of a backend or of the pool, or takes that away; answers whether that changed anything.
+    pub fn set_cost(&mut self, whose: Whose, name: &[u8], rate: Option<Rate>) -> bool {
+        let now = self.now();
+        let costs = self.costs.get_or_insert_default();
+        costs.set(whose, name, rate, now)
+    }
+
+    /// The same for each of the backends in these slots, which are all.
+    pub fn set_cost_of_each(
+        &mut self,
+        slots: impl Iterator<Item = Slot>,
+        name: &[u8],
+        rate: Option<Rate>,
+    ) -> bool {
+        let now = self.now();
+        let costs = self.costs.get_or_insert_default();
+        costs.set_each(slots, name, rate, now)
+    }
+
+    /// Whether all these costs can be limited, which differ from each other.
+    pub fn has_room_for_costs<'a>(&self, names: impl Iterator<Item = &'a [u8]>) -> bool {
+        match &self.costs {
+            Some(costs) => costs.has_room_for(names),
+            None => names.count() <= COSTS_MAX,
+        }
+    }
+
+    /// The costs that are limited for a backend or for the pool.
+    pub fn cost_limits(&self, whose: Whose) -> impl Iterator<Item = CostLimit<'_>> {
+        let costs = self.costs.iter();
+        costs.flat_map(move |costs| costs.limits(whose, self.clock))
+    }
+
+    /// Those that are limited for each backend.
+    pub fn costs_of_each(&self) -> impl Iterator<Item = (&[u8], Rate)> {
+        self.costs.iter().flat_map(|costs| costs.each())
+    }
+
+    /// The amounts of those of these costs that are limited somewhere; none where there are none.
+    pub fn amounts(&self, costs: &[Cost]) -> Option<Amounts> {
+        let amounts = self.costs.as_ref()?.amounts(costs);
+        (!amounts.is_none()).then_some(amounts)
+    }
+
+    /// Whether a backend, or the pool, holds all these amounts.
+    pub fn affords(&self, whose: Whose, amounts: &Amounts) -> bool {
+        let costs = self.costs.as_ref();
+        costs.is_none_or(|costs| costs.affords(whose, amounts, self.clock))
+    }
+
+    /// When a backend and the pool hold them, if nothing else happens: now, or later.
+    pub fn affords_from(&self, whose: Whose, amounts: &Amounts) -> Millis {
+        let costs = self.costs.as_ref();
+        costs.map_or(self.clock, |costs| costs.next(whose, amounts, self.clock))
+    }
+
+    /// A pick of this backend takes the amounts, which it and the pool hold.
+    pub fn pay(&mut self, slot: Slot, lease: Option<LeaseId>, amounts: &Amounts) {
+        let lease = lease.map(|id| id.number);
+        if let Some(costs) = &mut self.costs {
+            costs.take(slot, lease, amounts, self.clock);
+        }
+    }
+
+    /// A lease has really cost these amounts, if it is open.
+    pub fn settle(&mut self, id: LeaseId, costs: &[Cost]) {
+        let slot = self
+            .open(id)
+            .and_then(|found| self.leases.lease(found.at).slot);
+        if let (Some(slot), Some(kept)) = (slot, &mut self.costs) {
+            kept.settle(slot, id.number, costs, self.clock);
+        }
+    }
+
+    /// Lets a backend have this amount left at most; answers whether it had more.
+    pub fn lower(&mut self, slot: Slot, left: Cost) -> bool {
+        let clock = self.clock;
+        let costs = self.costs.as_mut();
+        costs.is_some_and(|costs| costs.lower(slot, left, clock))
+    }
+
     /// The time at which the first willing backend is back, if nothing else happens, and why it is out. Some backend is willing, nothing
     /// is over, and limits and outages keep all out: each backend, or only the pool as a whole.
     ///
@@ -558,11 +754,6 @@ impl Account {
         is_willing: impl Fn(Slot) -> bool,
         kept_out: KeptOut,
     ) -> Option<(Millis, Reason)> {
-        // How many leases must end before one more is allowed.
-        let excess = |limit: &Limit, leases: u32| match limit.max {
-            0 => 0,
-            max => (leases + 1).saturating_sub(max),
-        };
         let is_free = |slot: Slot| {
             let limit = self.quotas.of(Whose::of(slot));
             is_willing(slot) && excess(limit, self.leases.on(slot)) == 0
@@ -585,9 +776,43 @@ impl Account {
                 first = first.into_iter().chain([(back, reason)]).min();
             }
         }
+        let later = |whose, time| self.quotas.of(whose).next(time);
+        self.first_by_leases(first, is_willing, later)
+    }
+
+    /// The same of a request for these amounts, which backends may lack that no limit keeps out otherwise. O(n), and a look at
+    /// [`LOOKED_AT`] leases at most.
+    pub fn first_affording(
+        &self,
+        slots: std::ops::Range<Slot>,
+        is_willing: impl Fn(Slot) -> bool,
+        amounts: &Amounts,
+    ) -> Option<(Millis, Reason)> {
+        let later = |whose, time: Millis| {
+            let token = self.quotas.of(whose).next(time);
+            token.max(self.affords_from(whose, amounts))
+        };
+        let is_free =
+            |slot: Slot| excess(self.quotas.of(Whose::of(slot)), self.leases.on(slot)) == 0;
+        let free = slots.filter(|slot| is_willing(*slot) && is_free(*slot));
+        let backs = free.map(|slot| {
+            let (out, reason) = self.out_for(slot).unwrap_or((0, Reason::Limited));
+            (later(Whose::of(slot), self.clock).max(out), reason)
+        });
+        self.first_by_leases(backs.min(), is_willing, later)
+    }
+
+    /// The first of that one and of those whose leases must end first. `later` tells when a backend, or the pool, has what a pick takes out
+    /// of its buckets: at that time, or later.
+    fn first_by_leases(
+        &self,
+        mut first: Option<(Millis, Reason)>,
+        is_willing: impl Fn(Slot) -> bool,
+        later: impl Fn(Whose, Millis) -> Millis,
+    ) -> Option<(Millis, Reason)> {
         let pool = self.quotas.of(Whose::POOL);
         let mut pool_excess = excess(pool, self.leases.len() as u32);
-        let mut pool_back = pool.next(self.clock);
+        let mut pool_back = later(Whose::POOL, self.clock);
         let mut ended = HashMap::new();
         for (looked_at, lease) in self.leases.by_deadline().enumerate() {
             if pool_excess == 0 && first.is_some_and(|(first, _)| first < lease.deadline) {
@@ -605,7 +830,7 @@ impl Account {
                 *ended += 1;
                 let limit = self.quotas.of(Whose::of(slot));
                 if *ended == excess(limit, self.leases.on(slot)) {
-                    let back = lease.deadline.max(limit.next(lease.deadline));
+                    let back = lease.deadline.max(later(Whose::of(slot), lease.deadline));
                     let (out, reason) = self.out_for(slot).unwrap_or((0, Reason::Limited));
                     first = first.into_iter().chain([(back.max(out), reason)]).min();
                 }
@@ -625,6 +850,18 @@ impl Account {
         let ends = lease.and_then(|number| self.leases.deadline_of(number));
         let ends = ends.map(|ends| ends.max(outages.cools_until(slot)));
         Some((ends.map_or(wakes, |ends| ends.min(wakes)), reason))
+    }
+
+    // The queue
+
+    /// The settings of the queue.
+    pub fn queue_settings(&self) -> QueueSettings {
+        self.queue
+    }
+
+    /// Changes them.
+    pub fn set_queue(&mut self, settings: QueueSettings) {
+        self.queue = settings;
     }
 
     // Saved as sections of the second form: see `pool/saved.rs`
@@ -733,6 +970,55 @@ impl Account {
         Ok(())
     }
 
+    /// Writes the limits that hold for each backend, and which of those in these slots have them, if there are any.
+    pub fn save_each(&self, slots: &[Slot], to: &mut Writer) {
+        self.quotas.save_each(slots, to);
+    }
+
+    /// Reads them, in a pool with this number of slots.
+    pub fn load_each(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
+        self.quotas.load_each(slots, from)
+    }
+
+    /// Writes the costs of the backends in these slots, if there are any.
+    pub fn save_costs(&self, slots: &[Slot], to: &mut Writer) {
+        if let Some(costs) = self.costs.as_ref().filter(|costs| !costs.is_default()) {
+            costs.save(slots, to);
+        }
+    }
+
+    /// Reads them, in a pool with this number of slots. The leases were read before.
+    pub fn load_costs(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
+        let has_lease = |number| self.leases.has(number);
+        self.costs = Some(Box::new(Costs::load(slots, self.now(), has_lease, from)?));
+        Ok(())
+    }
+
+    /// Writes the sessions, of a pool with this number of backends, if there are any.
+    pub fn save_sessions(&self, gaps: &Gaps, members: usize, to: &mut Writer) {
+        if let Some(sessions) = &self.sessions {
+            sessions.save(gaps, members, to);
+        }
+    }
+
+    /// Reads them.
+    pub fn load_sessions(&mut self, members: usize, from: &mut Reader) -> Result<(), Malformed> {
+        let sessions = Sessions::load(members, self.clock, from)?;
+        self.sessions = Some(Box::new(sessions));
+        Ok(())
+    }
+
+    /// Writes the settings of the queue, if they are not the default.
+    pub fn save_queue(&self, to: &mut Writer) {
+        self.queue.save(to);
+    }
+
+    /// Reads them.
+    pub fn load_queue(&mut self, from: &mut Reader) -> Result<(), Malformed> {
+        self.queue = QueueSettings::load(from)?;
+        Ok(())
+    }
+
     /// All was read of a backend, which has this weight if it is up, else 0.
     pub fn loaded(&mut self, slot: Slot, weight: u16) {
         if let Some(health) = &mut self.health {
@@ -749,13 +1035,33 @@ impl Account {
         self.leases.are_gone_marked()
     }
 
-    /// Panics where the ways to find something disagree. For the tests.
-    pub fn check(&self) {
+    /// Panics where the ways to find something disagree. The backends are in these slots. For the tests.
+    pub fn check(&self, slots: &[Slot]) {
         self.leases.check();
+        self.quotas.check(slots);
+        let costs = self.costs.iter();
+        costs.for_each(|costs| costs.check(slots, |number| self.leases.has(number)));
         self.health.iter().for_each(|health| health.check());
         self.latencies
             .iter()
             .for_each(|latencies| latencies.check());
+        self.sessions.iter().for_each(|sessions| sessions.check());
+    }
+}
+
+/// How many leases must end before one more is allowed.
+fn excess(limit: &Limit, leases: u32) -> u32 {
+    match limit.max {
+        0 => 0,
+        max => (leases + 1).saturating_sub(max),
+    }
+}
+
+fn limits(max: u32, rate: Option<Rate>) -> Limits {
+    Limits {
+        max: Some(max).filter(|max| *max > 0),
+        rate: rate.map(Some),
+        tier: None,
     }
 }
 
@@ -767,6 +1073,8 @@ impl Kept for Account {
         self.tallies.forget(slot);
         self.health.forget(slot);
         self.latencies.forget(slot);
+        self.costs.forget(slot);
+        self.sessions.forget(slot);
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
@@ -775,6 +1083,8 @@ impl Kept for Account {
         self.tallies.renumber(gaps);
         self.health.renumber(gaps);
         self.latencies.renumber(gaps);
+        self.costs.renumber(gaps);
+        self.sessions.renumber(gaps);
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
@@ -783,6 +1093,8 @@ impl Kept for Account {
         self.tallies.relocate(by);
         self.health.relocate(by);
         self.latencies.relocate(by);
+        self.costs.relocate(by);
+        self.sessions.relocate(by);
     }
 
     fn heap_bytes(&self) -> usize {
@@ -791,14 +1103,17 @@ impl Kept for Account {
             + self.tallies.heap_bytes()
             + self.health.heap_bytes()
             + self.latencies.heap_bytes()
+            + self.costs.heap_bytes()
+            + self.sessions.heap_bytes()
     }
 }
 
 impl Timed for Account {
-    /// A time that no clock can show does not come.
+    /// A time that no clock can show does not come. The deadline of a session lets nobody be served, so it is none of these times:
+    /// only when the clock has passed it, for another reason, its session is due to be cleared.
     #[inline(always)]
     fn due(&self) -> Option<Millis> {
-        if self.leases.is_any_marked() {
+        if self.leases.is_any_marked() || self.is_any_session_over() {
             return Some(self.clock);
         }
         let leases = self.leases.first_due().map(|(deadline, _)| deadline);

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::limit::{Bucket, Limit, Limits};
+use super::limit::{Bucket, Each, LEASES_MAX, Limit, Limits, Rate};
 use super::timed::{Timed, Whose};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::{Mover, allocated};
+use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
 use crate::lb::ground::sparse::Sparse;
 
 /// All limits of a pool.
@@ -20,7 +21,16 @@ pub struct Quotas {
     refills: BTreeSet<(Millis, Whose)>,
     /// How many backends have a bucket.
     buckets: usize,
+    /// What holds for each backend, if anything does. Every limit of a backend has it in itself, where it has no other: so to look at a
+    /// limit is to look at one place.
+    each: Option<Box<Each>>,
 }
+
+/// Where nothing holds for each backend.
+static NOTHING: Each = Each { max: 0, rate: None };
+/// In the saved form: whether a backend has its limits from what holds for each one.
+const INHERITS_MAX: u8 = 1;
+const INHERITS_RATE: u8 = 2;
 
 /// The limit of a backend that has none.
 static NO_LIMIT: Limit = Limit {
@@ -28,6 +38,8 @@ static NO_LIMIT: Limit = Limit {
     bucket: None,
     refill: None,
     is_reached: false,
+    inherits_max: false,
+    inherits_rate: false,
 };
 
 /// The buckets before a token was taken out of them.
@@ -64,7 +76,9 @@ impl Quotas {
 
     /// Whether nothing is limited.
     pub fn is_default(&self) -> bool {
-        !self.of_pool.is_set() && self.of_backends.iter().all(|(_, l)| !l.is_set())
+        self.each.is_none()
+            && !self.of_pool.is_set()
+            && self.of_backends.iter().all(|(_, l)| !l.is_set())
     }
 
     /// Whether there are buckets.
@@ -98,7 +112,106 @@ impl Quotas {
 
     /// Sets a limit; answers whether that changed anything.
     pub fn set(&mut self, whose: Whose, limits: &Limits, clock: Millis) -> bool {
-        self.change(whose, |limit| limit.set(limits, clock))
+        let each = match whose {
+            Whose::POOL => NOTHING,
+            _ => *self.each(),
+        };
+        self.change(whose, |limit| limit.set(limits, &each, clock))
+    }
+
+    /// What holds for each backend that has nothing of its own.
+    pub fn each(&self) -> &Each {
+        self.each.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// Whether anything holds for each backend.
+    pub fn holds_for_each(&self) -> bool {
+        self.each.is_some()
+    }
+
+    /// Sets what holds for each backend; answers whether that changed anything. Then all backends must take it over.
+    pub fn set_each(&mut self, limits: &Limits) -> bool {
+        let before = self.each();
+        let each = Each {
+            max: limits.max.unwrap_or(before.max),
+            rate: limits.rate.unwrap_or(before.rate),
+        };
+        let changed = each != *before;
+        self.each = (each != NOTHING).then(|| Box::new(each));
+        changed
+    }
+
+    /// A backend takes over what holds for each one, where it has nothing of its own.
+    pub fn inherit(&mut self, slot: Slot, clock: Millis) {
+        let each = *self.each();
+        self.change(Whose::of(slot), |limit| limit.inherit(&each, clock));
+    }
+
+    /// Panics where a backend of these slots lacks what holds for each one. For the tests.
+    pub fn check(&self, slots: &[Slot]) {
+        let each = self.each();
+        for slot in slots {
+            let limit = self.of(Whose::of(*slot));
+            let inherits = |own: bool, each: bool| !own && each;
+            assert_eq!(
+                limit.inherits_max,
+                inherits(limit.own_max() > 0, each.max > 0)
+            );
+            assert!(!limit.inherits_max || limit.max == each.max);
+            let own = limit.own_rate();
+            assert_eq!(
+                limit.inherits_rate,
+                inherits(own.is_some(), each.rate.is_some())
+            );
+            let has = limit.bucket.as_ref().map(|bucket| bucket.rate);
+            assert_eq!(has, own.or(each.rate));
+        }
+    }
+
+    /// Writes what holds for each backend, and which of those in these slots have it.
+    pub fn save_each(&self, slots: &[Slot], to: &mut Writer) {
+        if let Some(each) = &self.each {
+            to.put(&each.max);
+            to.put(&each.rate);
+            for slot in slots {
+                let limit = self.of(Whose::of(*slot));
+                let max = if limit.inherits_max { INHERITS_MAX } else { 0 };
+                let rate = if limit.inherits_rate {
+                    INHERITS_RATE
+                } else {
+                    0
+                };
+                to.put(&(max | rate));
+            }
+        }
+    }
+
+    /// Reads it, of a pool with this number of slots. All limits were read before.
+    pub fn load_each(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
+        let max = from.number("limit", LEASES_MAX)?;
+        let rate: Option<Rate> = from.get()?;
+        let is_sound = rate.map_or(max > 0, |rate| rate.is_sound());
+        let rate = checked("limit", rate, is_sound)?;
+        for slot in 0..slots {
+            let inherits: u8 = from.number("limit", INHERITS_MAX | INHERITS_RATE)?;
+            let mut none = Limit::default();
+            let limit = self.find_mut(Whose::of(slot)).unwrap_or(&mut none);
+            limit.inherits_max = inherits & INHERITS_MAX > 0;
+            limit.inherits_rate = inherits & INHERITS_RATE > 0;
+            // It has what holds for each backend, or its own.
+            let is_max_sound = match limit.inherits_max {
+                true => max > 0 && limit.max == max,
+                false => max == 0 || limit.max > 0,
+            };
+            let has = limit.bucket.as_ref().map(|bucket| bucket.rate);
+            let is_rate_sound = match limit.inherits_rate {
+                true => rate.is_some() && has == rate,
+                false => rate.is_none() || has.is_some(),
+            };
+            checked("limit", (), is_max_sound && is_rate_sound)?;
+        }
+        self.each = Some(Box::new(Each { max, rate }));
+        Ok(())
     }
 
     /// Sets a limit that was read, where none is set.
@@ -136,7 +249,7 @@ impl Quotas {
         let mut take = |whose| {
             let bucket = self.find_mut(whose)?.bucket.as_deref_mut()?;
             let before = *bucket;
-            bucket.take(clock);
+            bucket.take(1, clock);
             Some(before)
         };
         TokensBefore {
@@ -222,7 +335,11 @@ impl Kept for Quotas {
         let leaf = allocated(11 * size_of::<(Millis, Whose)>() + 16);
         let refills = leaves * leaf + leaves / 8 * (leaf + 96);
         let buckets = self.buckets + usize::from(self.of_pool.bucket.is_some());
-        self.of_backends.heap_bytes() + buckets * allocated(size_of::<Bucket>()) + refills
+        let each = self
+            .each
+            .as_ref()
+            .map_or(0, |_| allocated(size_of::<Each>()));
+        self.of_backends.heap_bytes() + buckets * allocated(size_of::<Bucket>()) + refills + each
     }
 }
 

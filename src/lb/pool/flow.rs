@@ -1,7 +1,7 @@
 //! Time, leases and limits.
 
 use super::parts::Pool;
-use crate::lb::account::{KeptOut, Lease, LeaseId, Limits, Reason, Tally, Timed, Whose};
+use crate::lb::account::{Account, KeptOut, Lease, LeaseId, Limits, Reason, Tally, Timed, Whose};
 use crate::lb::field::State;
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
 use crate::lb::ground::clock::{self, Millis};
@@ -83,8 +83,11 @@ impl Pool {
         }
         let clears = clock == self.clock() && self.is_any_over();
         if clears {
-            self.clear(budget);
+            let left = self.clear(budget);
             self.clear_all_if_old();
+            if let Some(account) = &mut self.account {
+                account.clear_sessions(left);
+            }
         }
         moves || clears
     }
@@ -92,15 +95,15 @@ impl Pool {
     /// Whether anything is over and not cleared yet. The next tick clears some of it.
     #[inline(always)]
     pub fn is_any_over(&self) -> bool {
-        self.account.as_ref().is_some_and(|a| a.is_any_over())
+        (self.account.as_ref()).is_some_and(|a| a.is_any_over() || a.is_any_session_over())
     }
 
-    /// Clears the first things that are over, `budget` of them at most.
-    fn clear(&mut self, budget: usize) {
+    /// Clears the first things that are over, `budget` of them at most, sessions aside. Answers what is left of the budget.
+    fn clear(&mut self, budget: usize) -> usize {
         let clock = self.clock();
-        for _ in 0..budget {
+        for cleared in 0..budget {
             let Some(account) = self.account.as_mut() else {
-                return;
+                return budget - cleared;
             };
             match account.end_first(clock).map(Whose::slot) {
                 Some(Some(slot)) => {
@@ -108,14 +111,16 @@ impl Pool {
                     self.flow_changed(slot);
                 }
                 Some(None) => _ = self.recheck(Whose::POOL),
-                None => return,
+                None => return budget - cleared,
             }
         }
+        0
     }
 
-    /// By the rules of version 1 all that is over is cleared at once.
+    /// By the rules of version 1 all that is over is cleared at once. Sessions came later, and are cleared in portions by all rules.
     pub(super) fn clear_all_if_old(&mut self) {
-        while self.owns.rules < BOUNDED && self.is_any_over() {
+        let is_any_over = |pool: &Pool| pool.account.as_ref().is_some_and(|a| a.is_any_over());
+        while self.owns.rules < BOUNDED && is_any_over(self) {
             self.clear(BUDGET);
         }
     }
@@ -228,10 +233,20 @@ impl Pool {
         changed
     }
 
-    /// The limits that are set, of the backend in that slot or of the pool as a whole.
+    /// The limits of the backend in that slot or of the pool as a whole: its own, and those that hold for each backend.
     pub fn limits(&self, slot: Option<Slot>) -> Limits {
+        self.limits_by(slot, Account::limit)
+    }
+
+    /// Those that are its own.
+    pub fn own_limits(&self, slot: Option<Slot>) -> Limits {
+        self.limits_by(slot, Account::own_limit)
+    }
+
+    fn limits_by(&self, slot: Option<Slot>, limit: impl Fn(&Account, Whose) -> Limits) -> Limits {
         let whose = slot.map_or(Whose::POOL, Whose::of);
-        let limits = self.account.as_ref().map(|account| account.limit(whose));
+        let account = self.account.as_ref();
+        let limits = account.map(|account| limit(account, whose));
         let tier = slot.map(|slot| self.field.seats()[slot].tier());
         Limits {
             tier: tier.filter(|tier| *tier > 0),
@@ -247,23 +262,31 @@ impl Pool {
 
     /// When a backend can be picked, and why not now.
     pub fn availability(&self) -> Availability {
-        if self.available() > 0 {
-            return Availability::Available;
+        match self.available() {
+            0 => self.availability_by(|account, is_willing| {
+                let kept_out = match self.field.eligible_in_all() + self.probes_open() {
+                    0 => KeptOut::Each,
+                    _ => KeptOut::ByThePool,
+                };
+                account.first_back(is_willing, kept_out)
+            }),
+            _ => Availability::Available,
         }
+    }
+
+    /// The same where none can be picked now: the first one back is told.
+    pub(super) fn availability_by(
+        &self,
+        first_back: impl Fn(&Account, &dyn Fn(Slot) -> bool) -> Option<(Millis, Reason)>,
+    ) -> Availability {
         let seats = self.field.seats();
         // Vacant slots have weight 0.
         let is_willing = |slot: Slot| seats[slot].state == State::Up && seats[slot].weight > 0;
         let account = self.account.as_ref();
         let limiting = account.filter(|_| (0..seats.len()).any(is_willing));
-        let back = limiting.and_then(|account| {
-            if account.is_any_over() {
-                return Some((self.clock() + 1, Reason::Limited));
-            }
-            let kept_out = match self.field.eligible_in_all() + self.probes_open() {
-                0 => KeptOut::Each,
-                _ => KeptOut::ByThePool,
-            };
-            account.first_back(is_willing, kept_out)
+        let back = limiting.and_then(|account| match account.is_any_over() {
+            true => Some((self.clock() + 1, Reason::Limited)),
+            false => first_back(account, &is_willing),
         });
         match back {
             Some((time, reason)) => {

@@ -2,6 +2,7 @@
 
 use super::backend::Backend;
 use super::parts::Pool;
+use crate::lb::account::QueueSettings;
 use crate::lb::field::{Seat, State};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::pick::Algorithm;
@@ -53,6 +54,7 @@ impl Pool {
             && self.owns.policy == Algorithm::WRR
             && !is_limited
             && !self.has_health_settings()
+            && self.queue_settings() == QueueSettings::default()
     }
 
     /// The backends in order of addition.

@@ -100,6 +100,9 @@ impl Pool {
     pub(super) fn seat(&mut self, slot: Slot, seat: Seat) {
         self.field.add(seat);
         self.owns.grown(slot + 1);
+        if let Some(account) = &mut self.account {
+            account.joined(slot);
+        }
         self.follow(slot);
         self.refresh(slot);
     }
@@ -247,7 +250,7 @@ impl Pool {
             assert_eq!(running, self.due_weight(slot), "{slot}");
         }
         if let Some(account) = self.account.as_deref() {
-            account.check();
+            account.check(&self.roster.members().collect::<Vec<_>>());
             self.check_probes(account);
             let mut again = account.clone();
             let backends = (0..slots).map(Whose::of);

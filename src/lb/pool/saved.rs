@@ -29,6 +29,14 @@ const OVER: u8 = 128;
 const HEALTH: u8 = 129;
 /// That of their latencies.
 const LATENCIES: u8 = 130;
+/// That of the limits that hold for each backend.
+const EACH: u8 = 131;
+/// That of the costs, and of what leases took of them.
+const COSTS: u8 = 132;
+/// That of the sessions.
+const SESSIONS: u8 = 133;
+/// That of the settings of the queue.
+const QUEUE: u8 = 134;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -57,6 +65,12 @@ impl Pool {
             add(OVER, &|to| account.save_over(&self.roster.gaps(), to));
             add(HEALTH, &|to| account.save_health(&slots, to));
             add(LATENCIES, &|to| account.save_latencies(&slots, to));
+            add(EACH, &|to| account.save_each(&slots, to));
+            add(COSTS, &|to| account.save_costs(&slots, to));
+            add(SESSIONS, &|to| {
+                account.save_sessions(&self.roster.gaps(), slots.len(), to);
+            });
+            add(QUEUE, &|to| account.save_queue(to));
         }
         sections
     }
@@ -217,6 +231,10 @@ impl Pool {
                 (OVER, Some(account)) => account.load_over(gone, &mut rest)?,
                 (HEALTH, Some(account)) => account.load_health(slots, &mut rest)?,
                 (LATENCIES, Some(account)) => account.load_latencies(slots, &mut rest)?,
+                (EACH, Some(account)) => account.load_each(slots, &mut rest)?,
+                (COSTS, Some(account)) => account.load_costs(slots, &mut rest)?,
+                (SESSIONS, Some(account)) => account.load_sessions(slots, &mut rest)?,
+                (QUEUE, Some(account)) => account.load_queue(&mut rest)?,
                 _ => (self.owns).load_section(code, slots, &mut rest)?,
             }
             checked("sections", (), rest.is_at_end())?;

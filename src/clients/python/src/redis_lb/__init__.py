@@ -5,9 +5,11 @@
 
 from pathlib import Path
 
+from .commands import Sticky
 from .lease import Attempt, Lease, NoBackendError
+from .link import QueueFullError
 from .pool import Pool
-from .replies import BackendStats, Granted, HealthSettings, Limits, OpenLease, PoolInfo, When
+from .replies import BackendStats, Granted, HealthSettings, Limits, OpenLease, PoolInfo, QueueInfo, When
 from .shards import ShardedPool
 
 __all__ = [
@@ -21,7 +23,10 @@ __all__ = [
     "OpenLease",
     "Pool",
     "PoolInfo",
+    "QueueFullError",
+    "QueueInfo",
     "ShardedPool",
+    "Sticky",
     "When",
     "path",
 ]

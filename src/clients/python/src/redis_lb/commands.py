@@ -5,12 +5,13 @@ its name reads, and `set_` before it sets. If COUNT changes the type of the repl
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from . import replies
 from .flow import Flow, method
 from .link import Command, Link
-from .replies import BackendStats, Granted, HealthSettings, Limits, OpenLease, PoolInfo, When, Word
+from .replies import BackendStats, Granted, HealthSettings, Limits, OpenLease, PoolInfo, QueueInfo, When, Word
 
 T = TypeVar("T")
 Name: TypeAlias = str | bytes
@@ -22,7 +23,17 @@ OpenLeases: TypeAlias = list[OpenLease]
 State: TypeAlias = Literal["up", "drain", "down"]
 Outcome: TypeAlias = Literal["OK", "FAIL"]
 Algorithm: TypeAlias = Literal["rr", "wrr", "random", "wrandom", "lc", "p2c", "ewma"]
+Order: TypeAlias = Literal["fifo", "fair"]
 Foreseeable: TypeAlias = Literal["rr", "wrr", "lc", "ewma"]
+
+
+@dataclass(frozen=True)
+class Sticky:
+    """A session that stays on its backend, for `ms` after its last pick; if `strict`, on no other one meanwhile."""
+
+    session: Name
+    ms: int
+    strict: bool = False
 
 
 class Commands:
@@ -104,9 +115,12 @@ class Commands:
         distinct: bool = False,
         exclude: Iterable[Name] = (),
         wait_ms: int = 0,
+        prio: int = 0,
+        tenant: Name | None = None,
     ) -> Flow[Names]:
         """Up to `count` picks, by one command; fewer if no more are eligible. Waits for the first one."""
-        words = pick_words(algorithm, count=count, distinct=distinct, exclude=exclude, wait_ms=wait_ms)
+        place = Place(wait_ms, prio, tenant)
+        words = pick_words(algorithm, count=count, distinct=distinct, exclude=exclude, place=place)
         return (yield from self._ask("LB.PICK", *words, parse=replies.texts, wait_ms=wait_ms))
 
     @method
@@ -120,17 +134,22 @@ class Commands:
         distinct: bool = False,
         exclude: Iterable[Name] = (),
         wait_ms: int = 0,
+        prio: int = 0,
+        tenant: Name | None = None,
     ) -> Flow[Leased]:
         """Up to `count` picks with leases, which you end by done(). Pool.lease() does that by itself."""
+        place = Place(wait_ms, prio, tenant)
         words = pick_words(
-            algorithm, count=count, distinct=distinct, exclude=exclude, ttl_ms=ttl_ms, owner=owner, wait_ms=wait_ms
+            algorithm, count=count, distinct=distinct, exclude=exclude, ttl_ms=ttl_ms, owner=owner, place=place
         )
         return (yield from self._ask("LB.PICK", *words, parse=replies.all_granted, wait_ms=wait_ms))
 
     @method
-    def peek(self, algorithm: Foreseeable | None = None, *, exclude: Iterable[Name] = ()) -> Flow[str | None]:
-        """What the next pick would give. It changes nothing, and works on replicas."""
-        words = pick_words(algorithm, exclude=exclude)
+    def peek(
+        self, algorithm: Foreseeable | None = None, *, exclude: Iterable[Name] = (), session: Name | None = None
+    ) -> Flow[str | None]:
+        """What the next pick would give, or that of a session. It changes nothing, and works on replicas."""
+        words = pick_words(algorithm, exclude=exclude) + options(STICKY=session)
         return (yield from self._ask("LB.PEEK", *words, parse=replies.text_or_none))
 
     @method
@@ -140,6 +159,11 @@ class Commands:
         """What the next picks would give."""
         words = pick_words(algorithm, count=count, distinct=distinct, exclude=exclude)
         return (yield from self._ask("LB.PEEK", *words, parse=replies.texts))
+
+    @method
+    def forget(self, session: Name) -> Flow[bool]:
+        """End a session, so that its next pick goes by the algorithm. False if it was not pinned."""
+        return (yield from self._ask("LB.FORGET", session, parse=replies.flag))
 
     # Leases and reports
 
@@ -240,6 +264,19 @@ class Commands:
             raise ValueError("set_health() needs a setting; health() reads them")
         yield from self._ask("LB.HEALTH", *words, parse=replies.nothing)
 
+    @method
+    def queue(self) -> Flow[QueueInfo]:
+        """How clients wait, how many do at this server, and for how long."""
+        return (yield from self._ask("LB.QUEUE", parse=replies.queue))
+
+    @method
+    def set_queue(self, *, max: int | None = None, order: Order | None = None) -> Flow[None]:
+        """Let at most `max` clients wait (0 is any number), in the order in which they came, or by turns of tenants."""
+        words = options(MAX=max, ORDER=order)
+        if not words:
+            raise ValueError("set_queue() needs a setting; queue() reads them")
+        yield from self._ask("LB.QUEUE", *words, parse=replies.nothing)
+
     # Looking
 
     @method
@@ -291,6 +328,22 @@ class Commands:
         yield from self._ask("LB.LOAD", *words, parse=replies.nothing)
 
 
+@dataclass(frozen=True)
+class Place:
+    """How long a pick may wait, and its place among those that wait: lower numbers come first, tenants take turns."""
+
+    wait_ms: int = 0
+    prio: int = 0
+    tenant: Name | None = None
+
+    def words(self) -> tuple[Word, ...]:
+        """To the server a pick without BLOCK is one of number 0. So one of another number waits at least 1 ms."""
+        if self.wait_ms < 0:
+            raise ValueError(f"wait_ms is {self.wait_ms}; it is at least 0, and 0 does not wait")
+        block = self.wait_ms or (1 if self.prio else None)
+        return options(BLOCK=block, PRIO=self.prio or None, FOR=self.tenant if block else None)
+
+
 def several(names: Iterable[Name]) -> tuple[Name, ...]:
     """The names. One alone is that name, not its letters."""
     return (names,) if isinstance(names, str | bytes) else tuple(names)
@@ -316,18 +369,19 @@ def pick_words(
     count: int | None = None,
     distinct: bool = False,
     exclude: Iterable[Name] = (),
+    sticky: Sticky | None = None,
     ttl_ms: int | None = None,
     owner: Name | None = None,
-    wait_ms: int = 0,
+    place: Place = Place(),
 ) -> tuple[Word, ...]:
     """The words behind the key in LB.PICK and LB.PEEK."""
-    if wait_ms < 0:
-        raise ValueError(f"wait_ms is {wait_ms}; it is at least 0, and 0 does not wait")
     names = several(exclude)
     words: tuple[Word, ...] = () if algorithm is None else (algorithm,)
     words += options(COUNT=count) + (("DISTINCT",) if distinct else ())
     words += options(EXCLUDE=(len(names), *names) if names else None)
-    return words + options(LEASE=ttl_ms, OWNER=owner, BLOCK=wait_ms or None)
+    if sticky is not None:
+        words += ("STICKY", sticky.session, sticky.ms) + (("STRICT",) if sticky.strict else ())
+    return words + options(LEASE=ttl_ms, OWNER=owner) + place.words()
 
 
 def report_words(

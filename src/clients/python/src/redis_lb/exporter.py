@@ -19,15 +19,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import redis
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
-from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from .arguments import Parser
+from .link import at_once
 from .replies import TYPE, pairs
 
 # In a scrape. The next one goes on from there.
@@ -96,6 +97,9 @@ BACKEND = [
     *BOTH,
 ]
 POOL_UP = "pool_up", "Whether the pool is sound; a poisoned one answers errors"
+# redis-py 5 does not declare their types.
+connect: Any = redis.Redis.from_url
+retries: Any = Retry
 # A pool that was named, and that is not there: nobody can pick from it.
 MISSING: Fields = {"backends": 0, "available": 0}
 
@@ -144,7 +148,7 @@ class Exporter(Collector):
     """
 
     def __init__(self, client: redis.Redis, pools: list[bytes], most_pools: int, most_backends: int) -> None:
-        self._info: Callable[[str], dict[str, Any]] = client.info
+        self._info: Callable[[str], Any] = client.info
         self._execute: Callable[..., Any] = client.execute_command
         self._named = bool(pools)
         self._most_pools = most_pools
@@ -245,13 +249,6 @@ class Exporter(Collector):
         return self._execute(*command)
 
 
-class Parser(argparse.ArgumentParser):
-    """Refuses arguments by one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; --help says more\n")
-
-
 def address(text: str) -> tuple[str, int]:
     """A host and a port."""
     host, _, port = text.rpartition(":")
@@ -294,12 +291,12 @@ def main() -> None:
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        client = redis.Redis.from_url(
+        client = connect(
             options.url or os.environ.get("REDIS_URL") or "redis://localhost:6379",
             socket_timeout=ANSWER_SECONDS,
             socket_connect_timeout=ANSWER_SECONDS,
             # The connection may have ended since the last scrape.
-            retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+            retry=retries(at_once(), 1, supported_errors=(redis.ConnectionError,)),
         )
         registry = CollectorRegistry()
         pools = [os.fsencode(pool) for pool in options.pool]

@@ -36,6 +36,10 @@ OF_ITS_POOL = {"connection_pool", "event_dispatcher", "himport_registry", "maint
 OF_ITS_POOL |= {"orig_host_address", "orig_socket_timeout", "orig_socket_connect_timeout", "max_connections"}
 
 
+class QueueFullError(ResponseError):
+    """No more clients can wait at the pool: this one could not begin to, or has made room for one of a lower number."""
+
+
 @dataclass(frozen=True)
 class Command:
     """The words of a command, and the time that the server may let it wait."""
@@ -91,6 +95,8 @@ class Link:
         except ResponseError as error:
             if str(error).startswith("UNBLOCKED"):  # the server became a replica
                 raise ReadOnlyError(str(error)) from None
+            if str(error).startswith("QUEUEFULL"):
+                raise QueueFullError(str(error)) from None
             raise
 
     def _connections(self, node: Any) -> Flow[Any]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import redis
 
 from . import replies
-from .commands import Algorithm, Commands, Name, Outcome, pick_words, several
+from .commands import Algorithm, Commands, Name, Outcome, Place, Sticky, pick_words, several
 from .flow import Flow, Sync, method
 from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
 from .link import AWAY, Command, Link, SyncLink, log
@@ -54,17 +54,29 @@ class PoolFlows(Commands, Leasing[L, A]):
 
     @method
     def pick(
-        self, algorithm: Algorithm | None = None, *, exclude: Iterable[Name] = (), wait_ms: int = 0
+        self,
+        algorithm: Algorithm | None = None,
+        *,
+        exclude: Iterable[Name] = (),
+        sticky: Sticky | None = None,
+        wait_ms: int = 0,
+        prio: int = 0,
+        tenant: Name | None = None,
     ) -> Flow[str | None]:
-        """The next backend; None if none is eligible within `wait_ms`. 0 does not wait."""
+        """The next backend, or that of a session; None if none is eligible within `wait_ms`. 0 does not wait.
+
+        See lease() for the rest.
+        """
         names = several(exclude)
-        asking = self._picking(algorithm, names, wait_ms)
+        asking = self._picking(algorithm, names, sticky, Place(wait_ms, prio, tenant))
         return (yield from self._unless_away(asking, partial(self._local, names)))
 
-    def _picking(self, algorithm: Algorithm | None, exclude: tuple[Name, ...], wait_ms: int) -> Flow[str | None]:
-        if self._ahead.most == 1 or algorithm or exclude or wait_ms:
-            words = pick_words(algorithm, exclude=exclude, wait_ms=wait_ms)
-            return replies.text_or_none((yield from self._shared(words, wait_ms)))
+    def _picking(
+        self, algorithm: Algorithm | None, exclude: tuple[Name, ...], sticky: Sticky | None, place: Place
+    ) -> Flow[str | None]:
+        if self._ahead.most == 1 or algorithm or exclude or sticky or place.wait_ms or place.prio:
+            words = pick_words(algorithm, exclude=exclude, sticky=sticky, place=place)
+            return replies.text_or_none((yield from self._shared(words, place.wait_ms)))
         picked = self._ahead.next()
         if picked is None:
             words = pick_words(None, count=self._ahead.batch())
@@ -73,17 +85,19 @@ class PoolFlows(Commands, Leasing[L, A]):
             picked = picks[0] if picks else None
         return picked
 
-    def _granting(self, terms: Terms, exclude: tuple[Name, ...], wait_ms: int) -> Flow[Held | None]:
+    def _granting(self, terms: Terms, exclude: tuple[Name, ...], place: Place) -> Flow[Held | None]:
         def undo(reply: Any) -> Command | None:
             granted = replies.granted(reply)
             return granted and Command(("LB.DONE", self.key, granted.lease))
 
-        words = pick_words(terms.algorithm, exclude=exclude, ttl_ms=terms.ttl_ms, owner=terms.owner, wait_ms=wait_ms)
-        granted = replies.granted((yield from self._shared(words, wait_ms, undo)))
+        words = pick_words(
+            terms.algorithm, exclude=exclude, sticky=terms.sticky, ttl_ms=terms.ttl_ms, owner=terms.owner, place=place
+        )
+        granted = replies.granted((yield from self._shared(words, place.wait_ms, undo)))
         return granted and Held(self, granted.backend, granted.lease)
 
     def _grant(self, terms: Terms, exclude: tuple[Name, ...]) -> Flow[Held]:
-        asking = self._granting(terms, exclude, terms.wait_ms)
+        asking = self._granting(terms, exclude, terms.place)
         held = yield from self._unless_away(asking, partial(self._local_lease, exclude))
         if held is None:
             raise NoBackendError(self.key, (yield from self._why()))

@@ -54,6 +54,7 @@ class BackendStats:
     latency_us: int = 0
     latency_sum_us: int = 0
     latencies: int = 0
+    sessions: int = 0
     load: float = 0.0
 
 
@@ -78,6 +79,7 @@ class PoolInfo:
     ejected: int = 0
     cooling: int = 0
     held: int = 0
+    sessions: int = 0
     clock_ms: int = 0
     rules_version: int = 1
     bytes: int = 0
@@ -106,6 +108,16 @@ class HealthSettings:
     maxeject_percent: int = 0
     slowstart_ms: int = 0
     adapt_ms: int = 0
+
+
+@dataclass(frozen=True)
+class QueueInfo:
+    """LB.QUEUE: how clients wait, and how many do at the server that answers. `max` 0 is any number."""
+
+    max: int
+    order: str
+    waiting: int = 0
+    oldest_wait_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,6 +183,10 @@ def limits(reply: Any) -> Limits | None:
 
 def health(reply: Any) -> HealthSettings:
     return _record(HealthSettings, reply)
+
+
+def queue(reply: Any) -> QueueInfo:
+    return _record(QueueInfo, reply)
 
 
 def info(reply: Any) -> PoolInfo | None:

@@ -7,7 +7,6 @@ Without a key it lists the pools. It only reads, so it can be pointed at a repli
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import signal
@@ -15,10 +14,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import redis
 
+from .arguments import Parser
 from .replies import TYPE, pairs
 
 # A pool of more backends is shown as a summary: LB.STATS of all of them would hold up the server.
@@ -287,13 +287,6 @@ def watch(client: Client, key: str | None, interval: float) -> None:
 def stop(*_: object) -> None:
     """Ends as Ctrl-C does."""
     raise KeyboardInterrupt
-
-
-class Parser(argparse.ArgumentParser):
-    """Refuses arguments by one line."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.exit(f"{self.prog}: {message}; --help says more")
 
 
 def main(name: str = "redis_lb.watch") -> None:
