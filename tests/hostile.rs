@@ -9,8 +9,8 @@ use std::time::Instant;
 use rand::rngs::Xoshiro256PlusPlus as Random;
 use rand::{RngExt, SeedableRng};
 use redis_lb::lb::{
-    ALGORITHMS, HealthSettings, LeaseTerms, Limits, Order, Outcome, Pool, QueueSettings, Rate,
-    Report, Request, State, Sticky, TIERS_MAX, WAITING_MAX, codec,
+    ALGORITHMS, HealthSettings, LeaseTerms, Limits, Order, Outcome, POLICIES, Pool, QueueSettings,
+    Rate, Report, Request, State, Sticky, TIERS_MAX, WAITING_MAX, codec,
 };
 
 /// Numbers at which something may end, as the codec writes them.
@@ -100,6 +100,7 @@ fn many_marks_take_memory_in_proportion() {
 fn grant(pool: &mut Pool, owner: Option<&[u8]>) {
     pool.picks(&Request {
         algorithm: None,
+        item: None,
         count: 1,
         distinct: false,
         exclude: vec![],
@@ -206,11 +207,12 @@ fn pool(random: &mut Random) -> Pool {
         pool.set_state(&name, any(random, &State::ALL).0);
     }
     pool.add(b"gone", None);
-    pool.set_policy(*any(random, &ALGORITHMS));
+    pool.set_policy(*any(random, &POLICIES));
     for algorithm in ALGORITHMS {
         if random.random_bool(0.5) {
             pool.picks(&Request {
                 algorithm: Some(algorithm),
+                item: Some(&b"item"[..]).filter(|_| algorithm.goes_by_item()),
                 count: random.random_range(1..300),
                 distinct: false,
                 exclude: vec![],
@@ -243,6 +245,7 @@ fn stick(random: &mut Random, pool: &mut Pool) {
     for _ in 0..random.random_range(0..most) {
         let request = Request {
             algorithm: None,
+            item: None,
             count: 1,
             distinct: false,
             exclude: vec![],
@@ -283,6 +286,7 @@ fn stuck(sessions: u64, gone: bool) -> Pool {
         }
         let request = Request {
             algorithm: None,
+            item: None,
             count: 1,
             distinct: false,
             exclude: vec![],
@@ -402,7 +406,8 @@ fn limit(random: &mut Random, pool: &mut Pool) {
         );
         pool.open_epoch(random.random());
         pool.picks(&Request {
-            algorithm: Some(*any(random, &ALGORITHMS)),
+            algorithm: Some(*any(random, &POLICIES)),
+            item: None,
             count: random.random_range(1..20),
             distinct: false,
             exclude: vec![],

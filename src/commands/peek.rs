@@ -11,7 +11,7 @@ impl Command for Peek {
     const SPEC: Spec = Spec {
         name: "LB.PEEK",
         summary: "Returns the reply that the next LB.PICK would give, and changes nothing.",
-        complexity: "O(log N) for each pick and each excluded backend, with N the number of backends in the pool",
+        complexity: "O(log N) for each pick and each excluded backend, with N the number of backends in the pool; O(N) for each pick by hash",
         since: "0.1.0",
         arity: -2,
         flags: "readonly fast",

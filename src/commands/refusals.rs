@@ -65,6 +65,26 @@ impl Error {
         Error::fixed("ERR ewma goes by leases: LEASE ms grants one")
     }
 
+    /// `hash` at the end.
+    #[cold]
+    pub fn no_item() -> Error {
+        Error::fixed("ERR hash needs an item, as in LB.PICK key hash item")
+    }
+
+    /// LB.POLICY with `hash`.
+    #[cold]
+    pub fn policy_without_item() -> Error {
+        Error::fixed(
+            "ERR hash is no policy: it needs an item with each pick, as in LB.PICK key hash item",
+        )
+    }
+
+    /// An invalid item.
+    pub fn item(item: &[u8]) -> Error {
+        let len = item.len();
+        Error::new(format!("ERR an item has 1 to {NAME_MAX} bytes, not {len}"))
+    }
+
     /// LB.PEEK with an option that only LB.PICK has.
     #[cold]
     pub fn peek_takes_nothing() -> Error {
@@ -83,7 +103,7 @@ impl Error {
     #[cold]
     pub fn by_chance() -> Error {
         Error::fixed(
-            "ERR chance cannot be foreseen: LB.PEEK takes rr, wrr, lc or ewma, and a policy that is one of them",
+            "ERR chance cannot be foreseen: LB.PEEK takes rr, wrr, lc, ewma or hash, and a policy that is one of them",
         )
     }
 

@@ -36,7 +36,7 @@ pub use ground::clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP, shown};
 pub use ground::digits;
 pub use ground::memory::Mover;
 pub use ground::name::Name;
-pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE};
+pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE, POLICIES};
 pub use pool::{
     Added, Availability, Backend, HealthOf, Limited, Picked, Pool, Replaced, Request, Sticky,
     session_hash,

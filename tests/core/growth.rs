@@ -92,6 +92,7 @@ fn backends_of_few_weights_are_picked_as_the_naive_pool_picks_them() {
         };
         let request = Request {
             algorithm: None,
+            item: None,
             count: wanted.count,
             distinct: true,
             exclude: wanted.exclude.iter().map(|name| &name[..]).collect(),
@@ -122,10 +123,17 @@ fn a_newcomer_takes_part_at_once() {
         pool.add(&i.to_be_bytes(), Some(weight));
         naive.add(&i.to_be_bytes(), Some(weight));
         for algorithm in ALGORITHMS {
-            let picked = pool.pick(Some(algorithm)).map(|b| b.name().to_vec());
+            let picked = match algorithm.goes_by_item() {
+                true => pool.pick_for(&i.to_le_bytes()),
+                false => pool.pick(Some(algorithm)),
+            };
+            let wanted = Wanted {
+                item: i.to_le_bytes().into(),
+                ..one(algorithm)
+            };
             assert_eq!(
-                picked,
-                naive.picks(&one(algorithm)).0.pop(),
+                picked.map(|b| b.name().to_vec()),
+                naive.picks(&wanted).0.pop(),
                 "{i}, {algorithm:?}"
             );
         }
@@ -137,6 +145,7 @@ fn one(algorithm: Algorithm) -> Wanted {
     Wanted {
         costs: vec![],
         algorithm: Some(algorithm),
+        item: vec![],
         count: 1,
         distinct: false,
         exclude: vec![],
@@ -209,12 +218,13 @@ fn fractions_change_no_sequence() {
             owner: None,
         });
         let wanted = Request {
+            costs: vec![],
             algorithm: Some(algorithm),
+            item: None,
             count: 1,
             distinct: false,
             exclude: vec![],
             terms,
-            costs: vec![],
         };
         pool.picks(&wanted).slots
     };

@@ -9,6 +9,8 @@ use redis_lb::lb::{
     QueueSettings, Rate, Replaced, Report, State,
 };
 
+use twox_hash::XxHash3_64;
+
 use crate::naive_health::{Health, Settings, Stage};
 
 /// How far from 0 a credit can be.
@@ -158,6 +160,7 @@ pub struct Naive {
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub algorithm: Option<Algorithm>,
+    pub item: Vec<u8>,
     pub count: usize,
     pub distinct: bool,
     pub exclude: Vec<Vec<u8>>,
@@ -811,7 +814,7 @@ impl Naive {
         let mut picked = vec![];
         for _ in 0..wanted.count {
             let algorithm = wanted.algorithm.unwrap_or(self.policy);
-            let Some(name) = self.pick_for(algorithm, &mut out, &wanted.costs) else {
+            let Some(name) = self.pick_for(algorithm, &wanted.item, &mut out, &wanted.costs) else {
                 break;
             };
             let lease = self.take(&name, wanted);
@@ -831,18 +834,19 @@ impl Naive {
     fn pick_for(
         &mut self,
         algorithm: Algorithm,
+        item: &[u8],
         out: &mut Vec<Vec<u8>>,
         costs: &Costs,
     ) -> Option<Vec<u8>> {
         if costs.is_empty() {
-            return self.pick(algorithm, out);
+            return self.pick(algorithm, item, out);
         }
         if !self.limit.affords(costs, self.clock) {
             return None;
         }
         loop {
             let mut then = self.clone();
-            let name = then.pick(algorithm, out)?;
+            let name = then.pick(algorithm, item, out)?;
             if self.find(&name)?.limit.affords(costs, then.clock) {
                 *self = then;
                 return Some(name);
@@ -989,7 +993,7 @@ impl Naive {
         sessions.filter(|s| s.member == member.serial).count() as u32
     }
 
-    fn pick(&mut self, algorithm: Algorithm, out: &[Vec<u8>]) -> Option<Vec<u8>> {
+    fn pick(&mut self, algorithm: Algorithm, item: &[u8], out: &[Vec<u8>]) -> Option<Vec<u8>> {
         let eligible: Vec<usize> = (self.available().into_iter())
             .filter(|at| !out.contains(&self.members[*at].name))
             .collect();
@@ -997,7 +1001,9 @@ impl Naive {
         let of_tier = |i: &usize| self.members[*i].tier == tier;
         let eligible: Vec<usize> = eligible.into_iter().filter(of_tier).collect();
         let probes = self.health.probes();
-        if let Some(&at) = probes.iter().find(|at| eligible.contains(at)) {
+        if let Some(&at) = probes.iter().find(|at| eligible.contains(at))
+            && algorithm != Algorithm::HASH
+        {
             self.picks += 1;
             self.members[at].picks += 1;
             return Some(self.members[at].name.clone());
@@ -1095,6 +1101,15 @@ impl Naive {
                     }
                 }
             }
+            "hash" => *(eligible.iter())
+                .min_by(|&&i, &&j| {
+                    let (one, other) = (&self.members[i], &self.members[j]);
+                    let time = |m: &Member| exponential(XxHash3_64::oneshot(item), &m.name);
+                    let product = |m: &Member, n: &Member| time(m) * u128::from(n.weight);
+                    let times = product(one, other).cmp(&product(other, one));
+                    times.then(one.name.cmp(&other.name))
+                })
+                .expect("one is eligible"),
             other => panic!("the naive pool does not know {other}"),
         };
         self.picks += 1;
@@ -1120,6 +1135,34 @@ impl Naive {
             }
         }
     }
+}
+
+/// The exponential time that a backend of that name draws for an item of that hash: von Neumann's, with all numbers written down.
+pub fn exponential(item: u64, name: &[u8]) -> u128 {
+    let product = u128::from(item) * u128::from(XxHash3_64::oneshot(name));
+    let first = (product >> 64) as u64 ^ product as u64;
+    let mut numbers = (1u64..).map(|n| {
+        let mut z = first.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    });
+    let mut run = vec![first];
+    for trial in 0.. {
+        let end = loop {
+            let number = numbers.next().expect("they go on");
+            if number >= run[run.len() - 1] {
+                break number;
+            }
+            run.push(number);
+        };
+        assert!(end >= run[run.len() - 1]);
+        if run.len() % 2 == 1 {
+            return (trial << 64) + u128::from(run[0]);
+        }
+        run = vec![numbers.next().expect("they go on")];
+    }
+    unreachable!("a run ends")
 }
 
 impl Member {

@@ -85,6 +85,12 @@ fn plain() -> Vec<Algorithm> {
     all.filter(|a| a.name() != "ewma").collect()
 }
 
+/// Those of them that can be a policy.
+fn policies() -> Vec<Algorithm> {
+    let all = plain().into_iter();
+    all.filter(|a| !a.goes_by_item()).collect()
+}
+
 fn by_latency() -> Option<Algorithm> {
     Algorithm::by_name(b"ewma")
 }
@@ -104,15 +110,19 @@ fn wanted(names: usize) -> impl Strategy<Value = Wanted> {
         any::<bool>(),
         exclude,
         prop::option::of((1u64..300, prop::option::of(name(4)))),
+        name(40),
     )
-        .prop_map(|(algorithm, count, distinct, exclude, lease)| Wanted {
-            algorithm,
-            count,
-            distinct,
-            exclude,
-            lease,
-            costs: vec![],
-        })
+        .prop_map(
+            |(algorithm, count, distinct, exclude, lease, item)| Wanted {
+                algorithm,
+                item,
+                count,
+                distinct,
+                exclude,
+                lease,
+                costs: vec![],
+            },
+        )
 }
 
 /// One more than a pool can limit.
@@ -301,7 +311,7 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         3 => name(names).prop_map(Command::Remove),
         2 => pairs(names, 3).prop_map(Command::Weights),
         2 => (name(names), select(states)).prop_map(|(n, s)| Command::State(n, s)),
-        1 => select(plain()).prop_map(Command::Policy),
+        1 => select(policies()).prop_map(Command::Policy),
         1 => any::<u64>().prop_map(Command::Seed),
         12 => wanted(names).prop_map(Command::Pick),
         3 => wanted(names).prop_map(|wanted| Command::Peek(Wanted { lease: None, ..wanted })),
@@ -351,6 +361,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
     let request = |wanted: &Wanted, run: &mut dyn FnMut(&Request) -> String| {
         run(&Request {
             algorithm: wanted.algorithm,
+            item: (wanted.algorithm == Some(Algorithm::HASH)).then_some(&wanted.item[..]),
             count: wanted.count,
             distinct: wanted.distinct,
             exclude: wanted.exclude.iter().map(|name| &name[..]).collect(),

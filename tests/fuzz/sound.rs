@@ -71,6 +71,7 @@ fn for_sessions(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
     for step in 0..30 {
         let request = Request {
             algorithm: None,
+            item: None,
             count: 1,
             distinct: false,
             exclude: names.iter().take(step / 9).map(|name| &name[..]).collect(),
@@ -194,6 +195,7 @@ fn picks(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
     for (at, algorithm) in ALGORITHMS.into_iter().enumerate() {
         let request = Request {
             algorithm: Some(algorithm),
+            item: Some(&b"item"[..]).filter(|_| algorithm.goes_by_item()),
             count: 5,
             distinct: at % 2 == 1,
             terms: (at > 2).then_some(LeaseTerms {

@@ -5,17 +5,22 @@ RESP2; of an error only the first word. Pools are walked from end to end by ever
 """
 
 import copy
+import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cache
 from typing import Any
 from unittest.mock import ANY
 
-from algorithms import ALGORITHMS, BY_CHANCE, packed
+from algorithms import ALGORITHMS, BY_CHANCE, BY_ITEM, packed
+from redis_lb.affinity import fold, xxh3_64
 from wire import Refused
 
 CHANCE = set(packed(BY_CHANCE))
+ITEM = set(packed(BY_ITEM))
 # Health, COOL and `ewma` go by reports over time. Their plain form is tests/core/naive_health.rs, which
 # random reports drive. A second one here would be its translation. Nothing types COOL or `ewma`.
 NOT_MODELLED = {"LB.HEALTH"}
@@ -236,10 +241,10 @@ class Limit:
         return told + ([b"costs", costs] if costs else [])
 
     def standing_costs(self, names: list[bytes | None], clock: int) -> list[Any]:
-        """As LB.STATS and LB.INFO show them."""
+        """As LB.STATS and LB.INFO show them, if any is limited."""
         held = [(name, self.costs[name]) for name in names if name in self.costs]
         told = [(name, [*bucket.told(), b"left", bucket.left(clock)]) for name, bucket in held]
-        return [b"costs", [word for pair in told for word in pair]]
+        return [b"costs", [word for pair in told for word in pair]] if told else []
 
     def standing(self, clock: int) -> list[Any]:
         """As LB.STATS and LB.INFO show it: with 0 where nothing is set, and with the tokens that are left."""
@@ -355,6 +360,7 @@ class Request:
     """What stands behind the key in LB.PICK and LB.PEEK, but for BLOCK."""
 
     algorithm: bytes | None
+    item: bytes
     count: int | None
     distinct: bool
     exclude: list[bytes]
@@ -369,6 +375,9 @@ class Request:
         """Reads it. A look ahead names a session without a time."""
         words = list(words)
         algorithm = words.pop(0).lower() if words and words[0].lower() in CHOOSE else None
+        item = b""
+        if algorithm in ITEM:
+            (item,) = names([words.pop(0) if words else b""])
         options: dict[bytes, Any] = {}
         while words:
             option = words.pop(0).upper()
@@ -410,7 +419,7 @@ class Request:
         lease, owner = options.get(b"LEASE"), options.get(b"OWNER")
         session, is_strict = options.get(b"STICKY"), b"STRICT" in options
         count, is_distinct, costs = options.get(b"COUNT"), b"DISTINCT" in options, options.get(b"COSTS", {})
-        return Request(algorithm, count, is_distinct, exclude, lease, owner, session, is_strict, costs)
+        return Request(algorithm, item, count, is_distinct, exclude, lease, owner, session, is_strict, costs)
 
     def answer(self, picked: list[Any]) -> Any:
         """An array, or without COUNT the one that there is."""
@@ -496,6 +505,7 @@ class Pool:
     epoch: int = 0
     sessions: dict[bytes, Session] = field(default_factory=dict)
     queue: tuple[int, bytes] = (0, b"fifo")
+    item: bytes = b""  # that the present pick asks for
     is_open: bool = False  # whether the server has opened an epoch since this value came to be
 
     def copy(self) -> "Pool":
@@ -702,6 +712,7 @@ class Pool:
     def picked(self, request: Request) -> list[Any]:
         """The same by the algorithm alone."""
         choose = CHOOSE[request.algorithm or self.policy]
+        self.item = request.item
         eligible = [b for b in self.available() if b.name not in request.exclude]
         is_tiered = any(b.tier for b in eligible)
         chance = copy.copy(self.chance)
@@ -759,6 +770,10 @@ class Pool:
         backend.credit -= sum(b.weight for b in eligible)
         return backend
 
+    def hash(self, eligible: list[Backend]) -> Backend:
+        """The smallest exponential time for the weight. The client's own map is held against this one."""
+        return min(eligible, key=lambda b: (Fraction(drawn(self.item, b.name), b.weight), b.name))
+
     def random(self, eligible: list[Backend]) -> Backend:
         """Each alike."""
         return eligible[self.chance.below(len(eligible))]
@@ -789,7 +804,34 @@ class Pool:
         return min(eligible[first], eligible[other], key=Backend.load)
 
 
-CHOOSE = {name.encode(): getattr(Pool, name) for name in ALGORITHMS}
+@cache
+def drawn(item: bytes, name: bytes) -> int:
+    """The exponential time that a backend draws for an item."""
+    return exponential(fold(xxh3_64(item), xxh3_64(name)))
+
+
+def exponential(first: int) -> int:
+    """The exponential time whose first number this is: von Neumann's, with each run written down."""
+    numbers = splitmix64(first)
+    for whole in itertools.count():
+        run = [first] if whole == 0 else [next(numbers)]
+        while (number := next(numbers)) < run[-1]:
+            run.append(number)
+        if len(run) % 2:
+            return whole * 2**64 + run[0]
+    raise AssertionError("each trial may be the last")
+
+
+def splitmix64(state: int) -> Iterator[int]:
+    """Its numbers."""
+    while True:
+        state = (state + 0x9E3779B97F4A7C15) & WORD
+        z = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) & WORD
+        z = ((z ^ z >> 27) * 0x94D049BB133111EB) & WORD
+        yield z ^ z >> 31
+
+
+CHOOSE = {name.encode(): getattr(Pool, name) for name in [*ALGORITHMS, *BY_ITEM]}
 
 
 def limits(words: tuple[bytes, ...]) -> tuple[Any, int | None, Rate | None, int | None, dict[bytes, Rate]]:
@@ -935,7 +977,7 @@ class Model:
         if policy is None:
             pool = self.there(key)
             return pool and pool.policy.decode()
-        if policy.lower() not in CHOOSE:
+        if policy.lower() not in CHOOSE.keys() - ITEM:
             raise Refusal("ERR")
         self.made(key).policy = policy.lower()
         self.delete_if_void(key)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from algorithms import ALL, BY_LATENCY, FORESEEABLE
+from algorithms import ALL, BY_ITEM, BY_LATENCY, FORESEEABLE
 from commands import COMMANDS
 from server import waiting
 from syntax import syntax
@@ -45,7 +45,7 @@ def test_the_table_here_has_every_command_of_the_module(client):
 def test_the_lists_here_have_every_algorithm_of_the_module(wire):
     """A server lists them where it refuses one."""
     assert wire.ask("LB.POLICY web fastest") == f"ERR 'fastest' is no algorithm: {', '.join(ALL)}"
-    *most, last = [*FORESEEABLE, *BY_LATENCY]
+    *most, last = [*FORESEEABLE, *BY_LATENCY, *BY_ITEM]
     assert f"LB.PEEK takes {', '.join(most)} or {last}, " in wire.ask("LB.PEEK web random")
 
 

@@ -210,6 +210,8 @@ class Typist:
         return b"%d" % self._random.getrandbits(64)
 
 
+ITEMS = [b"item", b"a", b"\0\xff", *[b"%d" % number * (number // 4 + 1) for number in range(60)]]
+
 # What stands behind the key in each command, and how often the command comes.
 KINDS = {
     (b"LB.PICK", lambda typist: []): 10,
@@ -230,6 +232,9 @@ KINDS = {
     (b"LB.WHEN", lambda typist: typist.costs()): 1,
     (b"LB.PEEK", lambda typist: [typist.one_of(packed(FORESEEABLE)), *typist.options()]): 6,
     (b"LB.PEEK", lambda typist: typist.options()): 2,
+    (b"LB.PICK", lambda typist: [b"hash", typist.one_of(ITEMS), *typist.options()]): 4,
+    (b"LB.PICK", lambda typist: [b"Hash", typist.one_of(ITEMS), *typist.lease()]): 2,
+    (b"LB.PEEK", lambda typist: [b"hash", typist.one_of(ITEMS), *typist.options()]): 2,
     (b"LB.ADD", lambda typist: [typist.name()]): 6,
     (b"LB.ADD", lambda typist: typist.pairs(6)): 6,
     (b"LB.SET", lambda typist: typist.pairs(len(typist.names))): 1,

@@ -15,7 +15,7 @@ pub trait Pick {
     const NAME: &'static str;
     /// Its code in saved pools. Never reused.
     const CODE: u8;
-    /// Whether chance decides.
+    /// What decides.
     const DEPENDS_ON: DependsOn = DependsOn::State;
 
     /// Its memory in each pool.
@@ -42,13 +42,15 @@ pub trait Pick {
     }
 }
 
-/// Whether chance decides on the picks of an algorithm.
+/// What decides on the picks of an algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DependsOn {
     /// The state of the pool alone, so that the next picks can be told beforehand.
     State,
     /// The pool's generator of chance too.
     Chance,
+    /// The item that is asked for, and nothing that happened before. Probes are no concern of such a pick.
+    Item,
 }
 
 /// The memory that a pick has overwritten, in a form of the algorithm's own.

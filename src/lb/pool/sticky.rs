@@ -82,17 +82,26 @@ impl Pool {
         }
     }
 
-    /// Whether a request would be answered a backend, if it is for a session that its own. The pool stays as it is.
-    pub fn would_pick(&mut self, request: &Request, sticky: Option<Sticky>) -> bool {
+    /// As [`Pool::would_pick`], of a pick for a session.
+    pub fn would_pick_for_session(&mut self, request: &Request, sticky: &Sticky) -> bool {
         let purchase = self.purchase(request);
-        let pin = sticky.map(|sticky| {
-            let pin = self.pin(sticky.session, &request.exclude, purchase.as_ref());
-            (pin, sticky.is_strict)
-        });
-        match pin {
-            Some((Pin::Holds(_) | Pin::Probes(_), _)) => true,
-            Some((Pin::Waits(_), true)) => false,
-            _ => self.would_choose(request),
+        match self.pin(sticky.session, &request.exclude, purchase.as_ref()) {
+            Pin::Holds(_) | Pin::Probes(_) => true,
+            Pin::Waits(_) if sticky.is_strict => false,
+            Pin::Waits(_) | Pin::None => self.would_pick(request),
+        }
+    }
+
+    /// As [`Pool::affords_from`], of a pick for a session.
+    pub fn affords_from_for_session(&self, request: &Request, sticky: &Sticky) -> Option<Millis> {
+        let any = self.affords_from(request);
+        match self.pin(sticky.session, &request.exclude, None) {
+            Pin::Holds(slot) | Pin::Probes(slot) => {
+                let own = self.pays_from(&self.purchase(request)?, slot);
+                any.filter(|any| !sticky.is_strict && *any < own)
+                    .or(Some(own))
+            }
+            Pin::Waits(_) | Pin::None => any,
         }
     }
 

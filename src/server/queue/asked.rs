@@ -12,6 +12,7 @@ pub type At = (c_int, Box<[u8]>);
 #[derive(Clone, Debug)]
 pub struct Asked {
     algorithm: Option<Algorithm>,
+    item: Option<Box<[u8]>>,
     count: usize,
     distinct: bool,
     exclude: Names,
@@ -36,6 +37,7 @@ impl Asked {
         let terms = request.terms;
         Asked {
             algorithm: request.algorithm,
+            item: request.item.map(Into::into),
             count: request.count,
             distinct: request.distinct,
             exclude: request.exclude.iter().map(|name| (*name).into()).collect(),
@@ -61,6 +63,7 @@ impl Asked {
     pub fn request(&self) -> Request<'_> {
         Request {
             algorithm: self.algorithm,
+            item: self.item.as_deref(),
             count: self.count,
             distinct: self.distinct,
             exclude: self.exclude.iter().map(|name| &**name).collect(),

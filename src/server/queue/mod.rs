@@ -399,6 +399,7 @@ mod tests {
         let terms = lease.map(|span| LeaseTerms { span, owner: None });
         Asked::of(&Request {
             algorithm: None,
+            item: None,
             count: 1,
             distinct: false,
             exclude: exclude.iter().map(|name| name.as_bytes()).collect(),
@@ -528,7 +529,8 @@ mod tests {
     #[test]
     fn a_request_is_kept_as_it_was_asked() {
         let request = Request {
-            algorithm: Algorithm::by_name(b"lc"),
+            algorithm: Algorithm::by_name(b"hash"),
+            item: Some(b"item"),
             count: 3,
             distinct: true,
             exclude: vec![b"b", b"a", b"b"],
