@@ -235,6 +235,35 @@ def test_names_of_any_bytes_come_back_as_they_went(flavour, server):
         assert [of.owner for of in pool.leases()] == [ODD[1]]
 
 
+def test_a_session_stays_on_its_backend(web):
+    web.set_limit("b", max=1)
+    sticky = redis_lb.Sticky("alice", 60_000)
+    assert web.pick("rr", exclude=["a", "c"], sticky=sticky) == "b"
+    with web.lease("rr", sticky=sticky) as lease, web.lease("rr", sticky=sticky) as spilled:
+        assert (lease.backend, spilled.backend) == ("b", "c")
+        with pytest.raises(redis_lb.NoBackendError):
+            with web.lease(sticky=redis_lb.Sticky("alice", 60_000, strict=True)):
+                pass
+    tried = []
+    for attempt in web.attempts(2, sticky=sticky):
+        with attempt as lease:
+            tried.append(lease.backend)
+            if len(tried) == 1:
+                raise ConnectionError
+    assert tried[0] == web.peek(session="alice") == "b" and tried[1] != "b"
+
+
+def test_a_session_is_not_prefetched_and_has_one_shard(flavour, server):
+    sharded = flavour.sharded([flavour.client(port=server.port)], "web", 4, prefetch=8)
+    sharded.create({"a": 1, "b": 1, "c": 1})
+    for number in range(9):
+        sticky = redis_lb.Sticky(f"user-{number}", 60_000, strict=number % 2 == 0)
+        backend = sharded.pick(sticky=sticky)
+        assert [sharded.pick("rr", sticky=sticky) for _ in range(8)] == [backend] * 8
+    assert sum(shard.info().sessions for shard in sharded.shards) == 9
+    assert [sharded.forget(f"user-{number}") for number in (3, 3)] == [True, False]
+
+
 def test_errors_are_those_of_redis_py(web, server):
     with pytest.raises(redis.ResponseError, match="NOBACKEND"):
         web.set_weight({"nobody": 1})
