@@ -9,8 +9,8 @@ use super::key::Key;
 use super::key_ref::{self, KeyRef};
 use super::queue::Block;
 use super::reply::Reply;
-use super::waiting;
-use crate::lb::Request;
+use super::{lacking, waiting};
+use crate::lb::{Request, Sticky};
 
 /// One command that a client sent: its arguments, its key and its reply.
 pub struct Call {
@@ -94,17 +94,23 @@ impl Call {
         !key_ref.has_flag(never) && !key_ref.must_obey()
     }
 
+    /// Whether a client waits at `key`, the command's own, that goes before a request of that number for the same costs.
+    pub fn is_behind(&self, key: &Key, request: &Request, prio: u8) -> bool {
+        lacking::is_behind(key, request, prio)
+    }
+
     /// Blocks the client until its request can be served. `key` is the command's own. `words` are the arguments behind the key
     /// with which the pick is replicated. If no more clients can wait, it is an error.
     pub fn wait(
         &self,
         key: &mut Key,
         request: &Request,
+        sticky: Option<Sticky>,
         block: &Block,
         words: Vec<Vec<u8>>,
         is_array: bool,
     ) -> Result<(), Error> {
-        waiting::wait(key, request, block, words, is_array)
+        waiting::wait(key, request, sticky, block, words, is_array)
     }
 
     /// The command's key.

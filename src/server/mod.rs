@@ -52,6 +52,7 @@ mod hints;
 mod info;
 mod key;
 mod key_ref;
+mod lacking;
 mod listening;
 mod load;
 mod queue;

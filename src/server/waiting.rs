@@ -21,12 +21,13 @@ use super::guard::guarded;
 use super::info::{PICKS, REFUSED};
 use super::key::{Key, Needed};
 use super::key_ref::{KeyRef, databases};
+use super::lacking::{self, Lacking};
 use super::listening::{is_deaf, listen};
-use super::queue::{Asked, At, Block, Fit, Kind, Room};
+use super::queue::{Asked, At, Block, Fit, Room};
 use super::reply::Reply;
 use super::timer;
 use super::waits::{self, Client, Waiter, at};
-use crate::lb::{LeaseId, Request};
+use crate::lb::{LeaseId, Request, Sticky};
 
 type Ctx = *mut raw::RedisModuleCtx;
 
@@ -71,6 +72,7 @@ fn leave(client: Client) -> Option<Waiter> {
 pub fn wait(
     key: &mut Key,
     request: &Request,
+    sticky: Option<Sticky>,
     block: &Block,
     words: Vec<Vec<u8>>,
     is_array: bool,
@@ -97,7 +99,7 @@ pub fn wait(
             client.cast()
         ))
     });
-    let asked = Asked::of(request);
+    let asked = Asked::of(request).for_session(sticky);
     let kind = asked.kind();
     let waiter = Waiter {
         client,
@@ -152,18 +154,31 @@ pub fn serve(key: &mut Key, most: u8) {
     }
     let key_ref = key.key_ref();
     let at = at(key_ref);
-    let fit = |kind: &Kind, _: &Waiter| match kind.is_leasing && key_ref.is_out_of_memory() {
-        true => Fit::NoLeases,
-        false => Fit::Fits,
-    };
+    // Time can end a session, so that another backend will do.
+    if waits::with(|waits| waits.queues.is_any_sticky_at(&at)) {
+        key.move_clock();
+    }
+    let mut lacking = Lacking::default();
     while let Some(pool) = key.pool() {
         let first = waits::with(|waits| {
-            let first = waits.queues.first(&at, most, pool, fit)?;
-            Some(first.client)
+            let first = waits.queues.first(&at, most, pool, |kind, waiter| {
+                if kind.is_leasing && key_ref.is_out_of_memory() {
+                    Fit::NoLeases
+                } else if lacking.has(waiter.client) {
+                    Fit::LacksCosts
+                } else {
+                    Fit::Fits
+                }
+            })?;
+            let costly = first.asked.has_costs().then(|| first.asked.clone());
+            Some((first.client, costly))
         });
-        let Some(first) = first.filter(|_| !key_ref.must_obey()) else {
-            return;
+        let Some((first, costly)) = first.filter(|_| !key_ref.must_obey()) else {
+            break;
         };
+        if costly.is_some_and(|asked| lacking.adds(key, first, &asked)) {
+            continue;
+        }
         if let Some(waiter) = waits::with(|waits| waits.queues.serve(first)) {
             waiter.stop_timer(key_ref.ctx);
             if guarded("a pick for a waiter", || give(key, &at, &waiter)).is_none() {
@@ -172,6 +187,7 @@ pub fn serve(key: &mut Key, most: u8) {
             }
         }
     }
+    lacking.await_costs(key);
 }
 
 /// Makes the pick of a waiter that can be served.
@@ -180,11 +196,15 @@ fn give(key: &mut Key, at: &At, waiter: &Waiter) {
     if request.terms.is_some() {
         key.move_clock();
     }
-    key.prepare(&Needed::by(&request));
+    let sticky = waiter.asked.sticky();
+    key.prepare(&Needed::by(&request).for_session(sticky));
     let Some(pool) = key.pool_mut() else {
         return;
     };
-    let picked = pool.picks(&request);
+    let picked = match sticky {
+        Some(sticky) => pool.pick_for_session(&request, &sticky),
+        None => pool.picks(&request),
+    };
     PICKS.add(picked.slots.len());
     let names = picked.slots.iter().map(|slot| pool.name(*slot).into());
     let given = Outcome::Given {
@@ -205,6 +225,7 @@ fn give(key: &mut Key, at: &At, waiter: &Waiter) {
 /// whether it did all this before `until`.
 pub fn look(ctx: Ctx, until: Instant) -> bool {
     end_unreached_leases(ctx);
+    let is_all = lacking::look(ctx, until);
     next_in_turn().iter().for_each(|at| look_at(ctx, at));
     while let Some((db, name)) = waits::with(|waits| waits.to_look_at.pop_first()) {
         for db in databases(ctx, db) {
@@ -214,7 +235,7 @@ pub fn look(ctx: Ctx, until: Instant) -> bool {
             return false;
         }
     }
-    !is_deaf() || look_unheard(ctx, until)
+    is_all && (!is_deaf() || look_unheard(ctx, until))
 }
 
 /// The work of the timer on a primary that refuses writes, where no client can be served: it ends the waits at keys that

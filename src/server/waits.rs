@@ -1,7 +1,7 @@
 //! The clients of this process that wait, and the keys at which they wait.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::raw::c_int;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +12,7 @@ use redis_module::raw;
 use super::grants::{Grants, Move};
 use super::key_ref::KeyRef;
 use super::queue::{Asked, At, Queues};
+use crate::lb::Millis;
 
 /// A client that the server blocks until the module unblocks it.
 pub type Client = *mut raw::RedisModuleBlockedClient;
@@ -49,6 +50,41 @@ pub struct Waits {
     /// The same for the looks at all keys, on a server to which the module cannot listen.
     pub unheard: Option<At>,
     pub grants: Grants,
+    /// When the costs come back that waiters lack, for each key where some do, by the server's clock.
+    pub costs: Due,
+}
+
+/// Keys at which something is due, each with a time.
+#[derive(Default)]
+pub struct Due {
+    times: BTreeMap<At, Millis>,
+    in_order: BTreeSet<(Millis, At)>,
+}
+
+impl Due {
+    /// Something is due at that key, then or earlier.
+    pub fn add(&mut self, at: At, time: Millis) {
+        let known = self.times.get(&at).copied();
+        if known.is_none_or(|known| time < known) {
+            self.remove(&at);
+            self.times.insert(at.clone(), time);
+            self.in_order.insert((time, at));
+        }
+    }
+
+    fn remove(&mut self, at: &At) {
+        if let Some((at, time)) = self.times.remove_entry(at) {
+            self.in_order.remove(&(time, at));
+        }
+    }
+
+    /// Takes out the first key whose time has come.
+    pub fn pop(&mut self, now: Millis) -> Option<At> {
+        let (time, _) = self.in_order.first()?;
+        let (_, at) = (*time <= now).then(|| self.in_order.pop_first())??;
+        self.times.remove(&at);
+        Some(at)
+    }
 }
 
 thread_local! {

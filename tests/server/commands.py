@@ -35,6 +35,7 @@ COMMANDS = {
     "LB.CARD": Command("LB.CARD web", 2, {"readonly", "fast"}, {"RO"}),
     "LB.PICK": Command("LB.PICK web", -2, {"write", "fast"}, {"RW", "access", "update"}),
     "LB.PEEK": Command("LB.PEEK web", -2, {"readonly", "fast"}, {"RO", "access"}),
+    "LB.FORGET": Command("LB.FORGET web s", 3, {"write", "fast"}, {"RW", "access", "update"}, "0.4.0"),
     "LB.DONE": Command("LB.DONE web 7-1", -3, {"write", "fast"}, {"RW", "access", "update"}, "0.2.0"),
     "LB.REPORT": Command("LB.REPORT web a", -3, {"write", "fast"}, {"RW", "access", "update"}, "0.3.0"),
     "LB.RENEW": Command("LB.RENEW web 7-1 9", 4, {"write", "fast"}, {"RW", "access", "update"}, "0.2.0"),

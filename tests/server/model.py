@@ -5,17 +5,22 @@ RESP2; of an error only the first word. Pools are walked from end to end by ever
 """
 
 import copy
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cache
 from typing import Any
 from unittest.mock import ANY
 
-from algorithms import ALGORITHMS, BY_CHANCE, packed
+from algorithms import ALGORITHMS, BY_CHANCE, BY_ITEM, packed
+from redis_lb.affinity import fold, xxh3_64
 from wire import Refused
 
 CHANCE = set(packed(BY_CHANCE))
+ITEM = set(packed(BY_ITEM))
 # Health, COOL and `ewma` go by reports over time. Their plain form is tests/core/naive_health.rs, which
 # random reports drive. A second one here would be its translation. Nothing types COOL or `ewma`.
 NOT_MODELLED = {"LB.HEALTH"}
@@ -23,7 +28,9 @@ STATES = {b"up", b"drain", b"down"}
 WORD = 2**64 - 1
 SPAN = 2**40  # the longest
 CLOCK = 2**47  # the latest
-RATE = 2**40  # the most picks
+RATE = 2**40  # the most picks, and the largest amount of a cost
+DEBT = 2**62  # the largest
+COSTS = 4  # that can be limited in a pool
 MAX = 2**31 - 1  # the most leases
 LATENCY = 2**50
 COUNT = 10_000
@@ -82,25 +89,123 @@ def rotated(word: int, bits: int) -> int:
     return (word << bits | word >> 64 - bits) & WORD
 
 
+Rate = tuple[int, int, int]  # picks, milliseconds, burst
+
+
+@dataclass(eq=False, slots=True)
+class Bucket:
+    """A bucket of a cost. Below zero it is in debt. Another bucket of the same cost is not the same."""
+
+    rate: Rate
+    is_own: bool
+    level: int
+    at: int
+
+    def level_at(self, clock: int) -> int:
+        """How full it is, in parts of a token."""
+        picks, millis, burst = self.rate
+        return min(self.level + (clock - self.at) * picks, burst * millis)
+
+    def left(self, clock: int) -> int:
+        """How many whole tokens are in it."""
+        return self.level_at(clock) // self.rate[1]
+
+    def holds(self, amount: int, clock: int) -> bool:
+        """Whether it holds that, or is full."""
+        return self.left(clock) >= min(amount, self.rate[2])
+
+    def refill(self, amount: int) -> int:
+        """When it holds that, or is full."""
+        picks, millis, burst = self.rate
+        return self.at + max(0, -((self.level - min(amount, burst) * millis) // picks))
+
+    def change(self, tokens: int, clock: int) -> None:
+        """Some come, or go."""
+        _, millis, burst = self.rate
+        level = self.level_at(clock) + tokens * millis
+        self.level = max(-DEBT * millis, min(level, burst * millis))
+        self.at = clock
+
+    def run(self, rate: Rate, clock: int) -> None:
+        """Tokens and debts stay, as far as they find room."""
+        if rate != self.rate:
+            level = self.level_at(clock) * rate[1] // self.rate[1]
+            self.level = min(level, rate[1] * rate[2])
+            self.at, self.rate = clock, rate
+
+    def told(self) -> list[Any]:
+        """As LB.LIMIT shows it."""
+        picks, millis, burst = self.rate
+        return [b"rate", picks, b"rate-ms", millis, b"burst", burst]
+
+
 @dataclass(slots=True)
 class Limit:
     """A limit of a backend or of a pool. A token has as many parts as the rate has milliseconds."""
 
     max: int = 0
-    rate: tuple[int, int, int] | None = None  # picks, milliseconds, burst
+    rate: Rate | None = None
     level: int = 0
     at: int = 0
+    own: tuple[int, Rate | None] = (0, None)  # what was set for it alone
+    costs: dict[bytes, Bucket] = field(default_factory=dict)
 
-    def set(self, most: int | None, rate: tuple[int, int, int] | None, clock: int) -> None:
-        """Sets what is given. Tokens that are there stay, as far as they find room; a new bucket is full."""
-        self.max = self.max if most is None else most
-        if rate is None:
-            return
-        _, millis, burst = rate
-        self.level = self.level_at(clock) * millis // self.rate[1] if self.rate else burst * millis
-        self.level = min(self.level, burst * millis)
-        self.at = clock
-        self.rate = rate if rate[0] else None
+    def copy(self) -> "Limit":
+        """The same, apart from it."""
+        return replace(self, costs={name: replace(bucket) for name, bucket in self.costs.items()})
+
+    def set(self, most: int | None, rate: Rate | None, each: "Limit", clock: int) -> None:
+        """Sets what is given."""
+        own_most, own_rate = self.own
+        if rate is not None:
+            own_rate = rate if rate[0] else None
+        self.own = (own_most if most is None else most, own_rate)
+        self.inherit(each, clock)
+
+    def set_cost(self, name: bytes, rate: Rate, each: "Limit", clock: int) -> None:
+        """Sets a rate of its own, or takes it away."""
+        bucket = self.costs.get(name)
+        if rate[0] and bucket:
+            bucket.run(rate, clock)
+            bucket.is_own = True
+        elif rate[0]:
+            self.costs[name] = Bucket(rate, True, rate[1] * rate[2], clock)
+        elif bucket:
+            bucket.is_own = False
+        self.inherit(each, clock)
+
+    def inherit(self, each: "Limit", clock: int) -> None:
+        """What it has not of its own it has of each. What is left stays, as far as it finds room; what is new
+        is full.
+        """
+        self.max = self.own[0] or each.own[0]
+        rate = self.own[1] or each.own[1]
+        if rate and rate != self.rate:
+            _, millis, burst = rate
+            self.level = self.level_at(clock) * millis // self.rate[1] if self.rate else burst * millis
+            self.level = min(self.level, burst * millis)
+            self.at = clock
+        self.rate = rate
+        for name in [*self.costs, *each.costs]:
+            bucket, of_each = self.costs.get(name), each.costs.get(name)
+            if bucket and not bucket.is_own and not of_each:
+                del self.costs[name]
+            elif bucket and not bucket.is_own:
+                bucket.run(of_each.rate, clock)
+            elif not bucket:
+                self.costs[name] = Bucket(of_each.rate, False, of_each.rate[1] * of_each.rate[2], clock)
+
+    def affords(self, costs: dict[bytes, int], clock: int) -> bool:
+        """Whether it holds all that."""
+        held = [(self.costs[name], amount) for name, amount in costs.items() if name in self.costs]
+        return all(bucket.holds(amount, clock) for bucket, amount in held)
+
+    def pay(self, costs: dict[bytes, int], clock: int) -> dict[Bucket, int]:
+        """Takes all that; answers what was taken where."""
+        held = {self.costs[name]: amount for name, amount in costs.items() if name in self.costs}
+        for bucket, amount in held.items():
+            bucket.change(-amount, clock)
+        return held
 
     def level_at(self, clock: int) -> int:
         """How full the bucket is."""
@@ -123,13 +228,23 @@ class Limit:
         picks, millis, _ = self.rate
         return self.at + max(0, -((self.level - millis) // picks))
 
-    def told(self) -> list[Any]:
-        """As LB.LIMIT shows it."""
-        told = [b"max", self.max] if self.max else []
-        if self.rate:
-            picks, millis, burst = self.rate
+    def told(self, names: list[bytes | None], tier: int = 0) -> list[Any]:
+        """As LB.LIMIT shows it: what is its own. Costs are in the order of their names in the pool."""
+        most, rate = self.own
+        told = [b"max", most] if most else []
+        if rate:
+            picks, millis, burst = rate
             told += [b"rate", picks, b"rate-ms", millis, b"burst", burst]
-        return told
+        told += [b"tier", tier] if tier else []
+        own = [(name, self.costs[name]) for name in names if name in self.costs and self.costs[name].is_own]
+        costs = [word for name, bucket in own for word in (name, bucket.told())]
+        return told + ([b"costs", costs] if costs else [])
+
+    def standing_costs(self, names: list[bytes | None], clock: int) -> list[Any]:
+        """As LB.STATS and LB.INFO show them."""
+        held = [(name, self.costs[name]) for name in names if name in self.costs]
+        told = [(name, [*bucket.told(), b"left", bucket.left(clock)]) for name, bucket in held]
+        return [b"costs", [word for pair in told for word in pair]]
 
     def standing(self, clock: int) -> list[Any]:
         """As LB.STATS and LB.INFO show it: with 0 where nothing is set, and with the tokens that are left."""
@@ -147,6 +262,15 @@ class Lease:
     owner: bytes | None
     granted: int
     deadline: int
+    took: dict[Bucket, int] = field(default_factory=dict)
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """A session, and the backend that it sticks to."""
+
+    backend: "Backend"
+    deadline: int
 
 
 @dataclass(eq=False, slots=True)
@@ -159,7 +283,7 @@ class Backend:
     state: bytes = b"up"
     credit: int = 0
     picks: int = 0
-    limit: Limit | None = None
+    limit: Limit = field(default_factory=Limit)
     tier: int = 0
     turn: int = 0  # in which lc picked it last
     leases: int = 0
@@ -189,18 +313,19 @@ class Backend:
     def is_open(self, clock: int) -> bool:
         """Whether it can be picked, as far as the pool as a whole can be picked from."""
         is_in = bool(self.weight) and self.state == b"up"
-        return is_in and (self.limit is None or self.limit.allows(self.leases, clock))
+        return is_in and self.limit.allows(self.leases, clock)
 
-    def stats(self, clock: int) -> list[Any]:
+    def stats(self, names: list[bytes | None], clock: int, sessions: int) -> list[Any]:
         """As LB.STATS shows it. Its health is that of a pool without LB.HEALTH."""
         running = self.weight if self.is_open(clock) else 0
         stats = [b"weight", self.weight, b"running-weight", b"%d" % running, b"state", self.state]
         stats += [b"health", b"ok", b"back-in-ms", -1, b"picks", self.picks, b"leases", self.leases]
         stats += [b"done", self.done, b"failures", self.failed, b"failures-in-a-row", 0, b"ejections", 0]
         stats += [b"expired", self.expired]
-        stats += [*(self.limit or Limit()).standing(clock), b"tier", self.tier]
+        stats += [*self.limit.standing(clock), b"tier", self.tier]
         stats += [b"latency-us", self.latency // (self.latencies or 1), b"latency-sum-us", self.latency]
-        return [*stats, b"latencies", self.latencies, b"load", b"0"]
+        stats += [b"latencies", self.latencies, b"sessions", sessions, b"load", b"0"]
+        return stats + self.limit.standing_costs(names, clock)
 
 
 @dataclass(slots=True)
@@ -209,17 +334,25 @@ class Report:
 
     failed: bool
     latency: list[int]
+    costs: dict[bytes, int]
+    left: list[tuple[bytes, int]]
 
     @staticmethod
-    def of(words: Iterable[bytes]) -> "Report":
-        """Reads it."""
-        found = options(words, {b"OK": 0, b"FAIL": 0, b"LATENCY": 1, b"LOAD": 1})
+    def of(words: Iterable[bytes], extra: bytes) -> "Report":
+        """Reads it, with the option that only this command has."""
+        taken = {b"OK": 0, b"FAIL": 0, b"LATENCY": 1, b"LOAD": 1, b"COSTS": COUNTED, b"LEFT": 2}
+        taken = {
+            option: many for option, many in taken.items() if many not in (COUNTED, 2) or option == extra
+        }
+        found = options(words, taken)
         if b"OK" in found and b"FAIL" in found:
             raise Refusal("ERR")
         if b"LOAD" in found and not re.fullmatch(rb"[0-9]{1,3}([.][0-9]+)?", *found[b"LOAD"]):
             raise Refusal("ERR")
         latency = [integer(*found[b"LATENCY"], 0, LATENCY)] if b"LATENCY" in found else []
-        return Report(b"FAIL" in found, latency)
+        costs = amounts(found[b"COSTS"]) if b"COSTS" in found else {}
+        left = [*amounts(found[b"LEFT"]).items()] if b"LEFT" in found else []
+        return Report(b"FAIL" in found, latency, costs, left)
 
 
 @dataclass(slots=True)
@@ -227,17 +360,24 @@ class Request:
     """What stands behind the key in LB.PICK and LB.PEEK, but for BLOCK."""
 
     algorithm: bytes | None
+    item: bytes
     count: int | None
     distinct: bool
     exclude: list[bytes]
     lease: int | None
     owner: bytes | None
+    session: tuple[bytes, int] | None
+    is_strict: bool
+    costs: dict[bytes, int]
 
     @staticmethod
-    def of(words: Iterable[bytes]) -> "Request":
-        """Reads it."""
+    def of(words: Iterable[bytes], is_ahead: bool = False) -> "Request":
+        """Reads it. A look ahead names a session without a time."""
         words = list(words)
         algorithm = words.pop(0).lower() if words and words[0].lower() in CHOOSE else None
+        item = b""
+        if algorithm in ITEM:
+            (item,) = names([words.pop(0) if words else b""])
         options: dict[bytes, Any] = {}
         while words:
             option = words.pop(0).upper()
@@ -251,6 +391,16 @@ class Request:
                 number = integer(words.pop(0) if words else b"", 1, min(1000, len(words)))
                 options[option] = names(words[:number])
                 del words[:number]
+            elif option == b"STICKY":
+                (session,) = names([words.pop(0) if words else b""])
+                span = 0 if is_ahead else integer(words.pop(0) if words else b"", 1, SPAN)
+                options[option] = (session, span)
+            elif option == b"STRICT":
+                options[option] = True
+            elif option == b"COSTS":
+                number = integer(words.pop(0) if words else b"", 1, min(16, len(words) // 2))
+                options[option] = amounts(words[: 2 * number])
+                del words[: 2 * number]
             elif option == b"LEASE":
                 options[option] = integer(words.pop(0) if words else b"", 1, SPAN)
             elif option == b"OWNER":
@@ -261,9 +411,15 @@ class Request:
             raise Refusal("ERR")
         if b"OWNER" in options and b"LEASE" not in options:
             raise Refusal("ERR")
+        if b"STRICT" in options and (is_ahead or b"STICKY" not in options):
+            raise Refusal("ERR")
+        if b"STICKY" in options and options.get(b"COUNT", 1) > 1:
+            raise Refusal("ERR")
         exclude = options.get(b"EXCLUDE", [])
         lease, owner = options.get(b"LEASE"), options.get(b"OWNER")
-        return Request(algorithm, options.get(b"COUNT"), b"DISTINCT" in options, exclude, lease, owner)
+        session, is_strict = options.get(b"STICKY"), b"STRICT" in options
+        count, is_distinct, costs = options.get(b"COUNT"), b"DISTINCT" in options, options.get(b"COSTS", {})
+        return Request(algorithm, item, count, is_distinct, exclude, lease, owner, session, is_strict, costs)
 
     def answer(self, picked: list[Any]) -> Any:
         """An array, or without COUNT the one that there is."""
@@ -272,17 +428,31 @@ class Request:
         return picked[0] if picked else None
 
 
+COUNTED = -1  # pairs, behind their number
+
+
 def options(words: Iterable[bytes], taken: dict[bytes, int]) -> dict[bytes, list[bytes]]:
     """Keywords, each with as many values as it takes."""
     words = list(words)
     found = {}
     while words:
         keyword = words.pop(0).upper()
-        if keyword in found or keyword not in taken or len(words) < taken[keyword]:
+        if keyword in found or keyword not in taken:
             raise Refusal("ERR")
-        found[keyword] = words[: taken[keyword]]
-        del words[: taken[keyword]]
+        many = taken[keyword]
+        if many == COUNTED:
+            many = 2 * integer(words.pop(0) if words else b"", 1, min(16, len(words) // 2))
+        if len(words) < many:
+            raise Refusal("ERR")
+        found[keyword] = words[:many]
+        del words[:many]
     return found
+
+
+def amounts(words: list[bytes]) -> dict[bytes, int]:
+    """Names of costs, each with an amount; of one that is named twice the last amount counts."""
+    names(words[::2])
+    return {name: integer(amount, 0, RATE) for name, amount in zip(words[::2], words[1::2], strict=True)}
 
 
 def names(words: Iterable[bytes]) -> list[bytes]:
@@ -324,6 +494,8 @@ class Pool:
     chance: Chance | None = None
     clock: int = 0
     limit: Limit = field(default_factory=Limit)
+    each: Limit = field(default_factory=Limit)  # only what was set, and full buckets
+    costs: list[bytes | None] = field(default_factory=lambda: [None] * COSTS)  # those that are limited
     leases: dict[bytes, Lease] = field(default_factory=dict)
     marks: "dict[Backend | bytes, int]" = field(
         default_factory=dict
@@ -331,28 +503,55 @@ class Pool:
     rules: int = 1
     granted: int = 0  # how many ever were
     epoch: int = 0
+    sessions: dict[bytes, Session] = field(default_factory=dict)
     queue: tuple[int, bytes] = (0, b"fifo")
+    item: bytes = b""  # that the present pick asks for
     is_open: bool = False  # whether the server has opened an epoch since this value came to be
 
     def copy(self) -> "Pool":
         """The same, apart from it."""
         there = [*self.backends.values(), *(lease.backend for lease in self.leases.values())]
+        there += [session.backend for session in self.sessions.values()]
         twins = {backend: replace(backend) for backend in there}
         for twin in twins.values():
-            twin.limit = twin.limit and replace(twin.limit)
+            twin.limit = twin.limit.copy()
+        limit = self.limit.copy()
+        buckets = {
+            bucket: twin.limit.costs[name]
+            for backend, twin in twins.items()
+            for name, bucket in backend.limit.costs.items()
+        }
+        buckets |= {bucket: limit.costs[name] for name, bucket in self.limit.costs.items()}
+        leases = {id: replace(lease, backend=twins[lease.backend]) for id, lease in self.leases.items()}
+        for lease in leases.values():
+            lease.took = {buckets.get(bucket, bucket): amount for bucket, amount in lease.took.items()}
         apart = {
             "backends": {name: twins[backend] for name, backend in self.backends.items()},
-            "leases": {id: replace(lease, backend=twins[lease.backend]) for id, lease in self.leases.items()},
+            "leases": leases,
+            "sessions": {
+                name: replace(session, backend=twins[session.backend])
+                for name, session in self.sessions.items()
+            },
             "marks": {twins.get(of, of): below for of, below in self.marks.items()},
             "chance": copy.copy(self.chance),
-            "limit": replace(self.limit),
+            "limit": limit,
+            "each": self.each.copy(),
+            "costs": [*self.costs],
         }
         return replace(self, **apart, is_open=False)
 
     def is_void(self) -> bool:
         """Whether nothing would be lost with it."""
-        is_set = self.policy != b"wrr" or self.limit.told() or self.queue != (0, b"fifo")
+        limits = [self.limit, self.each]
+        is_free = not any(limit.told([*limit.costs]) for limit in limits)
+        is_set = self.policy != b"wrr" or not is_free or self.queue != (0, b"fifo")
         return not self.backends and not is_set
+
+    def find_costs(self) -> None:
+        """A cost that nothing limits any more has no place; a new one has the first that is free."""
+        limits = [self.each, self.limit, *(b.limit for b in self.backends.values())]
+        limited = dict.fromkeys(name for limit in limits for name in limit.costs)
+        self.costs = [name if name in limited else None for name in self.costs]
 
     # Membership
 
@@ -361,7 +560,8 @@ class Pool:
         there = self.backends.get(name)
         if there is None:
             self.added += 1
-            self.backends[name] = Backend(name, self.added, 1 if weight is None else weight)
+            self.backends[name] = backend = Backend(name, self.added, 1 if weight is None else weight)
+            backend.limit.inherit(self.each, self.clock)
         elif weight is not None:
             there.reweight(weight)
         return int(there is None)
@@ -371,14 +571,17 @@ class Pool:
         gone = self.backends.pop(name, None)
         if gone:
             self.mark(gone)
+            self.find_costs()
         return int(gone is not None)
 
     # Leases and time
 
-    def grant(self, backend: Backend, span: int, owner: bytes | None) -> bytes:
+    def grant(
+        self, backend: Backend, span: int, owner: bytes | None, took: dict[Bucket, int] | None = None
+    ) -> bytes:
         """A lease by its id."""
         id = b"%d-%d" % (self.epoch, self.granted)
-        self.leases[id] = Lease(self.granted, backend, owner, self.clock, self.deadline(span))
+        self.leases[id] = Lease(self.granted, backend, owner, self.clock, self.deadline(span), took or {})
         self.granted += 1
         backend.leases += 1
         return id
@@ -413,6 +616,8 @@ class Pool:
             lease.backend.leases -= 1
             lease.backend.expired += not self.is_marked(lease)
         self.marks.clear()
+        for name in [name for name, session in self.sessions.items() if session.deadline <= self.clock]:
+            del self.sessions[name]
 
     def tick(self, clock: int) -> None:
         """It is later now, or as late as it was."""
@@ -420,22 +625,30 @@ class Pool:
             self.clock = clock
             self.clear()
 
-    def when(self) -> list[Any]:
+    def when(self, costs: dict[bytes, int]) -> list[Any]:
         """As LB.WHEN answers: looks at each time at which anything could change.
 
         A clock moves in steps of 10 ms, so it may show that time with the next step only.
         """
-        if self.available():
+        is_affordable = self.limit.affords(costs, self.clock)
+        if is_affordable and any(b.limit.affords(costs, self.clock) for b in self.available()):
             return [b"available", 0]
         up = [b for b in self.backends.values() if b.weight and b.state == b"up"]
         if up and any(map(self.is_over, self.leases.values())):
             return [b"limited", 10 - self.clock % 10]
         times = {lease.deadline for lease in self.leases.values()}
-        times |= {limit.refill() for limit in [self.limit, *(b.limit or Limit() for b in up)] if limit.rate}
+        limits = [self.limit, *(b.limit for b in up)]
+        times |= {limit.refill() for limit in limits if limit.rate}
+        times |= {
+            limit.costs[name].refill(amount)
+            for limit in limits
+            for name, amount in costs.items()
+            if name in limit.costs
+        }
         for time in sorted(time for time in times if up and time > self.clock):
             left = Counter(lease.backend for lease in self.leases.values() if lease.deadline > time)
-            if self.limit.allows(left.total(), time):
-                if any(b.limit is None or b.limit.allows(left[b], time) for b in up):
+            if self.limit.allows(left.total(), time) and self.limit.affords(costs, time):
+                if any(b.limit.allows(left[b], time) and b.limit.affords(costs, time) for b in up):
                     return [b"limited", -(-time // 10) * 10 - self.clock]
         states = {b.state for b in self.backends.values()}
         for state, reason in [(b"drain", b"drained"), (b"down", b"down")]:
@@ -451,14 +664,63 @@ class Pool:
             return []
         return [b for b in self.backends.values() if b.is_open(self.clock)]
 
+    def pinned(self, name: bytes) -> Backend | None:
+        """What a session sticks to."""
+        session = self.sessions.get(name)
+        there = session and self.backends.get(session.backend.name)
+        return there if there and there is session.backend else None
+
+    def sessions_on(self, backend: Backend) -> int:
+        """How many sessions stick to it."""
+        return sum(session.backend is backend for session in self.sessions.values())
+
     def pick(self, request: Request) -> list[Any]:
         """The names of those that are picked, with their leases if there are to be any."""
+        if request.session is None:
+            return self.picked(request)
+        name, span = request.session
+        pinned = self.pinned(name)
+        if not pinned or not pinned.weight or pinned.state == b"down":
+            picked = self.picked(request)
+            if picked:
+                first = picked[0][0] if request.lease else picked[0]
+                self.sessions[name] = Session(self.backends[first], self.deadline(span))
+            return picked
+        limits = [(self.limit, len(self.leases)), (pinned.limit, pinned.leases)]
+        allowed = all(of.allows(n, self.clock) and of.affords(request.costs, self.clock) for of, n in limits)
+        if pinned.name in request.exclude or not allowed:
+            picked = [] if request.is_strict else self.picked(request)
+        else:
+            if request.lease and not self.is_open:
+                raise Unopened
+            picked = [self.take(pinned, request)]
+        if picked:
+            self.sessions[name].deadline = self.deadline(span)
+        return picked
+
+    def take(self, backend: Backend, request: Request) -> Any:
+        """It is picked."""
+        backend.picks += 1
+        self.picks += 1
+        self.limit.take(self.clock)
+        backend.limit.take(self.clock)
+        took = backend.limit.pay(request.costs, self.clock) | self.limit.pay(request.costs, self.clock)
+        if not request.lease:
+            return backend.name
+        return [backend.name, self.grant(backend, request.lease, request.owner, took)]
+
+    def picked(self, request: Request) -> list[Any]:
+        """The same by the algorithm alone."""
         choose = CHOOSE[request.algorithm or self.policy]
+        self.item = request.item
         eligible = [b for b in self.available() if b.name not in request.exclude]
         is_tiered = any(b.tier for b in eligible)
+        chance = copy.copy(self.chance)
         picked = []
         while eligible and len(picked) < (request.count or 1):
             if not self.limit.allows(len(self.leases), self.clock):
+                break
+            if not self.limit.affords(request.costs, self.clock):
                 break
             serving = eligible
             if is_tiered:
@@ -468,19 +730,31 @@ class Pool:
                 raise Unseeded
             if request.lease and not self.is_open:
                 raise Unopened
-            backend = choose(self, serving)
-            backend.picks += 1
-            self.picks += 1
-            self.limit.take(self.clock)
-            if backend.limit:
-                backend.limit.take(self.clock)
-            if request.lease:
-                lease = self.grant(backend, request.lease, request.owner)
-            picked.append([backend.name, lease] if request.lease else backend.name)
-            limit = backend.limit
-            if request.distinct or limit and not limit.allows(backend.leases, self.clock):
+            backend, undo = self.tried(choose, serving)
+            if not backend.limit.affords(request.costs, self.clock):
+                undo()
                 eligible.remove(backend)
+                continue
+            picked.append(self.take(backend, request))
+            limit = backend.limit
+            if request.distinct or not limit.allows(backend.leases, self.clock):
+                eligible.remove(backend)
+        if not picked:
+            self.chance = chance
         return picked
+
+    def tried(
+        self, choose: Callable[["Pool", list[Backend]], Backend], eligible: list[Backend]
+    ) -> tuple[Backend, Callable[[], None]]:
+        """A choice, and what takes it back. What was drawn by chance stays drawn."""
+        before = (self.last, self.turns, [(b, b.credit, b.turn) for b in eligible])
+
+        def undo() -> None:
+            self.last, self.turns, all_of_them = before
+            for backend, credit, turn in all_of_them:
+                backend.credit, backend.turn = credit, turn
+
+        return choose(self, eligible), undo
 
     def rr(self, eligible: list[Backend]) -> Backend:
         """The next one after the last."""
@@ -495,6 +769,10 @@ class Pool:
         backend = max(eligible, key=lambda b: b.credit)
         backend.credit -= sum(b.weight for b in eligible)
         return backend
+
+    def hash(self, eligible: list[Backend]) -> Backend:
+        """The smallest exponential time for the weight. The client's own map is held against this one."""
+        return min(eligible, key=lambda b: (Fraction(drawn(self.item, b.name), b.weight), b.name))
 
     def random(self, eligible: list[Backend]) -> Backend:
         """Each alike."""
@@ -526,7 +804,81 @@ class Pool:
         return min(eligible[first], eligible[other], key=Backend.load)
 
 
-CHOOSE = {name.encode(): getattr(Pool, name) for name in ALGORITHMS}
+@cache
+def drawn(item: bytes, name: bytes) -> int:
+    """The exponential time that a backend draws for an item."""
+    return exponential(fold(xxh3_64(item), xxh3_64(name)))
+
+
+def exponential(first: int) -> int:
+    """The exponential time whose first number this is: von Neumann's, with each run written down."""
+    numbers = splitmix64(first)
+    for whole in itertools.count():
+        run = [first] if whole == 0 else [next(numbers)]
+        while (number := next(numbers)) < run[-1]:
+            run.append(number)
+        if len(run) % 2:
+            return whole * 2**64 + run[0]
+    raise AssertionError("each trial may be the last")
+
+
+def splitmix64(state: int) -> Iterator[int]:
+    """Its numbers."""
+    while True:
+        state = (state + 0x9E3779B97F4A7C15) & WORD
+        z = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) & WORD
+        z = ((z ^ z >> 27) * 0x94D049BB133111EB) & WORD
+        yield z ^ z >> 31
+
+
+CHOOSE = {name.encode(): getattr(Pool, name) for name in [*ALGORITHMS, *BY_ITEM]}
+
+
+def limits(words: tuple[bytes, ...]) -> tuple[Any, int | None, Rate | None, int | None, dict[bytes, Rate]]:
+    """What stands behind the key in LB.LIMIT: whom it limits, and MAX, RATE, TIER and COST."""
+    words = list(words)
+    found: dict[bytes, Any] = {}
+    rates: dict[bytes | None, list[int | None]] = {}  # that of picks is without a name
+    last: bytes | None = None
+
+    def value() -> bytes:
+        return words.pop(0) if words else b""
+
+    while words:
+        option = words.pop(0).upper()
+        if option in (b"RATE", b"COST"):
+            last = None if option == b"RATE" else names([value()])[0]
+            is_repeated = last in rates and rates[last][0] is not None
+            picks = integer(value(), 0, RATE)
+            rates.setdefault(last, [None, None, None])[:2] = picks, integer(value(), 1 if picks else 0, SPAN)
+        elif option == b"BURST":
+            rate = rates.setdefault(last, [None, None, None])
+            is_repeated = rate[2] is not None
+            rate[2] = integer(value(), 1, RATE)
+        else:
+            kind = b"BACKEND" if option == b"EACH" else option
+            is_repeated = kind in found
+            match option:
+                case b"BACKEND":
+                    found[kind] = names([value()])
+                case b"EACH":
+                    found[kind] = b"EACH"
+                case b"MAX":
+                    found[kind] = integer(value(), 0, MAX)
+                case b"TIER":
+                    found[kind] = integer(value(), 0, 255)
+                case _:
+                    raise Refusal("ERR")
+        if is_repeated:
+            raise Refusal("ERR")
+    if any(burst is not None and not picks for picks, _, burst in rates.values()):
+        raise Refusal("ERR")
+    whose, tier = found.get(b"BACKEND"), found.get(b"TIER")
+    if tier is not None and not isinstance(whose, list):
+        raise Refusal("ERR")
+    usual = {name: 1 if name is None else -(-rate[0] // 20) for name, rate in rates.items()}
+    whole = {name: (rate[0], rate[1], rate[2] or usual[name]) for name, rate in rates.items()}
+    return whose, found.get(b"MAX"), whole.pop(None, None), tier, whole
 
 
 class Model:
@@ -625,7 +977,7 @@ class Model:
         if policy is None:
             pool = self.there(key)
             return pool and pool.policy.decode()
-        if policy.lower() not in CHOOSE:
+        if policy.lower() not in CHOOSE.keys() - ITEM:
             raise Refusal("ERR")
         self.made(key).policy = policy.lower()
         self.delete_if_void(key)
@@ -642,8 +994,8 @@ class Model:
         return request.answer(self.looked(key).pick(request))
 
     def lb_peek(self, key: bytes, *words: bytes) -> Any:
-        request = Request.of(words)
-        if request.algorithm in CHANCE or request.lease:
+        request = Request.of(words, is_ahead=True)
+        if request.algorithm in CHANCE or request.lease or request.costs:
             raise Refusal("ERR")
         pool = self.looked(key)
         if not request.algorithm and pool.policy in CHANCE:
@@ -662,15 +1014,28 @@ class Model:
         told += pool.limit.standing(pool.clock)
         told += [b"waiting", 0, b"oldest-wait-ms", 0, b"refused", ANY]
         told += [b"ejected", 0, b"cooling", 0, b"held", 0]
-        return [*told, b"clock", pool.clock, b"rules-version", pool.rules, b"bytes", ANY]
+        told += [b"sessions", sum(map(pool.sessions_on, pool.backends.values()))]
+        told += [b"clock", pool.clock, b"rules-version", pool.rules, b"bytes", ANY]
+        return told + pool.limit.standing_costs(pool.costs, pool.clock)
 
     def lb_stats(self, key: bytes, *words: bytes) -> Any:
         asked = names(words)
         pool = self.looked(key)
-        told = {name: backend.stats(pool.clock) for name, backend in pool.backends.items()}
+        told = {
+            name: backend.stats(pool.costs, pool.clock, pool.sessions_on(backend))
+            for name, backend in pool.backends.items()
+        }
         if asked:
             return told.get(asked[0])
         return [word for pair in told.items() for word in pair]
+
+    def lb_forget(self, key: bytes, name: bytes) -> int:
+        names([name])
+        pool = self.looked(key)
+        is_pinned = pool.pinned(name) is not None
+        if is_pinned:
+            del pool.sessions[name]
+        return int(is_pinned)
 
     def lb_seed(self, key: bytes, seed: bytes) -> str:
         number = integer(seed, 0, WORD)
@@ -678,13 +1043,18 @@ class Model:
         return "OK"
 
     def lb_done(self, key: bytes, id: bytes, *words: bytes) -> int:
-        told = Report.of(words)
+        told = Report.of(words, b"COSTS")
         pool = self.looked(key)
         lease = pool.leases.get(id)
         if not lease or pool.is_over(lease):
             return 0
         del pool.leases[id]
         backend = lease.backend
+        for name, real in told.costs.items():
+            for limit in (backend.limit, pool.limit):
+                if name in limit.costs:
+                    bucket = limit.costs[name]
+                    bucket.change(lease.took.get(bucket, 0) - real, pool.clock)
         backend.leases -= 1
         backend.done += 1
         backend.report(told)
@@ -692,10 +1062,15 @@ class Model:
 
     def lb_report(self, key: bytes, name: bytes, *words: bytes) -> int:
         names([name])
-        told = Report.of(words)
-        backend = self.looked(key).backends.get(name)
+        told = Report.of(words, b"LEFT")
+        pool = self.looked(key)
+        backend = pool.backends.get(name)
         if backend:
             backend.report(told)
+            for cost, left in told.left:
+                bucket = backend.limit.costs.get(cost)
+                if bucket and bucket.level_at(pool.clock) > left * bucket.rate[1]:
+                    bucket.level, bucket.at = left * bucket.rate[1], pool.clock
         return int(backend is not None)
 
     def lb_renew(self, key: bytes, id: bytes, span: bytes) -> int:
@@ -729,35 +1104,43 @@ class Model:
         return listed[:count]
 
     def lb_limit(self, key: bytes, *words: bytes) -> Any:
-        found = options(words, {b"BACKEND": 1, b"MAX": 1, b"RATE": 2, b"BURST": 1, b"TIER": 1})
-        backend, limits = found.pop(b"BACKEND", None), found
-        names(backend or [])
-        most = integer(*limits[b"MAX"], 0, MAX) if b"MAX" in limits else None
-        tier = integer(*limits[b"TIER"], 0, 255) if b"TIER" in limits else None
-        burst = integer(*limits.get(b"BURST", [b"1"]), 1, RATE)
-        rate = None
-        if b"RATE" in limits:
-            picks, millis = limits[b"RATE"]
-            picks = integer(picks, 0, RATE)
-            rate = (picks, integer(millis, 1 if picks else 0, SPAN), burst)
-        if b"BURST" in limits and not (rate and rate[0]) or tier is not None and not backend:
-            raise Refusal("ERR")
-        if not limits:
+        whose, most, rate, tier, costs = limits(words)
+        if most is None and rate is None and tier is None and not costs:
             pool = self.looked(key)
-            if not backend:
-                return pool.limit.told()
-            there = pool.backends.get(*backend)
-            return there and (there.limit or Limit()).told() + ([b"tier", there.tier] if there.tier else [])
-        there = self.named(key, *backend) if backend else None
+            if not isinstance(whose, list):
+                return (pool.each if whose == b"EACH" else pool.limit).told(pool.costs)
+            there = pool.backends.get(*whose)
+            return there and there.limit.told(pool.costs, there.tier)
+        there = self.named(key, *whose) if isinstance(whose, list) else None
+        known = [name for name in self.looked(key).costs if name]
+        if len({*known, *(name for name, rate in costs.items() if rate[0])}) > max(COSTS, len(known)):
+            raise Refusal("ERR")
         pool = self.made(key)
         if tier is not None and tier != there.tier:
             there.tier = tier
             there.credit = 0
-        if there:
-            there.limit = there.limit or Limit()
-        (there.limit if there else pool.limit).set(most, rate, pool.clock)
+        limit = there.limit if there else pool.each if whose == b"EACH" else pool.limit
+        each = pool.each if there else Limit()
+        limit.set(most, rate, each, pool.clock)
+        for name, rate in costs.items():
+            if rate[0] and name not in pool.costs:
+                pool.costs[pool.costs.index(None)] = name
+            limit.set_cost(name, rate, each, pool.clock)
+            if whose == b"EACH":
+                self._inherit(pool)
+            pool.find_costs()
+        self._inherit(pool)
         self.delete_if_void(key)
         return "OK"
+
+    def _inherit(self, pool: Pool) -> None:
+        for backend in pool.backends.values():
+            backend.limit.inherit(pool.each, pool.clock)
+
+    def lb_when(self, key: bytes, *words: bytes) -> list[Any]:
+        found = options(words, {b"COSTS": COUNTED})
+        costs = amounts(found[b"COSTS"]) if found else {}
+        return self.looked(key).when(costs)
 
     def lb_queue(self, key: bytes, *words: bytes) -> Any:
         found = options(words, {b"MAX": 1, b"ORDER": 1})
@@ -771,9 +1154,6 @@ class Model:
         self.made(key).queue = (most, order)
         self.delete_if_void(key)
         return "OK"
-
-    def lb_when(self, key: bytes) -> list[Any]:
-        return self.looked(key).when()
 
     def lb_tick(self, key: bytes, clock: bytes) -> str:
         number = integer(clock, 0, CLOCK)
@@ -835,12 +1215,12 @@ def loaded(payload: bytes) -> Pool:
     pool.add(b"a", 5)
     backend = pool.backends[b"a"]
     if payload == LEASED:
-        pool.clock, pool.epoch, pool.limit.max = 100, 7, 9
-        backend.limit = Limit(3, (2, 50, 2), 100, 100)
+        pool.clock, pool.epoch, pool.limit = 100, 7, Limit(9, own=(9, None))
+        backend.limit = Limit(3, (2, 50, 2), 100, 100, (3, (2, 50, 2)))
         pool.grant(backend, 10, b"o")
     if payload == OVER:
         pool.rules, pool.clock, pool.epoch = 2, 120, 7
-        backend.limit, backend.leases, pool.granted = Limit(3), 3, 3
+        backend.limit, backend.leases, pool.granted = Limit(3, own=(3, None)), 3, 3
         for number, deadline in enumerate([120, 126, 127]):
             pool.leases[b"7-%d" % number] = Lease(number, backend, b"o", 100, deadline)
         pool.marks[b"o"] = 2
@@ -865,14 +1245,15 @@ COMMANDS = {
     b"LB.PEEK": (1, ANY_NUMBER, Model.lb_peek),
     b"LB.INFO": (1, 1, Model.lb_info),
     b"LB.STATS": (1, 2, Model.lb_stats),
+    b"LB.FORGET": (2, 2, Model.lb_forget),
     b"LB.DONE": (2, ANY_NUMBER, Model.lb_done),
     b"LB.REPORT": (2, ANY_NUMBER, Model.lb_report),
     b"LB.RENEW": (3, 3, Model.lb_renew),
     b"LB.RELEASE": (3, 3, Model.lb_release),
     b"LB.LEASES": (1, ANY_NUMBER, Model.lb_leases),
     b"LB.LIMIT": (1, ANY_NUMBER, Model.lb_limit),
+    b"LB.WHEN": (1, ANY_NUMBER, Model.lb_when),
     b"LB.QUEUE": (1, ANY_NUMBER, Model.lb_queue),
-    b"LB.WHEN": (1, 1, Model.lb_when),
     b"LB.TICK": (2, 2, Model.lb_tick),
     b"LB.EPOCH": (2, 2, Model.lb_epoch),
     b"LB.RULES": (2, 2, Model.lb_rules),

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from algorithms import ALL
+from algorithms import ALL, BY_ITEM
 from commands import COMMANDS
 from dump import Dump
 from model import LEASED, PAYLOAD
@@ -31,6 +31,8 @@ NAMING += ["LB.LEASES web BACKEND", "LB.LEASES none OWNER o BACKEND", "LB.LIMIT 
 NAMING += ["LB.LIMIT none MAX 1 BACKEND", "LB.REPORT web", "LB.REPORT none"]
 OWNING = ["LB.PICK web LEASE 9 OWNER", "LB.PICK none COUNT 2 LEASE 9 OWNER", "LB.RELEASE web OWNER"]
 OWNING += ["LB.RELEASE none OWNER", "LB.LEASES web OWNER"]
+STICKING = ["LB.PICK web STICKY", "LB.PEEK none STICKY", "LB.FORGET web", "LB.FORGET none"]
+ITEM = ["LB.PICK web hash", "LB.PICK none hash", "LB.PEEK web Hash"]
 PICKING = ["LB.PICK web", "LB.PEEK web", "LB.PICK web rr", "LB.PEEK none wrr", "LB.PICK web LEASE 9"]
 
 
@@ -56,6 +58,8 @@ MISTAKES = {
     + with_each(PAIRED, f"b 1 {LONG} 1"),
     "ERR …name of an owner…1 to 512 bytes, not 0": with_each(OWNING, "''"),
     "ERR …name of an owner…1 to 512 bytes, not 513": with_each(OWNING, LONG),
+    "ERR …name of a session…1 to 512 bytes, not 0": with_each(STICKING, "''"),
+    "ERR …name of a session…1 to 512 bytes, not 513": with_each(STICKING, LONG),
     "ERR …weight of 'a' is 'b'…0 to 65535": with_each(PAIRED, "a b"),
     "ERR not every backend has a weight…pipeline": ["LB.ADD web a b c", "LB.ADD web a 1 b"],
     "ERR not every backend has a weight: give": [
@@ -72,10 +76,19 @@ MISTAKES = {
         "LB.LIMIT web TIER 1 RATE 1 1 BACKEND x",
         "LB.LIMIT none BACKEND x MAX 0",
     ],
-    f"ERR 'fastest' is no algorithm: {', '.join(ALL)}": [
-        f"{command} fastest" for command in ["LB.PICK web", "LB.PEEK web", "LB.POLICY web", "LB.PICK none"]
+    f"ERR 'fastest' is no algorithm: {', '.join([*ALL, *BY_ITEM])}, or COUNT": [
+        f"{command} fastest" for command in ["LB.PICK web", "LB.PEEK web", "LB.PICK none"]
     ],
-    "ERR 'hash' is no algorithm": ["LB.POLICY web hash", "LB.POLICY none hash"],
+    f"ERR 'fastest' is no algorithm: {', '.join(ALL)}": ["LB.POLICY web fastest", "LB.POLICY none fastest"],
+    "ERR hash is no policy: it needs an item": ["LB.POLICY web hash", "LB.POLICY none HASH"],
+    "ERR hash needs an item…LB.PICK key hash item": [
+        "LB.PICK web hash",
+        "LB.PICK none Hash",
+        "LB.PEEK web hash",
+    ],
+    "ERR an item has 1 to 512 bytes, not 0": with_each(ITEM, "''"),
+    "ERR an item has 1 to 512 bytes, not 513": with_each(ITEM, LONG),
+    "ERR '2' is no keyword": with_each(ITEM, "COUNT 2"),
     "ERR 'SOMETIMES' is no keyword…COUNT": with_each(PICKING, "COUNT 2 SOMETIMES"),
     "ERR 'random' stands among the options: one algorithm…before them": [
         "LB.PICK web rr random",
@@ -101,7 +114,7 @@ MISTAKES = {
     "ERR 'BACKEND' is no keyword: OWNER": ["LB.RELEASE web BACKEND a", "LB.RELEASE none BACKEND a"],
     "ERR 'KEEP' is no keyword: REPLACE": ["LB.LOAD web x KEEP"],
     "ERR 'sideways' is no state: up, drain or down": ["LB.STATE web a sideways", "LB.STATE none a sideways"],
-    "ERR …chance cannot be foreseen…rr, wrr, lc or ewma": [
+    "ERR …chance cannot be foreseen…rr, wrr, lc, ewma or hash": [
         "LB.PEEK web p2c",
         "LB.PEEK web random",
         "LB.PEEK none wrandom COUNT 2",
@@ -111,6 +124,20 @@ MISTAKES = {
     "ERR …EXCLUDE 1 is followed by 0 ": with_each(PICKING, "EXCLUDE 1"),
     "ERR COUNT lacks its value": ["LB.PICK web COUNT", "LB.PEEK web DISTINCT COUNT"],
     "ERR EXCLUDE lacks its value": ["LB.PICK web rr EXCLUDE"],
+    "ERR STICKY lacks its value": [
+        "LB.PICK web STICKY",
+        "LB.PICK none rr STICKY s",
+        "LB.PEEK web rr STICKY",
+    ],
+    "ERR STRICT needs STICKY": ["LB.PICK web STRICT", "LB.PICK none rr COUNT 1 STRICT"],
+    "ERR STICKY picks one backend": [
+        "LB.PICK web STICKY s 9 COUNT 2",
+        "LB.PICK none COUNT 10000 LEASE 9 STICKY s 9",
+        "LB.PEEK web COUNT 2 STICKY s",
+    ],
+    "ERR 'STICKY' is given twice": ["LB.PICK web STICKY s 9 STICKY s 9", "LB.PEEK web STICKY s STICKY t"],
+    "ERR 'STRICT' is given twice": ["LB.PICK web STICKY s 9 STRICT STRICT"],
+    "ERR '9' is no keyword": ["LB.PEEK web STICKY s 9"],
     "ERR LEASE lacks its value": ["LB.PICK web LEASE", "LB.PICK none rr COUNT 2 LEASE"],
     "ERR OWNER lacks its value": ["LB.PICK web LEASE 9 OWNER", "LB.LEASES web OWNER"],
     "ERR BLOCK lacks its value": ["LB.PICK web BLOCK", "LB.PICK none COUNT 2 BLOCK"],
@@ -157,7 +184,8 @@ MISTAKES = {
     "ERR BURST needs RATE": ["LB.LIMIT web BURST 3", "LB.LIMIT web BACKEND a MAX 3 BURST 3"]
     + ["LB.LIMIT web RATE 0 0 BURST 3", "LB.LIMIT web RATE 0 1000 BURST 3", "LB.LIMIT none BURST 3"],
     "ERR TIER needs BACKEND": ["LB.LIMIT web TIER 1", "LB.LIMIT web MAX 3 TIER 0", "LB.LIMIT none TIER 1"],
-    "ERR LB.PEEK changes nothing…neither LEASE nor BLOCK": [
+    "ERR LB.PEEK changes nothing…neither STRICT nor LEASE…BLOCK": [
+        "LB.PEEK web STICKY s STRICT",
         "LB.PEEK web LEASE 9",
         "LB.PEEK web rr COUNT 2 LEASE 9 OWNER o",
         "LB.PEEK web BLOCK 9",
@@ -191,6 +219,7 @@ MISTAKES = {
     + ["LB.PICK text LEASE 9", "LB.DONE text 7-1", "LB.DONE text ?", "LB.LIMIT text", "LB.LIMIT text MAX 1"]
     + ["LB.LIMIT text RATE 1 1", "LB.TICK text 1", "LB.EPOCH text 1", "LB.LEASES text", "LB.WHEN text"]
     + ["LB.REPORT text a OK", "LB.REPORT text a", "LB.HEALTH text", "LB.HEALTH text FAILS 1"]
+    + ["LB.FORGET text s", "LB.PICK text STICKY s 9"]
     + ["LB.QUEUE text", "LB.QUEUE text MAX 1", "LB.QUEUE text MAX 0"],
     "ERR LB.STATE takes one backend and one state": ["LB.STATE web a up down"],
     "ERR LB.POLICY takes one algorithm": ["LB.POLICY web rr wrr"],
@@ -209,6 +238,7 @@ for bad in ["0", "-1", "1001", "x", ""]:
 RANGES = {
     "LEASE": (["LB.PICK web LEASE {}", "LB.PICK none rr COUNT 2 LEASE {} OWNER o"], 1, 2**40),
     "BLOCK": (["LB.PICK web BLOCK {}"], 0, 2**40),
+    "STICKY": (["LB.PICK web STICKY s {}", "LB.PICK none rr STICKY s {} STRICT"], 1, 2**40),
     "PRIO": (["LB.PICK web BLOCK 1 PRIO {}", "LB.PICK none PRIO {}"], 0, 255),
     "the time of a lease": (["LB.RENEW web 7-1 {}", "LB.RENEW none ? {}"], 1, 2**40),
     "LATENCY": (["LB.DONE web 7-1 LATENCY {}", "LB.DONE none ? FAIL LATENCY {}"], 0, 2**50),
@@ -278,6 +308,9 @@ SHOWN = [
     "LB.PICK web LEASE {}",
     "LB.PICK web LEASE 9 {}",
     "LB.PICK web BLOCK {}",
+    "LB.PICK web STICKY s {}",
+    "LB.PICK web STICKY s 9 {}",
+    "LB.PEEK web STICKY s {}",
     "LB.PICK web BLOCK 1 PRIO {}",
     "LB.QUEUE web {}",
     "LB.QUEUE web MAX {}",
@@ -385,7 +418,7 @@ def damaged(payload):
 
 def assert_harmless(wire, commands):
     """Each is refused, or makes a pool `new` that can be used like any other."""
-    uses = [f"LB.PICK new {algorithm} COUNT 9 LEASE 9" for algorithm in ALL]
+    uses = [f"LB.PICK new {algorithm} COUNT 9 LEASE 9" for algorithm in [*ALL, "hash item"]]
     uses += ["LB.PEEK new wrr", "LB.STATS new", "LB.LEASES new", "LB.WHEN new", "LB.RELEASE new OWNER o"]
     uses += ["LB.ADD new b 3", "LB.REM new a", "DUMP new", "DEL new"]
     outcomes = set()

@@ -14,7 +14,7 @@ UNLIMITED = {b"max": 0, b"rate": 0, b"rate-ms": 0, b"burst": 0, b"tokens": 0}
 A = {b"weight": 5, b"running-weight": b"5", b"state": b"up", b"health": b"ok", b"back-in-ms": -1}
 A |= {b"picks": 0, b"leases": 0, b"done": 0, b"failures": 0, b"failures-in-a-row": 0, b"ejections": 0}
 A |= {b"expired": 0} | UNLIMITED | {b"tier": 0}
-A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"load": b"0"}
+A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"sessions": 0, b"load": b"0"}
 B = A | {b"weight": 1, b"running-weight": b"1"}
 INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0, b"leases": 0}
 INFO |= UNLIMITED | {
@@ -24,6 +24,7 @@ INFO |= UNLIMITED | {
     b"ejected": 0,
     b"cooling": 0,
     b"held": 0,
+    b"sessions": 0,
     b"clock": 0,
     b"rules-version": 1,
     b"bytes": ANY,
@@ -55,6 +56,12 @@ REPLIES = [
     ("LB.PICK web COUNT 1", [b"a"]),
     ("LB.PICK web wrr COUNT 4 DISTINCT EXCLUDE 1 a", [b"b", b"c"]),
     ("LB.PICK web COUNT 2 EXCLUDE 3 a b c", []),
+    ("LB.PICK web STICKY s 500", b"a"),
+    ("LB.PICK web rr STICKY s 500 STRICT COUNT 1", [b"a"]),
+    ("LB.PICK web STICKY s 500 STRICT EXCLUDE 3 a b c", None),
+    ("LB.PEEK web STICKY s", b"a"),
+    ("LB.PEEK web rr STICKY s COUNT 1 EXCLUDE 1 a", [b"b"]),
+    ("LB.FORGET web s", 0),
     ("LB.PEEK web", b"a"),
     ("LB.PEEK web EXCLUDE 3 a b c", None),
     ("LB.PEEK web rr COUNT 4", [b"a", b"b", b"c", b"a"]),
@@ -65,6 +72,13 @@ REPLIES = [
     ("LB.STATS web", {b"a": A, b"b": B, b"c": B}),
     ("LB.PEEK web ewma COUNT 3", [b"a", b"a", b"a"]),
     ("LB.PEEK web ewma", b"a"),
+    ("LB.PICK web hash item", b"a"),
+    ("LB.PICK web hash x", b"c"),
+    ("LB.PICK web Hash COUNT", b"a"),
+    ("LB.PICK web hash x COUNT 3 DISTINCT", [b"c", b"a", b"b"]),
+    ("LB.PICK web hash x EXCLUDE 3 a b c", None),
+    ("LB.PEEK web hash x", b"c"),
+    ("LB.PEEK web hash x COUNT 2", [b"c", b"c"]),
     ("LB.REPORT web a", 1),
     ("LB.REPORT web a FAIL LATENCY 1500 LOAD 0.75 COOL 1000", 1),
     ("LB.REPORT web x OK", 0),
@@ -84,10 +98,18 @@ LIMITED = {b"max": 3, b"rate": 2, b"rate-ms": 100, b"burst": 4, b"tokens": 4}
 LEASED_REPLIES = [
     ("LB.PICK web LEASE 500", [b"c", b"7-3"]),
     ("LB.PICK web ewma LEASE 500", [b"a", b"7-3"]),
+    ("LB.PICK web hash item LEASE 500", [b"a", b"7-3"]),
+    ("LB.PICK web hash item COUNT 2 LEASE 500 OWNER o", [[b"a", b"7-3"], [b"a", b"7-4"]]),
     ("LB.PICK web COUNT 2 LEASE 500 OWNER o", [[b"c", b"7-3"], [b"a", b"7-4"]]),
     ("LB.PICK web lc LEASE 500 COUNT 2", [[b"a", b"7-3"], [b"a", b"7-4"]]),
     ("LB.PICK web LEASE 500 EXCLUDE 3 a b c", None),
     ("LB.PICK web LEASE 500 COUNT 2 EXCLUDE 3 a b c", []),
+    ("LB.PICK web STICKY s 500 LEASE 500", [b"b", b"7-3"]),
+    ("LB.PICK web STICKY s 500 STRICT EXCLUDE 1 b", None),
+    ("LB.PICK web STICKY s 500 EXCLUDE 1 b", b"c"),
+    ("LB.PEEK web rr STICKY s", b"b"),
+    ("LB.FORGET web s", 1),
+    ("LB.FORGET web nobody", 0),
     ("LB.PICK web lc", b"a"),
     ("LB.PICK web p2c EXCLUDE 1 a", b"c"),
     ("LB.PEEK web lc COUNT 2 DISTINCT", [b"a", b"c"]),
@@ -117,7 +139,8 @@ LEASED_REPLIES = [
     ("LB.EPOCH web 18446744073709551615", "OK"),
     ("LB.RULES web 2", "OK"),
     ("LB.STATS web a", A | LIMITED | {b"picks": 2, b"leases": 1, b"done": 1}),
-    ("LB.INFO web", INFO | {b"picks": 3, b"leases": 2, b"max": 9, b"clock": 1000}),
+    ("LB.STATS web b", B | {b"picks": 2, b"leases": 1, b"sessions": 1}),
+    ("LB.INFO web", INFO | {b"picks": 4, b"leases": 2, b"max": 9, b"clock": 1000, b"sessions": 1}),
 ]
 
 # What each command answers where there is no pool, if it does not make one.
@@ -131,11 +154,15 @@ MISSING = [
     ("LB.POLICY none wrr", "OK"),
     ("LB.LIST none", []),
     ("LB.CARD none", 0),
-    *[(f"LB.PICK none {algorithm}", None) for algorithm in ["", *ALGORITHMS]],
+    *[(f"LB.PICK none {algorithm}", None) for algorithm in ["", *ALGORITHMS, "hash item"]],
     ("LB.PICK none EXCLUDE 1 a", None),
     ("LB.PICK none COUNT 2", []),
     ("LB.PICK none LEASE 5", None),
     ("LB.PICK none COUNT 2 LEASE 5 OWNER o", []),
+    ("LB.PICK none STICKY s 5", None),
+    ("LB.PICK none STICKY s 5 STRICT COUNT 1", []),
+    ("LB.PEEK none STICKY s", None),
+    ("LB.FORGET none s", 0),
     ("LB.PEEK none", None),
     ("LB.PEEK none rr COUNT 2 DISTINCT", []),
     ("LB.INFO none", None),
@@ -222,6 +249,7 @@ def lease_out(wire):
     wire.ask("LB.PICK web EXCLUDE 1 a LEASE 90")
     wire.ask("LB.LIMIT web MAX 9")
     wire.ask("LB.LIMIT web BACKEND a MAX 3 RATE 2 100 BURST 4")
+    wire.ask("LB.PICK web EXCLUDE 2 a c STICKY s 500")
 
 
 def ids(command):

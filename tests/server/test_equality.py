@@ -108,7 +108,8 @@ ACCOUNTS = list(
 OVERS = [None] * 10 + [*product([False, True], [False, True], [b"", b"\0", b"\2", b"\1\2", b"\0\2\1"])]
 
 KEY = [*KEYS, "A"]
-OPTIONAL_ALGORITHM = [[], *packed(ALGORITHMS), b"wRandom"]
+ITEMS = [[b"hash", b"item"], [b"Hash", b"\0\r\n"]]
+OPTIONAL_ALGORITHM = [[], *packed(ALGORITHMS), b"wRandom", *ITEMS]
 COUNT = [[], *each([b"COUNT"], [b"2", b"9"]), [b"COUNT", b"3", b"DISTINCT"], [b"count", b"99", b"distinct"]]
 EXCLUDE = [[], [b"EXCLUDE", b"1", b"a"], [b"EXCLUDE", b"3", b"b", b"nobody", b"\0\r\n"]]
 REPLACE = [[b"REPLACE"], []]
@@ -333,6 +334,7 @@ def questions(sequence):
             yield [b"LB.PICK", key, b"lc", b"COUNT", b"5", b"LEASE", b"300", b"OWNER", b"o"]
             yield [b"LB.PICK", key, b"p2c", b"COUNT", b"5", b"LEASE", b"90"]
             yield [b"LB.PICK", key, b"ewma", b"COUNT", b"5", b"LEASE", b"90"]
+            yield [b"LB.PICK", key, b"hash", b"item", b"COUNT", b"5", b"DISTINCT", b"LEASE", b"90"]
             yield from ([b"LB.WHEN", key], [b"LB.TICK", key, time])
         yield from ([b"LB.LEASES", key, b"COUNT", b"5"], [b"LB.PICK", key, b"lc"])
     yield digests

@@ -40,6 +40,9 @@ NAMES += ["Ā".encode(), b"n" * 512, *[b"worker-%d" % number for number in range
 # A pool with so many that the server keeps it in trees of several levels.
 FLEET = [b"%d.fleet" % number for number in range(150)]
 WORDS = [*packed(ALGORITHMS), b"RR", b"wRandom"]
+SESSIONS = [b"alice", b"bob", b"STRICT", b"5", b"\0\xff", b"s" * 512]
+# One more than a pool can limit, and one that is never limited.
+COSTS = [b"tokens", b"COSTS", b"\0\xff", b"5", b"requests"]
 OWNERS = [b"gateway-1", b"gateway-2", b"a", b"LEASE", b"\0\xff", b"o" * 512]
 WEIGHTS = [b"0", b"1", b"1", b"1", b"2", b"3", b"5", b"60000", b"65535"]
 STATES = [b"up", b"up", b"drain", b"DOWN"]
@@ -60,6 +63,7 @@ JUNK = [
     b"DISTINCT",
 ]
 JUNK += [b"EXCLUDE", b"hash", b"wrr", b"REPLACE", PAYLOAD, LEASED, OVER, b"\0\xff", b"down", "Ā".encode()]
+JUNK += [b"COST", b"COSTS", b"EACH", b"LEFT", b"BURST", b"STICKY", b"STRICT"]
 JUNK += [b"LEASE", b"OWNER", b"MAX", b"RATE", b"TIER", b"BACKEND", b"FAIL", b"7-0", b"1099511627777"]
 
 
@@ -113,10 +117,30 @@ class Typist:
         self._random.shuffle(options)
         return [word for option in options for word in option]
 
+    def costs(self) -> list[bytes]:
+        """Amounts of costs, some perhaps twice."""
+        costs = self._random.choices([*COSTS, b"free"], k=self._random.randint(1, 3))
+        words = [
+            word for cost in costs for word in (cost, self.one_of([b"0", *map(self.number, (3, 9, 40))]))
+        ]
+        return [b"COSTS", b"%d" % len(costs), *words]
+
+    def left(self) -> list[bytes]:
+        """How much is left of a cost."""
+        return [b"LEFT", self.one_of(COSTS), self.number(9)]
+
     def lease(self) -> list[bytes]:
         """That a pick is to give leases."""
         owner = [b"OWNER", self.one_of(OWNERS)] if self.chance(50) else []
         return [b"LEASE", self.number(self.one_of([10, 300, 3000])), *owner]
+
+    def sticky(self) -> list[bytes]:
+        """That a pick is for a session."""
+        strict = [[b"strict"]] if self.chance(40) else []
+        excluded = self.some(3)
+        exclude = [[b"EXCLUDE", b"%d" % len(excluded), *excluded]] if self.chance(20) else []
+        span = self.number(self.one_of([10, 300, 3000]))
+        return self.shuffled([[b"STICKY", self.one_of(SESSIONS), span], *strict, *exclude])
 
     def leased(self) -> bytes:
         """The id of a lease, which is open or was."""
@@ -133,8 +157,8 @@ class Typist:
 
     def limits(self) -> list[bytes]:
         """Limits of a backend or of the pool; often none, so that not all is limited at last."""
-        is_backend = self.chance(80)
-        limits = [[b"BACKEND", self.name()]] if is_backend else []
+        is_backend = self.chance(70)
+        limits = [[b"BACKEND", self.name()]] if is_backend else [[b"EACH"]] * self.chance(60)
         if self.chance(40):
             limits.append([b"MAX", self.one_of([b"0", b"0", b"0", self.number(4), self.number(40)])])
         if self.chance(40):
@@ -142,6 +166,9 @@ class Typist:
             limits.append(self.one_of([[b"RATE", b"0", b"0"], rate, [*rate, b"BURST", self.number(9)]]))
         if is_backend and self.chance(30):
             limits.append([b"TIER", self.one_of([b"0", b"0", b"1", b"2", b"255"])])
+        for cost in self._random.sample(COSTS, k=self.one_of([0, 0, 1, 2])):
+            rate = [b"COST", cost, self.number(40), self.number(100)]
+            limits.append(self.one_of([[*rate[:2], b"0", b"0"], rate, [*rate, b"BURST", self.number(30)]]))
         return self.shuffled(limits)
 
     def queue(self) -> list[bytes]:
@@ -183,6 +210,8 @@ class Typist:
         return b"%d" % self._random.getrandbits(64)
 
 
+ITEMS = [b"item", b"a", b"\0\xff", *[b"%d" % number * (number // 4 + 1) for number in range(60)]]
+
 # What stands behind the key in each command, and how often the command comes.
 KINDS = {
     (b"LB.PICK", lambda typist: []): 10,
@@ -191,8 +220,21 @@ KINDS = {
     (b"lb.pick", lambda typist: typist.options()): 5,
     (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.lease()]): 8,
     (b"LB.PICK", lambda typist: [*typist.options(), *typist.lease()]): 3,
+    (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.sticky()]): 6,
+    (b"LB.PICK", lambda typist: [*typist.sticky(), *typist.lease()]): 3,
+    (b"LB.PICK", lambda typist: [*typist.sticky(), *typist.costs()]): 2,
+    (b"LB.PEEK", lambda typist: [b"STICKY", typist.one_of(SESSIONS)]): 2,
+    (b"LB.FORGET", lambda typist: [typist.one_of(SESSIONS)]): 1,
+    (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.costs(), *typist.lease()]): 6,
+    (b"LB.PICK", lambda typist: [*typist.options(), *typist.costs()]): 3,
+    (b"LB.DONE", lambda typist: [typist.leased(), *typist.outcome(), *typist.costs()]): 4,
+    (b"LB.REPORT", lambda typist: [typist.name(), *typist.left()]): 1,
+    (b"LB.WHEN", lambda typist: typist.costs()): 1,
     (b"LB.PEEK", lambda typist: [typist.one_of(packed(FORESEEABLE)), *typist.options()]): 6,
     (b"LB.PEEK", lambda typist: typist.options()): 2,
+    (b"LB.PICK", lambda typist: [b"hash", typist.one_of(ITEMS), *typist.options()]): 4,
+    (b"LB.PICK", lambda typist: [b"Hash", typist.one_of(ITEMS), *typist.lease()]): 2,
+    (b"LB.PEEK", lambda typist: [b"hash", typist.one_of(ITEMS), *typist.options()]): 2,
     (b"LB.ADD", lambda typist: [typist.name()]): 6,
     (b"LB.ADD", lambda typist: typist.pairs(6)): 6,
     (b"LB.SET", lambda typist: typist.pairs(len(typist.names))): 1,

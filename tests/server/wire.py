@@ -48,6 +48,10 @@ class Wire:
         self._file.close()
         self._socket.close()
 
+    def fileno(self) -> int:
+        """For `select`."""
+        return self._socket.fileno()
+
     def send(self, packed: bytes) -> None:
         """Sends commands that are packed already."""
         self._socket.sendall(packed)

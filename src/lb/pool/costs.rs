@@ -16,7 +16,7 @@ use super::picking::Request;
 use crate::lb::account::{Account, Amounts, Cost, CostLimit, LeaseId, Limits, Rate, Whose};
 use crate::lb::ground::bounds::{Slot, counted};
 use crate::lb::ground::clock::Millis;
-use crate::lb::pick::{Algorithm, View};
+use crate::lb::pick::{Algorithm, Before, View};
 
 /// How many backends that hold too little one command passes over.
 pub const TRIED: usize = 1000;
@@ -34,13 +34,26 @@ pub enum Limited<'a> {
 
 /// How the choice of a backend is undone.
 enum Choice {
+    /// A probe is taken later.
     Probe,
-    Pick(u64),
-    /// Chance has drawn it, or numbers have come to their bounds: it stays.
+    Pick(Before),
+    /// It changed nothing.
+    Found,
+    /// It cannot be undone. What chance has drawn stays drawn until it shows that the command finds nobody.
     Drawn,
 }
 
-/// What a request takes, and whom it has passed over.
+/// A way to choose a backend. None where there is none, or where it cannot be undone.
+type Choose = fn(&mut Pool, By) -> Option<(Slot, Choice)>;
+
+/// By what a backend is chosen.
+#[derive(Clone, Copy)]
+struct By<'a> {
+    algorithm: Algorithm,
+    item: Option<&'a [u8]>,
+}
+
+/// What a request takes, and how many it has passed over.
 pub(super) struct Purchase {
     amounts: Amounts,
     tried: usize,
@@ -54,26 +67,52 @@ impl Pool {
     }
 
     /// Chooses as [`Pool::choose`], a backend that holds the amounts. Those that are passed over are added to the list.
-    pub(super) fn choose_for(
+    ///
+    /// Where numbers are at their bounds, as only a crafted payload has them, a choice cannot be undone: then a copy of the pool chooses,
+    /// and takes the pool's place if it finds somebody.
+    pub(super) fn choose_with(
         &mut self,
         purchase: &mut Purchase,
-        algorithm: Option<Algorithm>,
+        request: &Request,
         passed_over: &mut Vec<Slot>,
     ) -> Option<Slot> {
-        let algorithm = algorithm.unwrap_or(self.owns.policy);
+        let by = self.by(request);
         if !self.affords(Whose::POOL, &purchase.amounts) {
             return None;
         }
-        while self.has_eligible_now() && purchase.tried < TRIED {
-            let (slot, choice) = self.try_choice(algorithm)?;
+        let mut found = self.choose_among(Pool::try_choice, purchase, by, passed_over);
+        if found.is_none() && self.may_go_on(purchase) {
+            let mut copy = self.clone();
+            found = copy.choose_among(Pool::make_choice, purchase, by, passed_over);
+            if found.is_some() {
+                *self = copy;
+            }
+        }
+        let (slot, _) = found?;
+        self.picks = counted(self.picks);
+        Some(slot)
+    }
+
+    fn by<'a>(&self, request: &Request<'a>) -> By<'a> {
+        By {
+            algorithm: request.algorithm.unwrap_or(self.owns.policy),
+            item: request.item,
+        }
+    }
+
+    fn choose_among(
+        &mut self,
+        choose: Choose,
+        purchase: &mut Purchase,
+        by: By,
+        passed_over: &mut Vec<Slot>,
+    ) -> Option<(Slot, Choice)> {
+        while self.may_go_on(purchase) {
+            let (slot, choice) = choose(self, by)?;
             if self.affords(Whose::of(slot), &purchase.amounts) {
-                self.picks = counted(self.picks);
-                return Some(slot);
+                return Some((slot, choice));
             }
-            if let Choice::Pick(before) = choice {
-                let see = View::of(&self.field, self.account.as_deref());
-                algorithm.take_back(&mut self.owns, see, slot, before);
-            }
+            self.undo_choice(by.algorithm, slot, &choice);
             purchase.tried += 1;
             self.suspend(slot);
             passed_over.push(slot);
@@ -81,16 +120,79 @@ impl Pool {
         None
     }
 
-    fn try_choice(&mut self, algorithm: Algorithm) -> Option<(Slot, Choice)> {
+    fn may_go_on(&self, purchase: &Purchase) -> bool {
+        purchase.tried < TRIED && self.has_eligible_now()
+    }
+
+    fn try_choice(&mut self, by: By) -> Option<(Slot, Choice)> {
+        let draws = self.next_probe().is_some() || by.algorithm.is_by_chance();
+        if draws || by.item.is_some() {
+            return self.make_choice(by);
+        }
+        let see = View::of(&self.field, self.account.as_deref());
+        let (slot, before) = by.algorithm.pick_ahead(&mut self.owns, see)?;
+        Some((slot, Choice::Pick(before)))
+    }
+
+    fn make_choice(&mut self, by: By) -> Option<(Slot, Choice)> {
+        if let Some(item) = by.item {
+            return Some((self.find_for(item)?, Choice::Found));
+        }
         if let Some(probe) = self.next_probe() {
             return Some((probe, Choice::Probe));
         }
         let see = View::of(&self.field, self.account.as_deref());
-        if let Some((slot, before)) = algorithm.pick_ahead(&mut self.owns, see) {
-            return Some((slot, Choice::Pick(before)));
-        }
-        let slot = algorithm.pick(&mut self.owns, see, &mut self.chance)?;
+        let slot = by.algorithm.pick(&mut self.owns, see, &mut self.chance)?;
         Some((slot, Choice::Drawn))
+    }
+
+    fn undo_choice(&mut self, algorithm: Algorithm, slot: Slot, choice: &Choice) {
+        if let Choice::Pick(before) = choice {
+            let see = View::of(&self.field, self.account.as_deref());
+            algorithm.take_back(&mut self.owns, see, slot, *before);
+        }
+    }
+
+    /// Whether a request would be answered a backend. The pool stays as it is.
+    pub fn would_pick(&mut self, request: &Request) -> bool {
+        let Some(mut purchase) = self.purchase(request) else {
+            return self.has_eligible(&request.exclude);
+        };
+        if !self.affords(Whose::POOL, &purchase.amounts) {
+            return false;
+        }
+        let by = self.by(request);
+        let chance = self.chance.clone();
+        let mut passed_over = self.pass_over(&request.exclude);
+        let choose = Pool::try_choice;
+        let mut found = self.choose_among(choose, &mut purchase, by, &mut passed_over);
+        if let Some((slot, choice)) = &found {
+            self.undo_choice(by.algorithm, *slot, choice);
+        } else if self.may_go_on(&purchase) {
+            let mut copy = self.clone();
+            let choose = Pool::make_choice;
+            found = copy.choose_among(choose, &mut purchase, by, &mut passed_over);
+        }
+        for slot in passed_over {
+            self.refresh(slot);
+        }
+        self.chance = chance;
+        found.is_some()
+    }
+
+    /// Whether that backend and the pool hold the amounts.
+    pub(super) fn can_pay(&self, purchase: &Purchase, slot: Slot) -> bool {
+        let both = [Whose::of(slot), Whose::POOL];
+        both.iter()
+            .all(|whose| self.affords(*whose, &purchase.amounts))
+    }
+
+    /// When they hold them, if nothing else happens: now, or later.
+    pub(super) fn pays_from(&self, purchase: &Purchase, slot: Slot) -> Millis {
+        let both = [Whose::of(slot), Whose::POOL].into_iter();
+        let account = self.account.as_ref();
+        let times = both.filter_map(|whose| Some(account?.affords_from(whose, &purchase.amounts)));
+        times.max().unwrap_or(self.clock())
     }
 
     fn affords(&self, whose: Whose, amounts: &Amounts) -> bool {
@@ -119,6 +221,12 @@ impl Pool {
     }
 
     // Looking
+
+    /// Whether this cost is limited, for any backend or the pool.
+    pub fn limits_cost(&self, name: &[u8]) -> bool {
+        let account = self.account.as_ref();
+        account.is_some_and(|account| account.amounts(&[(name, 0)]).is_some())
+    }
 
     /// When a backend that holds these amounts can be picked, and why not now. O(n).
     pub fn availability_for(&self, costs: &[Cost]) -> Availability {

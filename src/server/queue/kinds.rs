@@ -1,10 +1,11 @@
-//! The kinds of waiters at one key. Either all waiters of one kind find a backend, or none does.
+//! The kinds of waiters at one key. Either all waiters of one kind find a backend, or none does, costs aside. Of those that name the same
+//! costs one that lacks them keeps back all that come later.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use crate::lb::Pool;
+use crate::lb::{Pool, Sticky};
 
 /// Names of backends, in order.
 pub type Names = Box<[Box<[u8]>]>;
@@ -14,8 +15,25 @@ pub type Names = Box<[Box<[u8]>]>;
 pub struct Kind {
     /// The excluded backends, sorted, each once.
     pub(super) excluded: Names,
-    /// Whether it asks for leases.
+    /// The names of the costs that it takes, sorted.
+    pub costs: Names,
+    /// Whether it takes memory: a lease, or a session.
     pub is_leasing: bool,
+    /// The session, if it is a pick for one.
+    pub(super) sticky: Option<Sticky>,
+}
+
+impl Kind {
+    /// Whether a pick of this kind finds a backend, where it does so (or not) without a session.
+    fn can_be_served(&self, without_session: bool, pool: &Pool) -> bool {
+        let Some(sticky) = &self.sticky else {
+            return without_session;
+        };
+        without_session && !sticky.is_strict || {
+            let exclude: Vec<&[u8]> = self.excluded.iter().map(|name| &**name).collect();
+            pool.has_eligible_for_session(&exclude, sticky)
+        }
+    }
 }
 
 /// All kinds, by numbers that are as low as can be.
@@ -26,7 +44,11 @@ pub struct Kinds {
     kinds: HashMap<u32, (Rc<Kind>, usize)>,
     /// The kinds that exclude a backend, for each backend that any kind excludes.
     excluding: HashMap<Box<[u8]>, KindSet>,
+    /// The kinds that name a cost, for each cost that any kind names.
+    naming: HashMap<Box<[u8]>, KindSet>,
     leasing: KindSet,
+    /// The kinds of sessions.
+    sticky: KindSet,
     known: KindSet,
 }
 
@@ -41,14 +63,19 @@ impl Kinds {
         }
         let number = self.known.first_missing();
         self.known.insert(number);
-        for name in &kind.excluded {
-            self.excluding
-                .entry(name.clone())
-                .or_default()
-                .insert(number);
+        for (names, kinds) in [
+            (&kind.excluded, &mut self.excluding),
+            (&kind.costs, &mut self.naming),
+        ] {
+            for name in names {
+                kinds.entry(name.clone()).or_default().insert(number);
+            }
         }
         if kind.is_leasing {
             self.leasing.insert(number);
+        }
+        if kind.sticky.is_some() {
+            self.sticky.insert(number);
         }
         let kind = Rc::new(kind);
         self.numbers.insert(kind.clone(), number);
@@ -70,13 +97,19 @@ impl Kinds {
         self.numbers.remove(&kind);
         self.known.remove(number);
         self.leasing.remove(number);
-        for name in &kind.excluded {
-            let kinds = self.excluding.get_mut(name);
-            if kinds.is_some_and(|kinds| {
-                kinds.remove(number);
-                kinds.is_empty()
-            }) {
-                self.excluding.remove(name);
+        self.sticky.remove(number);
+        for (names, all) in [
+            (&kind.excluded, &mut self.excluding),
+            (&kind.costs, &mut self.naming),
+        ] {
+            for name in names {
+                let kinds = all.get_mut(name);
+                if kinds.is_some_and(|kinds| {
+                    kinds.remove(number);
+                    kinds.is_empty()
+                }) {
+                    all.remove(name);
+                }
             }
         }
     }
@@ -96,12 +129,40 @@ impl Kinds {
         &self.leasing
     }
 
+    /// Those that name a cost.
+    pub fn naming(&self, cost: &[u8]) -> Option<&KindSet> {
+        self.naming.get(cost)
+    }
+
+    /// Whether any waits for the backend of a session.
+    pub fn is_any_sticky(&self) -> bool {
+        !self.sticky.is_empty()
+    }
+
+    /// The kinds that cannot be served. For each session that waits, its pin is looked at.
+    pub fn out(&self, pool: &Pool) -> Cow<'_, KindSet> {
+        let mut out = match pool.available() {
+            0 => Cow::Borrowed(&self.known),
+            _ => self.excluding_all(pool),
+        };
+        for number in self.sticky.but(&KindSet::default()) {
+            let is_out = out.contains(number);
+            let can_be_served = self.kind(number).can_be_served(!is_out, pool);
+            match (is_out, can_be_served) {
+                (true, true) => out.to_mut().remove(number),
+                (false, false) => out.to_mut().insert(number),
+                _ => {}
+            }
+        }
+        out
+    }
+
     /// The kinds that exclude every backend that can be picked. There is such a backend.
     ///
     /// All kinds are tried together, 64 at a time: for each available backend only the kinds that exclude it too are left. The
     /// longest list of exclusions bounds the number of backends that are looked at. Backends that all kinds exclude, or none, cost
     /// only a look.
-    pub fn out(&self, pool: &Pool) -> Cow<'_, KindSet> {
+    fn excluding_all(&self, pool: &Pool) -> Cow<'_, KindSet> {
         let mut out = Cow::Borrowed(&self.known);
         for name in pool.eligible() {
             let Some(kinds) = self.excluding.get(name) else {

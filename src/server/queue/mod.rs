@@ -36,6 +36,9 @@ pub enum Fit {
     Fits,
     /// No lease is granted now: all who ask for one are passed over.
     NoLeases,
+    /// It is kept out by costs alone: all who name one of those that are limited are passed over, so that small requests do not starve
+    /// large ones.
+    LacksCosts,
 }
 
 /// The room for a newcomer.
@@ -128,7 +131,7 @@ impl<W> Queue<W> {
         pool: &Pool,
         mut fit: impl FnMut(&Kind, &W) -> Fit,
     ) -> Option<&W> {
-        if pool.available() == 0 {
+        if pool.available() == 0 && !self.kinds.is_any_sticky() {
             return None;
         }
         let known = self.kinds.known();
@@ -139,6 +142,14 @@ impl<W> Queue<W> {
             match fit(self.kinds.kind(waiting.kind), &waiting.waiter) {
                 Fit::Fits => return Some(&waiting.waiter),
                 Fit::NoLeases => out.to_mut().add_all(self.kinds.leasing()),
+                Fit::LacksCosts => {
+                    let out = out.to_mut();
+                    out.insert(waiting.kind);
+                    let costs = self.kinds.kind(waiting.kind).costs.iter();
+                    let limited = costs.filter(|cost| pool.limits_cost(cost));
+                    let naming = limited.filter_map(|cost| self.kinds.naming(cost));
+                    naming.for_each(|kinds| out.add_all(kinds));
+                }
             }
         }
         None
@@ -242,6 +253,13 @@ impl<C: Copy + Eq + Hash, W> Queues<C, W> {
         self.queues.contains_key(at)
     }
 
+    /// Whether a client waits at that key for the backend of a session.
+    pub fn is_any_sticky_at(&self, at: &At) -> bool {
+        self.queues
+            .get(at)
+            .is_some_and(|queue| queue.kinds.is_any_sticky())
+    }
+
     /// The waiter at that key who is the first of those that can be served from this pool, and have the number `most` or a lower
     /// one.
     pub fn first(
@@ -285,6 +303,7 @@ mod tests {
         let terms = lease.map(|span| LeaseTerms { span, owner: None });
         Asked::of(&Request {
             algorithm: None,
+            item: None,
             count: 1,
             distinct: false,
             exclude: exclude.iter().map(|name| name.as_bytes()).collect(),
@@ -414,7 +433,8 @@ mod tests {
     #[test]
     fn a_request_is_kept_as_it_was_asked() {
         let request = Request {
-            algorithm: Algorithm::by_name(b"lc"),
+            algorithm: Algorithm::by_name(b"hash"),
+            item: Some(b"item"),
             count: 3,
             distinct: true,
             exclude: vec![b"b", b"a", b"b"],

@@ -1,10 +1,16 @@
 //! The queue beside a plain form of itself, which walks over all waiters; and what it promises to tenants.
 
+use std::collections::HashSet;
+
 use rand::rngs::Xoshiro256PlusPlus as Random;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
+use crate::lb::{Limited, Rate};
 
+/// A cost that nothing limits.
+const FREE: &[u8] = b"free";
+const COSTS: [&[u8]; 3] = [FREE, b"images", b"tokens"];
 const BACKENDS: [&[u8]; 7] = [b"a", b"b", b"c", b"d", b"e", b"f", b"g"];
 
 #[derive(Clone, Debug)]
@@ -81,19 +87,37 @@ impl Naive {
         }
     }
 
-    fn first(&self, most: u8, available: &[&[u8]], leases: Fit) -> Option<usize> {
+    /// `lacks` tells which of those that name costs lack them.
+    fn first(
+        &self,
+        most: u8,
+        available: &[&[u8]],
+        leases: Fit,
+        lacks: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         let mut lines = self.turns.clone();
         lines.sort_by_key(|line| line.0);
         let lines = lines.iter().filter(|line| line.0 <= most);
         let mut waits = lines.flat_map(|line| self.waits.iter().filter(|w| self.line(w) == *line));
-        let first = waits.find(|wait| wait.can_use(available, leases));
+        let mut kept_back = HashSet::new();
+        let first = waits.find(|wait| {
+            let is_overtaking = wait.kind.costs.iter().any(|cost| kept_back.contains(cost));
+            if !wait.can_use(available, leases) || is_overtaking {
+                return false;
+            }
+            let has_all = !can_lack(&wait.kind) || !lacks(wait.client);
+            if !has_all {
+                kept_back.extend(wait.kind.costs.iter().filter(|cost| ***cost != *FREE));
+            }
+            has_all
+        });
         first.map(|wait| wait.client)
     }
 
     /// Whoever is served last, if nobody comes or goes.
     fn last(&self) -> Option<usize> {
         let (mut left, mut last) = (self.clone(), None);
-        while let Some(client) = left.first(u8::MAX, &[b"another"], Fit::Fits) {
+        while let Some(client) = left.first(u8::MAX, &[b"another"], Fit::Fits, |_| false) {
             left.serve(client);
             last = Some(client);
         }
@@ -112,6 +136,10 @@ impl Naive {
     }
 }
 
+fn can_lack(kind: &Kind) -> bool {
+    kind.costs.iter().any(|cost| **cost != *FREE)
+}
+
 fn at() -> At {
     (0, (*b"web").into())
 }
@@ -120,6 +148,13 @@ fn pool(available: &[&[u8]], settings: QueueSettings) -> Pool {
     let mut pool = Pool::new();
     available.iter().for_each(|name| _ = pool.add(name, None));
     pool.set_queue(settings);
+    let (picks, millis, burst) = (1, 1, 1);
+    let rate = Some(Rate {
+        picks,
+        millis,
+        burst,
+    });
+    pool.set_costs(Limited::Pool, &[(COSTS[1], rate), (COSTS[2], rate)]);
     pool
 }
 
@@ -138,13 +173,17 @@ fn any_wait(random: &mut Random, client: usize, tenants: u16) -> Wait {
     let is_named = random.random_range(0..5) > 0;
     let mut excluded = BACKENDS.to_vec();
     excluded.retain(|_| random.random_range(0..3) > 0);
+    let mut costs = COSTS.to_vec();
+    costs.retain(|_| random.random_range(0..4) == 0);
     Wait {
         client,
         prio: [0, 0, 5, 255][random.random_range(0..4)],
         tenant: is_named.then(|| tenant.to_vec()),
         kind: Kind {
             excluded: excluded.into_iter().map(Into::into).collect(),
+            costs: costs.into_iter().map(Into::into).collect(),
             is_leasing: random.random_range(0..2) == 0,
+            sticky: None,
         },
     }
 }
@@ -202,18 +241,29 @@ fn the_queue_is_the_plain_one() {
             } else if event < 9 {
                 let leases = [Fit::Fits, Fit::NoLeases][random.random_range(0..2)];
                 let up_to = [0, 4, 5, 255, 255][random.random_range(0..5)];
-                let first = queues.first(&at(), up_to, &free, |kind, _| match kind.is_leasing {
-                    true => leases,
-                    false => Fit::Fits,
+                let lacking = random.random_range(0..4);
+                let lacks = |client: usize| client % 4 < lacking;
+                let first = queues.first(&at(), up_to, &free, |kind, client| {
+                    if kind.is_leasing && leases == Fit::NoLeases {
+                        return Fit::NoLeases;
+                    }
+                    match can_lack(kind) && lacks(*client) {
+                        true => Fit::LacksCosts,
+                        false => Fit::Fits,
+                    }
                 });
                 let first = first.copied();
                 naive.arrange(settings.order);
-                assert_eq!(first, naive.first(up_to, &available, leases));
+                let expected = naive.first(up_to, &available, leases, lacks);
+                assert_eq!(first, expected);
                 if let Some(first) = first {
                     // Strict priority, whatever the order.
                     let chosen = naive.waits.iter().find(|w| w.client == first).unwrap();
                     let mut others = naive.waits.iter().filter(|w| w.prio < chosen.prio);
-                    assert!(!others.any(|other| other.can_use(&available, leases)));
+                    let can_use = |other: &Wait| {
+                        other.kind.costs.is_empty() && other.can_use(&available, leases)
+                    };
+                    assert!(!others.any(can_use));
                     assert_eq!(queues.serve(first), Some(first));
                     naive.serve(first);
                     served += 1;
@@ -266,7 +316,9 @@ impl Turns {
         };
         let kind = Kind {
             excluded: Box::default(),
+            costs: Box::default(),
             is_leasing: true,
+            sticky: None,
         };
         let waiter = (client, tenant);
         self.queues
