@@ -888,7 +888,7 @@ def test_no_wait_leaves_anything_behind(server, web, how):
 @pytest.mark.parametrize("excluded", ["EXCLUDE 1 b", "EXCLUDE 3 b x{n} y{n}"], ids=["alike", "different"])
 @pytest.mark.parametrize("order", ["fifo", "fair"])
 def test_what_a_command_costs_does_not_grow_with_the_waiters(binary, request, order, excluded):
-    """To end a lease, which serves the next one; and to pick `b`, which all waiters, of 1,000 names, pass over."""
+    """To end a lease, which serves the next one; and to pick `b`, which all who wait pass over."""
     server = Callgrind(binary, module(), maxclients=11_000, timeout=0)
     request.addfinalizer(server.close)
     server.start()
