@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import redis
 
 from . import forks
-from .commands import Algorithm, Name, Outcome, Place, several
+from .commands import NOTHING, Algorithm, Amounts, Name, Outcome, Place, several
 from .flow import Flow
 from .link import in_background, log
 from .replies import When
@@ -65,6 +65,7 @@ class Terms:
     exclude: tuple[Name, ...]
     place: Place
     failures: tuple[type[Exception], ...]
+    costs: Amounts
 
 
 @dataclass
@@ -86,6 +87,8 @@ class LeaseFlows:
     latency_us: int | None = None
     #: The utilisation that the backend told; 1 is fully used.
     load: float | None = None
+    #: What the request really cost, by the name of the cost. A cost that is not named here keeps its estimate.
+    costs: Amounts | None = None
     #: Whether the server has ended it, by its deadline or by an operator, while the block runs.
     is_lost = False
 
@@ -143,7 +146,8 @@ class LeaseFlows:
         # In the child of a fork the lease is still that of the parent.
         if self._held and self.id is not None and os.getpid() == self._pid:
             told = latency_us if outcome == "OK" else None
-            yield from self._held.pool._end(self.id, outcome, latency_us=told, load=self.load, cool_ms=self._cool_ms)
+            report = {"latency_us": told, "load": self.load, "cool_ms": self._cool_ms, "costs": self.costs}
+            yield from self._held.pool._end(self.id, outcome, **report)
         if self._series is None:
             return False
         if not isinstance(error, self._terms.failures):
@@ -249,6 +253,7 @@ class Leasing(Generic[L, A]):
         owner: Name | None = None,
         exclude: Iterable[Name] = (),
         failures: tuple[type[Exception], ...] = (Exception,),
+        costs: Amounts = NOTHING,
     ) -> L:
         """A backend for as long as the block runs: `with pool.lease() as lease: call(lease.backend)`.
 
@@ -257,8 +262,9 @@ class Leasing(Generic[L, A]):
         else, as when it is cancelled. An error with an HTTP response that has Retry-After cools the backend.
         Raises NoBackendError if nothing can be picked within `wait_ms`; 0 does not wait. Waiters with a lower `prio`, 0
         to 255, are served first. If set_queue() says so, those of one `prio` take turns by their `tenant`.
+        `costs` estimates what the request costs, as {"tokens": 1200}; set `lease.costs` to what it really was.
         """
-        terms = Terms(ttl_ms, algorithm, owner, several(exclude), Place(wait_ms, prio, tenant), failures)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), Place(wait_ms, prio, tenant), failures, costs)
         return type(self)._lease(self, terms, None)
 
     def attempts(
@@ -273,12 +279,13 @@ class Leasing(Generic[L, A]):
         owner: Name | None = None,
         exclude: Iterable[Name] = (),
         failures: tuple[type[Exception], ...] = (Exception,),
+        costs: Amounts = NOTHING,
     ) -> Iterator[A]:
         """Leases for one request, each on another backend, until a block raises none of `failures`.
 
         `for attempt in pool.attempts(3): with attempt as lease: …`. The error of the last attempt is raised.
         """
-        terms = Terms(ttl_ms, algorithm, owner, several(exclude), Place(wait_ms, prio, tenant), failures)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), Place(wait_ms, prio, tenant), failures, costs)
         series = Series(most)
         while series.left:
             series.left -= 1

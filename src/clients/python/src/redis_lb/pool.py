@@ -84,7 +84,9 @@ class PoolFlows(Commands, Leasing[L, A]):
             granted = replies.granted(reply)
             return granted and Command(("LB.DONE", self.key, granted.lease))
 
-        words = pick_words(terms.algorithm, exclude=exclude, ttl_ms=terms.ttl_ms, owner=terms.owner, place=place)
+        words = pick_words(
+            terms.algorithm, exclude=exclude, ttl_ms=terms.ttl_ms, owner=terms.owner, costs=terms.costs, place=place
+        )
         granted = replies.granted((yield from self._shared(words, place.wait_ms, undo)))
         return granted and Held(self, granted.backend, granted.lease)
 
