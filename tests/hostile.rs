@@ -9,8 +9,8 @@ use std::time::Instant;
 use rand::rngs::Xoshiro256PlusPlus as Random;
 use rand::{RngExt, SeedableRng};
 use redis_lb::lb::{
-    ALGORITHMS, HealthSettings, LeaseTerms, Limits, Order, Outcome, Pool, QueueSettings, Rate,
-    Report, Request, State, TIERS_MAX, WAITING_MAX, codec,
+    ALGORITHMS, HealthSettings, LeaseTerms, Limits, Order, Outcome, POLICIES, Pool, QueueSettings,
+    Rate, Report, Request, State, Sticky, TIERS_MAX, WAITING_MAX, codec,
 };
 
 /// Numbers at which something may end, as the codec writes them.
@@ -100,6 +100,7 @@ fn many_marks_take_memory_in_proportion() {
 fn grant(pool: &mut Pool, owner: Option<&[u8]>) {
     pool.picks(&Request {
         algorithm: None,
+        item: None,
         count: 1,
         distinct: false,
         exclude: vec![],
@@ -206,11 +207,12 @@ fn pool(random: &mut Random) -> Pool {
         pool.set_state(&name, any(random, &State::ALL).0);
     }
     pool.add(b"gone", None);
-    pool.set_policy(*any(random, &ALGORITHMS));
+    pool.set_policy(*any(random, &POLICIES));
     for algorithm in ALGORITHMS {
         if random.random_bool(0.5) {
             pool.picks(&Request {
                 algorithm: Some(algorithm),
+                item: Some(&b"item"[..]).filter(|_| algorithm.goes_by_item()),
                 count: random.random_range(1..300),
                 distinct: false,
                 exclude: vec![],
@@ -230,8 +232,124 @@ fn pool(random: &mut Random) -> Pool {
         let order = *any(random, &Order::ALL);
         pool.set_queue(QueueSettings { max, order });
     }
+    if random.random_bool(0.4) {
+        stick(random, &mut pool);
+    }
     pool.remove(b"gone");
     pool
+}
+
+/// Sessions. Some of them are over and not cleared.
+fn stick(random: &mut Random, pool: &mut Pool) {
+    let most = *any(random, &[1, 5, 60]);
+    for _ in 0..random.random_range(0..most) {
+        let request = Request {
+            algorithm: None,
+            item: None,
+            count: 1,
+            distinct: false,
+            exclude: vec![],
+            terms: None,
+            costs: vec![],
+        };
+        let sticky = Sticky {
+            session: random.random_range(0..8),
+            span: *any(random, &[1, 100, 1 << 40]),
+            is_strict: false,
+        };
+        pool.pick_for_session(&request, &sticky);
+        if random.random_ratio(1, 6) {
+            let clock = pool.clock() + random.random_range(0..200);
+            pool.tick_within(clock, *any(random, &[0, 1, 1000]));
+        }
+    }
+}
+
+/// The most memory that few bytes can ask for by sessions: each is of another backend that is gone.
+#[test]
+fn many_sessions_take_memory_in_proportion() {
+    for sessions in [1, 7, 100, 127, 1024, 1025, 2049, 5000] {
+        for gone in [true, false] {
+            assert!(sound::holds_a_pool(&codec::encode(&stuck(sessions, gone))));
+        }
+    }
+}
+
+/// A pool with that many sessions on the backend `a`, or each on another one that is gone.
+fn stuck(sessions: u64, gone: bool) -> Pool {
+    let mut pool = Pool::new();
+    pool.raise_rules(2);
+    pool.add(b"a", Some(u16::from(!gone)));
+    for session in 0..sessions {
+        if gone {
+            pool.add(b"b", None);
+        }
+        let request = Request {
+            algorithm: None,
+            item: None,
+            count: 1,
+            distinct: false,
+            exclude: vec![],
+            terms: None,
+            costs: vec![],
+        };
+        let sticky = Sticky {
+            session,
+            span: 1,
+            is_strict: false,
+        };
+        pool.pick_for_session(&request, &sticky);
+        if gone {
+            pool.remove(b"b");
+        }
+    }
+    pool
+}
+
+/// Sessions that no pool has. Each section differs in one thing from one that a pool has.
+#[test]
+fn wrong_sessions_are_refused() {
+    let sound = codec::encode(&stuck(2, true));
+    assert!(sound::holds_a_pool(&sound));
+    let one = |n: u8, turn: u8| [&[n, 0, 0, 0, 0, 0, 0, 0, 20][..], &[turn]].concat();
+    let group = |member: u8, of: &[Vec<u8>]| [&[member, of.len() as u8][..], &of.concat()].concat();
+    let section = |turn: u8, groups: &[Vec<u8>]| [&[turn][..], &groups.concat()].concat();
+    let right = section(2, &[group(1, &[one(0, 0)]), group(1, &[one(1, 1)])]);
+    let begins = sound.len() - right.len() - 2;
+    assert_eq!(
+        sound[begins..],
+        [&[133, right.len() as u8][..], &right].concat()
+    );
+    let with = |section: Vec<u8>| {
+        let payload = [&sound[..begins], &[133, section.len() as u8], &section].concat();
+        sound::holds_a_pool(&payload)
+    };
+    let groups = |groups: &[Vec<u8>]| with(section(2, groups));
+    // Other turns, one group, and sessions of the backend that is there are all right.
+    assert!(with(section(9, &[group(1, &[one(0, 7), one(1, 3)])])));
+    assert!(groups(&[group(1, &[one(1, 0), one(0, 0)])]));
+    assert!(groups(&[group(0, &[one(0, 5)]), group(1, &[one(1, 5)])]));
+    for wrong in [
+        // None at all; a group without any; a cut-off group.
+        vec![],
+        vec![group(1, &[])],
+        vec![group(0, &[one(0, 0)]), vec![1]],
+        vec![vec![1, 2], one(0, 0)],
+        // The same session twice, in one group or in two.
+        vec![group(1, &[one(0, 0), one(0, 1)])],
+        vec![group(0, &[one(0, 0)]), group(1, &[one(0, 1)])],
+        // Of a backend that is not there; of the same one in two groups; in the wrong order.
+        vec![group(2, &[one(0, 0)])],
+        vec![group(0, &[one(0, 0)]), group(0, &[one(1, 0)])],
+        vec![group(1, &[one(0, 0)]), group(0, &[one(1, 0)])],
+    ] {
+        assert!(!groups(&wrong), "{wrong:?}");
+    }
+    // It would end later than any session can.
+    let late = [&[0; 8][..], &[0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], &[0]].concat();
+    assert!(!groups(&[group(1, &[late])]));
+    let twice = [&sound[..], &sound[begins..]].concat();
+    assert!(!sound::holds_a_pool(&twice));
 }
 
 /// Reports, as time goes by.
@@ -288,7 +406,8 @@ fn limit(random: &mut Random, pool: &mut Pool) {
         );
         pool.open_epoch(random.random());
         pool.picks(&Request {
-            algorithm: Some(*any(random, &ALGORITHMS)),
+            algorithm: Some(*any(random, &POLICIES)),
+            item: None,
             count: random.random_range(1..20),
             distinct: false,
             exclude: vec![],

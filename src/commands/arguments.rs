@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use crate::lb::{
     ALGORITHMS, Algorithm, COSTS_NAMED_MAX, COUNT_MAX, Cost, EXCLUDE_MAX, LeaseTerms, Millis,
-    NAME_MAX, RATE_MAX, Request, SPAN_MAX, digits,
+    NAME_MAX, POLICIES, RATE_MAX, Request, SPAN_MAX, Sticky, digits, session_hash,
 };
 use crate::server::{Block, Error};
 
@@ -49,9 +49,21 @@ pub fn pairs<'a>(mut args: impl Words<'a>) -> Result<Vec<(&'a [u8], u16)>, Error
     Ok(pairs)
 }
 
-/// Parses the name of an algorithm.
-pub fn algorithm(word: &[u8]) -> Result<Algorithm, Error> {
-    Algorithm::by_name(word).ok_or_else(|| Error::not_one_of("algorithm", word, &algorithm_names()))
+/// Parses the name of an algorithm that can be a policy.
+pub fn policy(word: &[u8]) -> Result<Algorithm, Error> {
+    match Algorithm::by_name(word) {
+        Some(algorithm) if algorithm.goes_by_item() => Err(Error::policy_without_item()),
+        Some(algorithm) => Ok(algorithm),
+        None => Err(Error::not_one_of("algorithm", word, &names_of(&POLICIES))),
+    }
+}
+
+/// Parses an item.
+fn item(bytes: &[u8]) -> Result<&[u8], Error> {
+    match (1..=NAME_MAX).contains(&bytes.len()) {
+        true => Ok(bytes),
+        false => Err(Error::item(bytes)),
+    }
 }
 
 /// Parses the name of a lease's owner.
@@ -67,6 +79,14 @@ pub fn cost(bytes: &[u8]) -> Result<&[u8], Error> {
     match (1..=NAME_MAX).contains(&bytes.len()) {
         true => Ok(bytes),
         false => Err(Error::cost(bytes)),
+    }
+}
+
+/// Parses the name of a session.
+pub fn session(bytes: &[u8]) -> Result<&[u8], Error> {
+    match (1..=NAME_MAX).contains(&bytes.len()) {
+        true => Ok(bytes),
+        false => Err(Error::session(bytes)),
     }
 }
 
@@ -177,14 +197,36 @@ pub struct PickWords<'a> {
     pub is_array: bool,
     /// How the client waits for a backend, if BLOCK was given.
     pub block: Option<Block<'a>>,
+    /// The session, if STICKY was given: its name, and its terms.
+    pub sticky: Option<(&'a [u8], Sticky)>,
+}
+
+/// The form of STICKY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StickyForm {
+    /// A session, a span and maybe STRICT, in LB.PICK.
+    Pinning,
+    /// A session, in LB.PEEK.
+    Looking,
 }
 
 impl PickWords<'_> {
+    /// Whether it takes memory, and time matters to it: a lease, or a session.
+    pub fn takes_memory(&self) -> bool {
+        self.request.terms.is_some() || self.sticky.is_some()
+    }
+
+    /// The terms of the session, if STICKY was given.
+    pub fn session(&self) -> Option<Sticky> {
+        self.sticky.map(|(_, sticky)| sticky)
+    }
+
     /// The same arguments as words, but without BLOCK.
     pub fn to_words(&self) -> Vec<Vec<u8>> {
         let request = &self.request;
         let mut words: Vec<Vec<u8>> = vec![];
         words.extend(request.algorithm.map(|a| a.name().into()));
+        words.extend(request.item.map(Vec::from));
         if self.is_array {
             words.extend([b"COUNT".into(), request.count.to_string().into()]);
         }
@@ -194,6 +236,11 @@ impl PickWords<'_> {
         if !request.exclude.is_empty() {
             words.extend([b"EXCLUDE".into(), request.exclude.len().to_string().into()]);
             words.extend(request.exclude.iter().map(|name| name.to_vec()));
+        }
+        if let Some((name, sticky)) = self.sticky {
+            let span = sticky.span.to_string().into();
+            words.extend([b"STICKY".into(), name.to_vec(), span]);
+            words.extend(sticky.is_strict.then(|| b"STRICT".into()));
         }
         if let Some(terms) = request.terms {
             words.extend([b"LEASE".into(), terms.span.to_string().into()]);
@@ -212,14 +259,21 @@ impl PickWords<'_> {
 }
 
 /// Parses the arguments behind the key in LB.PICK and LB.PEEK.
-pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> {
+pub fn pick_words<'a>(mut args: impl Words<'a>, form: StickyForm) -> Result<PickWords<'a>, Error> {
     let algorithm = args.clone().next().and_then(Algorithm::by_name);
     if algorithm.is_some() {
         args.next();
     }
+    let item = match algorithm {
+        Some(algorithm) if algorithm.goes_by_item() => {
+            Some(item(args.next().ok_or_else(Error::no_item)?)?)
+        }
+        _ => None,
+    };
     let (mut count, mut distinct, mut exclude) = (None, None, None);
     let (mut lease, mut holder, mut block) = (None, None, None);
     let mut costs = None;
+    let (mut sticky, mut strict) = (None, None);
     let (mut prio, mut tenant) = (None, None);
     let mut is_first = algorithm.is_none();
     let mut options = Options::of(args);
@@ -243,6 +297,15 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
             block
                 .replace(options.number("BLOCK", 0..=SPAN_MAX)?)
                 .is_some()
+        } else if is_keyword(word, b"STICKY") {
+            let name = session(options.value("STICKY")?)?;
+            let span = match form {
+                StickyForm::Pinning => options.number("STICKY", 1..=SPAN_MAX)?,
+                StickyForm::Looking => 0,
+            };
+            sticky.replace((name, span)).is_some()
+        } else if is_keyword(word, b"STRICT") {
+            strict.replace(()).is_some()
         } else if is_keyword(word, b"PRIO") {
             let number = options.number("PRIO", 0..=u64::from(u8::MAX))?;
             prio.replace(number as u8).is_some()
@@ -251,14 +314,14 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
             tenant.replace(named).is_some()
         } else if is_first {
             let words = format!(
-                "{}, or COUNT, DISTINCT, EXCLUDE, LEASE, COSTS, BLOCK",
-                algorithm_names()
+                "{}, or COUNT, DISTINCT, EXCLUDE, STICKY, LEASE, COSTS, BLOCK",
+                names_of(&ALGORITHMS)
             );
             return Err(Error::not_one_of("algorithm", word, &words));
         } else if Algorithm::by_name(word).is_some() {
             return Err(Error::late_algorithm(word));
         } else {
-            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., LEASE ms, OWNER name, COSTS numcosts name amount ..., BLOCK ms, PRIO p or FOR name";
+            let words = "COUNT n, DISTINCT, EXCLUDE numbackends backend ..., STICKY session ms, STRICT, LEASE ms, OWNER name, COSTS numcosts name amount ..., BLOCK ms, PRIO p or FOR name";
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
@@ -272,6 +335,12 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
     if holder.is_some() && lease.is_none() {
         return Err(Error::owner_alone());
     }
+    if strict.is_some() && sticky.is_none() {
+        return Err(Error::strict_alone());
+    }
+    if sticky.is_some() && count.is_some_and(|count| count > 1) {
+        return Err(Error::sticky_many());
+    }
     if block.is_none() && (prio.is_some() || tenant.is_some()) {
         return Err(Error::place_alone());
     }
@@ -279,6 +348,7 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
         is_array: count.is_some(),
         request: Request {
             algorithm,
+            item,
             count: count.unwrap_or(1),
             distinct: distinct.is_some(),
             exclude: exclude.unwrap_or_default(),
@@ -293,18 +363,41 @@ pub fn pick_words<'a>(mut args: impl Words<'a>) -> Result<PickWords<'a>, Error> 
             prio: prio.unwrap_or(0),
             tenant,
         }),
+        sticky: sticky.map(|(name, span)| {
+            let sticky = Sticky {
+                session: session_hash(name),
+                span,
+                is_strict: strict.is_some(),
+            };
+            (name, sticky)
+        }),
     })
+}
+
+/// A pick of one backend with a lease.
+pub struct LeaseWords<'a> {
+    /// By which algorithm, if one is named.
+    pub algorithm: Option<Algorithm>,
+    /// The item, for an algorithm that goes by one.
+    pub item: Option<&'a [u8]>,
+    /// The terms of the lease.
+    pub terms: LeaseTerms<'a>,
 }
 
 /// Parses the words behind the key in LB.PICK if they ask for one backend with a lease, as gateways do: in this order, and nothing
 /// else. All other words, and all errors, are left to [`pick_words`], which costs twice as much.
-pub fn lease_alone<'a>(mut words: impl Words<'a>) -> Option<(Option<Algorithm>, LeaseTerms<'a>)> {
+pub fn lease_alone<'a>(mut words: impl Words<'a>) -> Option<LeaseWords<'a>> {
     let is_lease = |word: &[u8]| is_keyword(word, b"LEASE");
     let first = words.next()?;
-    let algorithm = match is_lease(first) {
-        true => None,
-        false => Some(Algorithm::by_name(first).filter(|_| words.next().is_some_and(is_lease))?),
-    };
+    let (mut algorithm, mut item) = (None, None);
+    if !is_lease(first) {
+        let named = Algorithm::by_name(first)?;
+        if named.goes_by_item() {
+            item = Some(self::item(words.next()?).ok()?);
+        }
+        algorithm = Some(named).filter(|_| words.next().is_some_and(is_lease));
+        algorithm?;
+    }
     let (span, rest) = digits::leading(words.next()?)?;
     if !rest.is_empty() || !(1..=SPAN_MAX).contains(&span) {
         return None;
@@ -315,7 +408,11 @@ pub fn lease_alone<'a>(mut words: impl Words<'a>) -> Option<(Option<Algorithm>, 
         None => None,
     };
     let terms = LeaseTerms { span, owner };
-    (words.len() == 0).then_some((algorithm, terms))
+    (words.len() == 0).then_some(LeaseWords {
+        algorithm,
+        item,
+        terms,
+    })
 }
 
 /// Parses a whole number by Redis's rules: only digits, with no sign but a minus and no leading zeros.
@@ -329,8 +426,9 @@ pub fn integer<N: TryFrom<i128>>(bytes: &[u8]) -> Option<N> {
     is_plain.then(|| N::try_from(sign * i128::from(number)).ok())?
 }
 
-fn algorithm_names() -> String {
-    ALGORITHMS.map(Algorithm::name).join(", ")
+fn names_of(algorithms: &[Algorithm]) -> String {
+    let names: Vec<&str> = algorithms.iter().map(|a| a.name()).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]
@@ -354,7 +452,7 @@ mod tests {
     #[test]
     fn a_lease_alone_is_read_as_any_other_pick() {
         let vocabulary = [
-            "lease", "LEASE", "owner", "o", "5", "0", "05", "lc", "COUNT",
+            "lease", "LEASE", "owner", "o", "5", "0", "05", "lc", "COUNT", "hash",
         ];
         let mut found = 0;
         for n in 0..vocabulary.len().pow(5) {
@@ -362,10 +460,15 @@ mod tests {
             let words: Vec<&[u8]> = places.map(|place| vocabulary[place].as_bytes()).collect();
             for len in 0..=5 {
                 let words = || words[..len].iter().copied();
-                if let Some((algorithm, terms)) = lease_alone(words()) {
-                    let all = pick_words(words()).unwrap();
+                if let Some(LeaseWords {
+                    algorithm,
+                    item,
+                    terms,
+                }) = lease_alone(words())
+                {
+                    let all = pick_words(words(), StickyForm::Pinning).unwrap();
                     assert!(!all.is_array && all.block.is_none());
-                    assert_eq!(all.request.algorithm, algorithm);
+                    assert_eq!((all.request.algorithm, all.request.item), (algorithm, item));
                     assert_eq!(all.request.terms, Some(terms));
                     assert_eq!((all.request.count, all.request.exclude), (1, vec![]));
                     found += 1;

@@ -9,7 +9,7 @@ pub struct Info;
 impl Command for Info {
     const SPEC: Spec = Spec {
         name: "LB.INFO",
-        summary: "Describes a pool: number of backends, number of available backends, weights, policy, picks, leases, limits of the pool as a whole (0 = no limit), remaining tokens, waiting clients, refused picks, clock, bytes and costs.",
+        summary: "Describes a pool: number of backends, number of available backends, weights, policy, picks, leases, limits of the pool as a whole (0 = no limit), remaining tokens, waiting clients, refused picks, sessions, clock, bytes and costs.",
         complexity: "O(1)",
         since: "0.1.0",
         arity: 2,
@@ -48,6 +48,7 @@ impl Command for Info {
             ("ejected", ejected),
             ("cooling", cooling),
             ("held", held as usize),
+            ("sessions", pool.sessions()),
             ("clock", pool.clock() as usize),
             ("rules-version", usize::from(pool.rules())),
             ("bytes", pool.bytes(0)),

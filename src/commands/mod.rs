@@ -12,6 +12,7 @@ mod done;
 mod epoch;
 #[cfg(feature = "faults")]
 mod fault;
+mod forget;
 mod health;
 mod health_words;
 mod info;
@@ -52,6 +53,7 @@ pub(crate) const COMMANDS: &[Entry] = &[
     entry::<card::Card>(),
     entry::<pick::Pick>(),
     entry::<peek::Peek>(),
+    entry::<forget::Forget>(),
     entry::<done::Done>(),
     entry::<report::Report>(),
     entry::<renew::Renew>(),

@@ -1,6 +1,6 @@
 //! LB.PEEK: foresees the next picks.
 
-use super::arguments::{PickWords, pick_words};
+use super::arguments::{PickWords, StickyForm, pick_words};
 use crate::lb::Picked;
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
@@ -11,7 +11,7 @@ impl Command for Peek {
     const SPEC: Spec = Spec {
         name: "LB.PEEK",
         summary: "Returns the reply that the next LB.PICK would give, and changes nothing.",
-        complexity: "O(log N) for each pick and each excluded backend, with N the number of backends in the pool",
+        complexity: "O(log N) for each pick and each excluded backend, with N the number of backends in the pool; O(N) for each pick by hash",
         since: "0.1.0",
         arity: -2,
         flags: "readonly fast",
@@ -22,6 +22,7 @@ impl Command for Peek {
             Arg::COUNT,
             Arg::DISTINCT,
             Arg::EXCLUDE,
+            Arg::SESSION.token("STICKY").optional(),
         ],
     };
 
@@ -29,9 +30,11 @@ impl Command for Peek {
 
     #[inline(always)]
     fn read(call: &Call) -> Result<PickWords<'_>, Error> {
-        let words = pick_words(call.args(2))?;
+        let words = pick_words(call.args(2), StickyForm::Looking)?;
+        let is_strict = words.session().is_some_and(|sticky| sticky.is_strict);
         let request = &words.request;
-        if request.terms.is_some() || !request.costs.is_empty() || words.block.is_some() {
+        let takes = request.terms.is_some() || !request.costs.is_empty();
+        if takes || words.block.is_some() || is_strict {
             return Err(Error::peek_takes_nothing());
         }
         match words.request.algorithm.is_some_and(|a| a.is_by_chance()) {
@@ -57,10 +60,11 @@ impl Command for Peek {
     #[inline(always)]
     fn run(words: PickWords, key: &mut Key, call: &Call) -> Effect {
         // The core looks ahead by making picks and undoing them. So it needs the pool for writing.
-        let picked = key.pool_mut().map(|pool| Picked {
-            slots: pool.peek(&words.request).unwrap_or_default(),
-            lease: None,
+        let foreseen = key.pool_mut().and_then(|pool| match words.session() {
+            Some(sticky) => pool.peek_for_session(&words.request, sticky.session),
+            None => pool.peek(&words.request),
         });
+        let picked = foreseen.map(|slots| Picked { slots, lease: None });
         let picked = picked.unwrap_or_default();
         call.reply().picked(key.pool(), &picked, words.is_array);
         Effect::None

@@ -1,17 +1,28 @@
 //! LB.PICK: picks backends, the module's main job.
 
-use super::arguments::{PickWords, lease_alone, pick_words};
+use super::arguments::{PickWords, StickyForm, lease_alone, pick_words};
 use crate::lb::{Algorithm, LeaseTerms};
-use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Needed, Spec};
+use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Needed, Spec};
 
 /// LB.PICK
 pub struct Pick;
+
+/// A session, how long it sticks after this pick, and whether no other backend will do.
+const STICKY: Arg = Arg::new(
+    "sticky",
+    Kind::Block(&[
+        Arg::SESSION.token("STICKY"),
+        Arg::MILLISECONDS,
+        Arg::token_alone("STRICT").optional(),
+    ]),
+)
+.optional();
 
 impl Command for Pick {
     const SPEC: Spec = Spec {
         name: "LB.PICK",
         summary: "Picks the next backend of a pool, or several.",
-        complexity: "O(log N) for each pick, each excluded backend and each backend that lacks an amount of COSTS (1,000 of these at most), with N the number of backends in the pool; O(1) for rr",
+        complexity: "O(log N) for each pick, each excluded backend and each backend that lacks an amount of COSTS (1,000 of these at most), with N the number of backends in the pool; O(1) for rr; O(N) for each pick by hash",
         since: "0.1.0",
         arity: -2,
         // Not deny-oom: a pick takes no memory, and a full server must not stop the traffic.
@@ -23,6 +34,7 @@ impl Command for Pick {
             Arg::COUNT,
             Arg::DISTINCT,
             Arg::EXCLUDE,
+            STICKY,
             Arg::LEASE,
             Arg::COSTS.optional(),
             Arg::BLOCK,
@@ -36,7 +48,9 @@ impl Command for Pick {
         match call.argc() {
             2 => Ok(Order::One(None)),
             // Most picks with arguments have only an algorithm.
-            3 if let Some(algorithm) = Algorithm::by_name(call.arg(2)) => {
+            3 if let Some(algorithm) = Algorithm::by_name(call.arg(2))
+                && !algorithm.goes_by_item() =>
+            {
                 Ok(Order::One(Some(algorithm)))
             }
             _ => read_words(call),
@@ -46,10 +60,10 @@ impl Command for Pick {
     #[inline(always)]
     fn access(order: &Order) -> Access {
         match order {
-            // A lease begins to run now.
-            Order::Lease(..) => Access::FromNow,
-            Order::Many(words) if words.request.terms.is_some() => Access::FromNow,
-            Order::One(_) | Order::Many(_) => Access::Now,
+            // A lease begins to run now, and so does the time of a session.
+            Order::Lease(..) | Order::Item(_, Some(_)) => Access::FromNow,
+            Order::Many(words) if words.takes_memory() => Access::FromNow,
+            Order::One(_) | Order::Item(..) | Order::Many(_) => Access::Now,
         }
     }
 
@@ -58,7 +72,7 @@ impl Command for Pick {
         let algorithm = match order {
             Order::One(algorithm) => *algorithm,
             Order::Many(words) if words.request.terms.is_none() => words.request.algorithm,
-            Order::Lease(..) | Order::Many(_) => return Ok(()),
+            Order::Lease(..) | Order::Item(..) | Order::Many(_) => return Ok(()),
         };
         let algorithm = algorithm.or_else(|| key.pool().map(|pool| pool.policy()));
         match algorithm.is_some_and(Algorithm::goes_by_latency) {
@@ -73,7 +87,7 @@ impl Command for Pick {
     fn behind(order: &Order) -> u8 {
         match order {
             Order::Many(words) => words.block.map_or(0, |block| block.prio),
-            Order::One(_) | Order::Lease(..) => 0,
+            Order::One(_) | Order::Lease(..) | Order::Item(..) => 0,
         }
     }
 
@@ -84,13 +98,21 @@ impl Command for Pick {
                 algorithm: *algorithm,
                 exclude: &[],
                 is_leasing: false,
+                sticky: None,
             },
             Order::Lease(algorithm, _) => Needed {
                 algorithm: *algorithm,
                 exclude: &[],
                 is_leasing: true,
+                sticky: None,
             },
-            Order::Many(words) => Needed::by(&words.request),
+            Order::Item(_, terms) => Needed {
+                algorithm: Some(Algorithm::HASH),
+                exclude: &[],
+                is_leasing: terms.is_some(),
+                sticky: None,
+            },
+            Order::Many(words) => Needed::by(&words.request).for_session(words.session()),
         })
     }
 
@@ -114,6 +136,7 @@ impl Command for Pick {
                     None => none(key, call),
                 }
             }
+            Order::Item(item, terms) => pick_for(item, terms, key, call),
             Order::Many(words) => pick_many(&words, key, call),
         }
     }
@@ -125,27 +148,50 @@ pub enum Order<'a> {
     One(Option<Algorithm>),
     /// One backend with a lease.
     Lease(Option<Algorithm>, LeaseTerms<'a>),
+    /// The backend of an item, with a lease if these are its terms.
+    Item(&'a [u8], Option<LeaseTerms<'a>>),
     /// Any other pick.
     Many(PickWords<'a>),
 }
 
 #[inline(never)]
 fn read_words(call: &Call) -> Result<Order<'_>, Error> {
-    if let Some((algorithm, terms)) = lease_alone(call.args(2)) {
-        return match call.is_out_of_memory() {
-            true => Err(Error::out_of_memory()),
-            false => Ok(Order::Lease(algorithm, terms)),
+    if let Some(lease) = lease_alone(call.args(2)) {
+        return match (call.is_out_of_memory(), lease.item) {
+            (true, _) => Err(Error::out_of_memory()),
+            (false, None) => Ok(Order::Lease(lease.algorithm, lease.terms)),
+            (false, Some(item)) => Ok(Order::Item(item, Some(lease.terms))),
         };
     }
-    let words = pick_words(call.args(2))?;
+    let words = pick_words(call.args(2), StickyForm::Pinning)?;
     let request = &words.request;
-    if request.terms.is_some() && call.is_out_of_memory() {
+    if words.takes_memory() && call.is_out_of_memory() {
         return Err(Error::out_of_memory());
     }
     let is_of_one = words.block.is_none() && !words.is_array && request.exclude.is_empty();
-    match is_of_one && request.terms.is_none() && request.costs.is_empty() {
-        true => Ok(Order::One(request.algorithm)),
-        false => Ok(Order::Many(words)),
+    let is_plain = is_of_one && !words.takes_memory() && request.costs.is_empty();
+    match (is_plain, request.item) {
+        (true, None) => Ok(Order::One(request.algorithm)),
+        (true, Some(item)) => Ok(Order::Item(item, None)),
+        (false, _) => Ok(Order::Many(words)),
+    }
+}
+
+fn pick_for(item: &[u8], terms: Option<LeaseTerms>, key: &mut Key, call: &Call) -> Effect {
+    let Some(pool) = key.pool_mut() else {
+        return none(key, call);
+    };
+    let is_picked = match terms {
+        None => (pool.pick_for(item))
+            .map(|backend| call.reply().bulk(backend.name()))
+            .is_some(),
+        Some(terms) => (pool.grant_for(item, &terms))
+            .map(|(backend, lease)| call.reply().granted(backend.name(), &lease))
+            .is_some(),
+    };
+    match is_picked {
+        true => Effect::Picked(1),
+        false => none(key, call),
     }
 }
 
@@ -161,15 +207,19 @@ fn pick_many(words: &PickWords, key: &mut Key, call: &Call) -> Effect {
     let prio = words.block.map_or(0, |block| block.prio);
     let picked = match !request.costs.is_empty() && call.is_behind(key, request, prio) {
         true => None,
-        false => key.pool_mut().map(|pool| pool.picks(request)),
+        false => key.pool_mut().map(|pool| match words.session() {
+            Some(sticky) => pool.pick_for_session(request, &sticky),
+            None => pool.picks(request),
+        }),
     };
     let picked = picked.unwrap_or_default();
     if picked.slots.is_empty()
         && let Some(block) = &words.block
         && call.can_wait()
     {
-        let (words, is_array) = (words.to_words(), words.is_array);
-        if let Err(error) = call.wait(key, request, block, words, is_array) {
+        let (sticky, is_array) = (words.session(), words.is_array);
+        let words = words.to_words();
+        if let Err(error) = call.wait(key, request, sticky, block, words, is_array) {
             call.reply().refused(&error);
         }
         return Effect::None;

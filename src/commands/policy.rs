@@ -1,6 +1,6 @@
 //! LB.POLICY: the algorithm for picks that name none.
 
-use super::arguments::algorithm;
+use super::arguments::policy;
 use crate::lb::Algorithm;
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Spec};
 
@@ -16,7 +16,7 @@ impl Command for Policy {
         arity: -2,
         flags: "write deny-oom fast",
         key: "RW access update",
-        args: &[Arg::KEY, Arg::ALGORITHM.optional()],
+        args: &[Arg::KEY, Arg::POLICY.optional()],
     };
 
     type Order<'a> = Option<Algorithm>;
@@ -24,7 +24,7 @@ impl Command for Policy {
     fn read(call: &Call) -> Result<Option<Algorithm>, Error> {
         match call.argc() {
             2 => Ok(None),
-            3 => Ok(Some(algorithm(call.arg(2))?)),
+            3 => Ok(Some(policy(call.arg(2))?)),
             _ => Err(Error::fixed("ERR LB.POLICY takes one algorithm")),
         }
     }

@@ -41,6 +41,18 @@ impl Error {
         )
     }
 
+    /// STRICT without STICKY.
+    #[cold]
+    pub fn strict_alone() -> Error {
+        Error::fixed("ERR STRICT needs STICKY: it holds a session to its backend")
+    }
+
+    /// STICKY with COUNT above 1.
+    #[cold]
+    pub fn sticky_many() -> Error {
+        Error::fixed("ERR STICKY picks one backend, that of its session: COUNT can only be 1")
+    }
+
     /// PRIO or FOR without BLOCK.
     #[cold]
     pub fn place_alone() -> Error {
@@ -53,10 +65,32 @@ impl Error {
         Error::fixed("ERR ewma goes by leases: LEASE ms grants one")
     }
 
+    /// `hash` at the end.
+    #[cold]
+    pub fn no_item() -> Error {
+        Error::fixed("ERR hash needs an item, as in LB.PICK key hash item")
+    }
+
+    /// LB.POLICY with `hash`.
+    #[cold]
+    pub fn policy_without_item() -> Error {
+        Error::fixed(
+            "ERR hash is no policy: it needs an item with each pick, as in LB.PICK key hash item",
+        )
+    }
+
+    /// An invalid item.
+    pub fn item(item: &[u8]) -> Error {
+        let len = item.len();
+        Error::new(format!("ERR an item has 1 to {NAME_MAX} bytes, not {len}"))
+    }
+
     /// LB.PEEK with an option that only LB.PICK has.
     #[cold]
     pub fn peek_takes_nothing() -> Error {
-        Error::fixed("ERR LB.PEEK changes nothing: it takes neither LEASE nor COSTS nor BLOCK")
+        Error::fixed(
+            "ERR LB.PEEK changes nothing: it takes neither STRICT nor LEASE nor COSTS nor BLOCK",
+        )
     }
 
     /// A command that takes memory, on a server that is out of memory.
@@ -69,7 +103,7 @@ impl Error {
     #[cold]
     pub fn by_chance() -> Error {
         Error::fixed(
-            "ERR chance cannot be foreseen: LB.PEEK takes rr, wrr, lc or ewma, and a policy that is one of them",
+            "ERR chance cannot be foreseen: LB.PEEK takes rr, wrr, lc, ewma or hash, and a policy that is one of them",
         )
     }
 
@@ -109,6 +143,14 @@ impl Error {
         Error::new(format!(
             "{}: the number of costs comes first, as in COSTS 1 tokens 500",
             number.message()
+        ))
+    }
+
+    /// An invalid name of a session.
+    pub fn session(name: &[u8]) -> Error {
+        let len = name.len();
+        Error::new(format!(
+            "ERR the name of a session has 1 to {NAME_MAX} bytes, not {len}"
         ))
     }
 

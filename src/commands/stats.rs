@@ -11,7 +11,7 @@ pub struct Stats;
 impl Command for Stats {
     const SPEC: Spec = Spec {
         name: "LB.STATS",
-        summary: "Describes each backend of a pool, or one: weight, state, health, picks, open leases, numbers of ended leases by outcome, limits (0 = no limit), remaining tokens, tier, latency, load and costs.",
+        summary: "Describes each backend of a pool, or one: weight, state, health, picks, open leases, numbers of ended leases by outcome, limits (0 = no limit), remaining tokens, tier, latency, sessions, load and costs.",
         complexity: "O(N), with N the number of backends in the pool; O(1) for one backend",
         since: "0.1.0",
         arity: -2,
@@ -79,6 +79,7 @@ fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: Backend) {
         ("latency-us", latency),
         ("latency-sum-us", tally.latency),
         ("latencies", tally.latencies),
+        ("sessions", u64::from(pool.sessions_on(slot))),
     ];
     let limits = standing(pool, Some(slot));
     reply.map(7 + before.len() + limits.len() + after.len());

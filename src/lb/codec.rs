@@ -119,6 +119,7 @@ mod tests {
         for name in ["rr", "wrr", "random", "wrandom", "p2c"] {
             let request = Request {
                 algorithm: Algorithm::by_name(name.as_bytes()),
+                item: None,
                 count: 9,
                 distinct: false,
                 exclude: vec![],
@@ -159,6 +160,7 @@ mod tests {
             pool.open_epoch(epoch);
             let request = Request {
                 algorithm: Algorithm::by_name(b"lc"),
+                item: None,
                 count: 2,
                 distinct: false,
                 exclude: vec![b"\0\r\n"],

@@ -29,11 +29,15 @@ pub use account::{
 };
 pub use field::State;
 pub use ground::bounds::{
-    BACKENDS_MAX, COSTS_NAMED_MAX, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, Slot, TIERS_MAX, WEIGHT_MAX,
+    BACKENDS_MAX, COSTS_NAMED_MAX, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, SESSIONS_MAX, Slot, TIERS_MAX,
+    WEIGHT_MAX,
 };
 pub use ground::clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP, shown};
 pub use ground::digits;
 pub use ground::memory::Mover;
 pub use ground::name::Name;
-pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE};
-pub use pool::{Added, Availability, Backend, HealthOf, Limited, Picked, Pool, Replaced, Request};
+pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE, POLICIES};
+pub use pool::{
+    Added, Availability, Backend, HealthOf, Limited, Picked, Pool, Replaced, Request, Sticky,
+    session_hash,
+};

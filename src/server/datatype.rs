@@ -192,7 +192,7 @@ unsafe extern "C" fn free(pool: *mut c_void) {
 
 unsafe extern "C" fn free_effort(_key: *mut raw::RedisModuleString, pool: *const c_void) -> usize {
     let effort = guarded("weighing a pool", || match unsafe { value(pool) } {
-        Value::Pool(pool, _) => pool.len() + pool.leases(),
+        Value::Pool(pool, _) => pool.len() + pool.leases() + pool.sessions(),
         Value::Poisoned => 1,
     });
     effort.unwrap_or(1)

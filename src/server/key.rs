@@ -13,7 +13,7 @@ use super::key_ref::{KeyRef, entropy};
 use super::listening::{is_deaf, listen};
 use super::value::{ProcessNotes, Value, pool_type};
 use super::{clock, info, timer, waits};
-use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, QueueSettings, Request, STEP};
+use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, QueueSettings, Request, STEP, Sticky};
 
 /// The properties of a pick that decide what the pool needs first: a seed, an epoch.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub struct Needed<'a> {
     pub exclude: &'a [&'a [u8]],
     /// Whether each pick gets a lease.
     pub is_leasing: bool,
+    /// The session, if it is a pick for one.
+    pub sticky: Option<Sticky>,
 }
 
 impl<'a> Needed<'a> {
@@ -33,6 +35,20 @@ impl<'a> Needed<'a> {
             algorithm: request.algorithm,
             exclude: &request.exclude,
             is_leasing: request.terms.is_some(),
+            sticky: None,
+        }
+    }
+
+    /// The same for a session.
+    pub fn for_session(self, sticky: Option<Sticky>) -> Needed<'a> {
+        Needed { sticky, ..self }
+    }
+
+    /// Whether there is a backend for the pick.
+    fn can_be_met(&self, pool: &Pool) -> bool {
+        match &self.sticky {
+            Some(sticky) => pool.has_eligible_for_session(self.exclude, sticky),
+            None => pool.has_eligible(self.exclude),
         }
     }
 }
@@ -355,7 +371,7 @@ impl Key<'_> {
             self.seed();
         }
         if needed.is_leasing {
-            self.open_epoch_if_needed(needed.exclude);
+            self.open_epoch_if_needed(needed);
         }
     }
 
@@ -388,18 +404,18 @@ impl Key<'_> {
     }
 
     #[inline(always)]
-    fn open_epoch_if_needed(&mut self, exclude: &[&[u8]]) {
+    fn open_epoch_if_needed(&mut self, needed: &Needed) {
         let is_of_this_term = |local: &ProcessNotes| local.term == clock::term();
         let notes = self.parts().and_then(|(_, local)| local.as_deref());
         if !notes.is_some_and(is_of_this_term) {
-            self.open_own_epoch(exclude);
+            self.open_own_epoch(needed);
         }
     }
 
     #[cold]
-    fn open_own_epoch(&mut self, exclude: &[&[u8]]) {
+    fn open_own_epoch(&mut self, needed: &Needed) {
         let key_ref = self.key_ref;
-        if let Some((pool, local)) = self.parts().filter(|(pool, _)| pool.has_eligible(exclude)) {
+        if let Some((pool, local)) = self.parts().filter(|(pool, _)| needed.can_be_met(pool)) {
             let local = local.get_or_insert_default();
             if !key_ref.must_obey() {
                 let epoch = entropy();

@@ -15,7 +15,7 @@ use super::key_ref::KeyRef;
 use super::queue::{Asked, Fit};
 use super::timer;
 use super::waits::{self, Client, at};
-use crate::lb::{Millis, Pool, Request};
+use crate::lb::{self, Millis, Pool, Request};
 
 /// If a pool has more backends than one request tries, it is tried again after that time.
 const AGAIN_MS: Millis = 100;
@@ -40,13 +40,24 @@ impl Lacking {
         let Some(pool) = key.pool_mut() else {
             return false;
         };
-        let found = guarded("a look for a waiter", || pool.would_pick(&request));
+        let sticky = asked.sticky();
+        let found = guarded("a look for a waiter", || match &sticky {
+            Some(sticky) => pool.would_pick_for_session(&request, sticky),
+            None => pool.would_pick(&request),
+        });
         if found == Some(true) {
             return false;
         }
         self.clients.push(client);
         match found {
-            Some(_) => self.first = self.first.into_iter().chain(back(pool, &request)).min(),
+            Some(_) => {
+                let time = match &sticky {
+                    Some(sticky) => pool.affords_from_for_session(&request, sticky),
+                    None => pool.affords_from(&request),
+                };
+                let back = time.map(|time| next_try(pool, time));
+                self.first = self.first.into_iter().chain(back).min();
+            }
             None => key.poison(),
         }
         true
@@ -63,13 +74,12 @@ impl Lacking {
     }
 }
 
-/// The clock that shows that a request finds what it lacks.
-fn back(pool: &Pool, request: &Request) -> Option<Millis> {
-    let time = pool.affords_from(request)?;
-    Some(match time > pool.clock() {
-        true => crate::lb::shown(time),
+/// The clock at which to try again what is there from this time on.
+fn next_try(pool: &Pool, time: Millis) -> Millis {
+    match time > pool.clock() {
+        true => lb::shown(time),
         false => pool.clock() + AGAIN_MS,
-    })
+    }
 }
 
 /// Whether a waiter of the number `most` or a lower one lacks a cost that this request takes too: then the request comes behind

@@ -1,6 +1,6 @@
 //! The description of a command for the server. `COMMAND DOCS` shows it to redis-cli and to clients.
 
-use crate::lb::{ALGORITHMS, Algorithm, FORESEEABLE};
+use crate::lb::{ALGORITHMS, Algorithm, FORESEEABLE, POLICIES};
 
 /// The description of a command.
 pub struct Spec {
@@ -102,8 +102,15 @@ impl Arg {
     pub const PAIR: Arg = Arg::new("pair", Kind::Block(&[Arg::BACKEND, Arg::WEIGHT]));
     /// Any algorithm.
     pub const ALGORITHM: Arg = Arg::new("algorithm", Kind::OneOf(&words(ALGORITHMS)));
+    /// Any algorithm that can be a policy.
+    pub const POLICY: Arg = Arg::new("algorithm", Kind::OneOf(&words(POLICIES)));
     /// Any algorithm whose picks can be foreseen.
     pub const FORESEEABLE: Arg = Arg::new("algorithm", Kind::OneOf(&words(FORESEEABLE)));
+    /// The algorithm that goes by an item, with the item.
+    const HASH: Arg = Arg::new(
+        "hash",
+        Kind::Block(&[Arg::new("item", Kind::Text).token(Algorithm::HASH.name())]),
+    );
     /// The number of picks.
     pub const COUNT: Arg = Arg::new("count", Kind::Integer).token("COUNT").optional();
     /// No backend twice.
@@ -117,6 +124,9 @@ impl Arg {
         ]),
     )
     .optional();
+
+    /// The name of a session.
+    pub const SESSION: Arg = Arg::new("session", Kind::Text);
 
     /// A lease, with its owner.
     pub const LEASE: Arg = Arg::new(
@@ -192,12 +202,15 @@ impl Arg {
     }
 }
 
-/// A keyword for each of these algorithms.
+/// A keyword for each of these algorithms, with the item behind it where it goes by one.
 const fn words<const N: usize>(algorithms: [Algorithm; N]) -> [Arg; N] {
     let mut args = [Arg::token_alone(""); N];
     let mut i = 0;
     while i < N {
-        args[i] = Arg::token_alone(algorithms[i].name());
+        args[i] = match algorithms[i].goes_by_item() {
+            true => Arg::HASH,
+            false => Arg::token_alone(algorithms[i].name()),
+        };
         i += 1;
     }
     args

@@ -27,7 +27,7 @@ use super::queue::{Asked, At, Block, Fit, Room};
 use super::reply::Reply;
 use super::timer;
 use super::waits::{self, Client, Waiter, at};
-use crate::lb::{LeaseId, Request};
+use crate::lb::{LeaseId, Request, Sticky};
 
 type Ctx = *mut raw::RedisModuleCtx;
 
@@ -72,6 +72,7 @@ fn leave(client: Client) -> Option<Waiter> {
 pub fn wait(
     key: &mut Key,
     request: &Request,
+    sticky: Option<Sticky>,
     block: &Block,
     words: Vec<Vec<u8>>,
     is_array: bool,
@@ -98,7 +99,7 @@ pub fn wait(
             client.cast()
         ))
     });
-    let asked = Asked::of(request);
+    let asked = Asked::of(request).for_session(sticky);
     let kind = asked.kind();
     let waiter = Waiter {
         client,
@@ -153,6 +154,10 @@ pub fn serve(key: &mut Key, most: u8) {
     }
     let key_ref = key.key_ref();
     let at = at(key_ref);
+    // Time can end a session, so that another backend will do.
+    if waits::with(|waits| waits.queues.is_any_sticky_at(&at)) {
+        key.move_clock();
+    }
     let mut lacking = Lacking::default();
     while let Some(pool) = key.pool() {
         let first = waits::with(|waits| {
@@ -191,11 +196,15 @@ fn give(key: &mut Key, at: &At, waiter: &Waiter) {
     if request.terms.is_some() {
         key.move_clock();
     }
-    key.prepare(&Needed::by(&request));
+    let sticky = waiter.asked.sticky();
+    key.prepare(&Needed::by(&request).for_session(sticky));
     let Some(pool) = key.pool_mut() else {
         return;
     };
-    let picked = pool.picks(&request);
+    let picked = match sticky {
+        Some(sticky) => pool.pick_for_session(&request, &sticky),
+        None => pool.picks(&request),
+    };
     PICKS.add(picked.slots.len());
     let names = picked.slots.iter().map(|slot| pool.name(*slot).into());
     let given = Outcome::Given {

@@ -14,7 +14,8 @@ fn main() {
 #[divan::bench(args = of_each_size(&ALGORITHMS))]
 fn pick(bencher: Bencher, (algorithm, size): (Algorithm, u32)) {
     let mut pool = pool(size, mixed);
-    bencher.bench_local(|| pool.pick(Some(algorithm)).map(Backend::picks));
+    let mut items = 0..;
+    bencher.bench_local(|| pick_one(&mut pool, algorithm, items.next()).map(Backend::picks));
 }
 
 /// One pick by wrr where no two weights are the same, as far as there are so many.
@@ -52,9 +53,10 @@ fn pick_with_an_exclusion(bencher: Bencher, (algorithm, size): (Algorithm, u32))
 fn peek_and_pick(bencher: Bencher, (algorithm, size): (Algorithm, u32)) {
     let mut pool = pool(size, mixed);
     let wanted = request(Some(algorithm), 1);
+    let mut items = 0..;
     bencher.bench_local(|| {
         black_box(pool.peek(&wanted));
-        pool.pick(Some(algorithm)).map(Backend::picks)
+        pick_one(&mut pool, algorithm, items.next()).map(Backend::picks)
     });
 }
 
@@ -113,11 +115,19 @@ fn foreseeable() -> Vec<Algorithm> {
 fn request(algorithm: Option<Algorithm>, count: usize) -> Request<'static> {
     Request {
         algorithm,
+        item: (algorithm == Some(Algorithm::HASH)).then_some(b"item"),
         count,
         distinct: false,
         exclude: vec![],
         terms: None,
         costs: vec![],
+    }
+}
+
+fn pick_one(pool: &mut Pool, algorithm: Algorithm, item: Option<u64>) -> Option<Backend<'_>> {
+    match (algorithm.goes_by_item(), item) {
+        (true, Some(item)) => pool.pick_for(&item.to_ne_bytes()),
+        _ => pool.pick(Some(algorithm)),
     }
 }
 

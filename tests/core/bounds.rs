@@ -33,6 +33,7 @@ fn a_look_ahead_at_the_bounds_leaves_no_trace_and_is_right() {
             let mut pool = at_the_bounds(credit);
             let request = Request {
                 algorithm: None,
+                item: None,
                 count: 500,
                 distinct,
                 exclude: vec![],

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
-use redis_lb::lb::{ALGORITHMS, Algorithm, HealthSettings, Pool, Report, Request, State};
+use redis_lb::lb::{
+    ALGORITHMS, Algorithm, HealthSettings, LeaseTerms, Pool, Report, Request, State,
+};
 
 use crate::naive::{Naive, Wanted};
 
@@ -90,6 +92,7 @@ fn backends_of_few_weights_are_picked_as_the_naive_pool_picks_them() {
         };
         let request = Request {
             algorithm: None,
+            item: None,
             count: wanted.count,
             distinct: true,
             exclude: wanted.exclude.iter().map(|name| &name[..]).collect(),
@@ -120,10 +123,17 @@ fn a_newcomer_takes_part_at_once() {
         pool.add(&i.to_be_bytes(), Some(weight));
         naive.add(&i.to_be_bytes(), Some(weight));
         for algorithm in ALGORITHMS {
-            let picked = pool.pick(Some(algorithm)).map(|b| b.name().to_vec());
+            let picked = match algorithm.goes_by_item() {
+                true => pool.pick_for(&i.to_le_bytes()),
+                false => pool.pick(Some(algorithm)),
+            };
+            let wanted = Wanted {
+                item: i.to_le_bytes().into(),
+                ..one(algorithm)
+            };
             assert_eq!(
-                picked,
-                naive.picks(&one(algorithm)).0.pop(),
+                picked.map(|b| b.name().to_vec()),
+                naive.picks(&wanted).0.pop(),
                 "{i}, {algorithm:?}"
             );
         }
@@ -135,6 +145,7 @@ fn one(algorithm: Algorithm) -> Wanted {
     Wanted {
         costs: vec![],
         algorithm: Some(algorithm),
+        item: vec![],
         count: 1,
         distinct: false,
         exclude: vec![],
@@ -189,4 +200,50 @@ fn a_report_costs_no_more_in_a_large_pool() {
         thousand_reports < ten_settings,
         "{thousand_reports:?} {ten_settings:?}"
     );
+}
+
+/// Running weights get fractions, all at once, and what was played is played anew. No sequence changes.
+#[test]
+fn fractions_change_no_sequence() {
+    let mut pool = Pool::new();
+    for i in 0..1_000u32 {
+        pool.add(&i.to_be_bytes(), Some(1 + (i * 7919 % 100) as u16));
+    }
+    for i in (0..1_000u32).step_by(7) {
+        pool.set_state(&i.to_be_bytes(), State::Drain);
+    }
+    let pick = |pool: &mut Pool, algorithm: Algorithm| {
+        let terms = Some(LeaseTerms {
+            span: 60_000,
+            owner: None,
+        });
+        let wanted = Request {
+            costs: vec![],
+            algorithm: Some(algorithm),
+            item: None,
+            count: 1,
+            distinct: false,
+            exclude: vec![],
+            terms,
+        };
+        pool.picks(&wanted).slots
+    };
+    for _ in 0..500 {
+        for algorithm in ALGORITHMS {
+            pick(&mut pool, algorithm);
+        }
+    }
+    let mut whole = pool.clone();
+    pool.set_health(HealthSettings {
+        slow_start: 1_000,
+        ..HealthSettings::default()
+    });
+    pool.check();
+    for round in 0..2_000 {
+        for algorithm in ALGORITHMS {
+            let picked = pick(&mut pool, algorithm);
+            assert_eq!(picked, pick(&mut whole, algorithm), "{round} {algorithm:?}");
+        }
+    }
+    pool.check();
 }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod growth;
+mod hash;
 mod house;
 mod naive;
 mod naive_health;

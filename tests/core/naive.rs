@@ -9,6 +9,8 @@ use redis_lb::lb::{
     QueueSettings, Rate, Replaced, Report, State,
 };
 
+use twox_hash::XxHash3_64;
+
 use crate::naive_health::{Health, Settings, Stage};
 
 /// How far from 0 a credit can be.
@@ -103,6 +105,25 @@ pub struct Lease {
     took: BTreeMap<u64, u64>,
 }
 
+/// A session, and the member that it sticks to.
+#[derive(Clone, Debug)]
+struct Session {
+    name: Vec<u8>,
+    member: u64,
+    deadline: Millis,
+    /// How many picks for sessions came before its last one, and before the one that pinned it.
+    picked: u64,
+    pinned: u64,
+}
+
+/// The session of a pick.
+#[derive(Clone, Debug)]
+pub struct Sticky {
+    pub session: Vec<u8>,
+    pub span: Millis,
+    pub is_strict: bool,
+}
+
 #[derive(Clone, Debug)]
 pub struct Naive {
     pub members: Vec<Member>,
@@ -128,12 +149,18 @@ pub struct Naive {
     pub health: Health,
     /// Whether reports move latencies.
     heeds_latencies: bool,
+    sessions: Vec<Session>,
+    /// How many picks for sessions there were.
+    session_picks: u64,
+    /// The members that are gone, in that order.
+    gone: Vec<u64>,
     pub queue: QueueSettings,
 }
 
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub algorithm: Option<Algorithm>,
+    pub item: Vec<u8>,
     pub count: usize,
     pub distinct: bool,
     pub exclude: Vec<Vec<u8>>,
@@ -162,6 +189,9 @@ impl Naive {
             serial: 0,
             health: Health::default(),
             heeds_latencies: false,
+            sessions: vec![],
+            session_picks: 0,
+            gone: vec![],
             queue: QueueSettings::default(),
         }
     }
@@ -215,6 +245,7 @@ impl Naive {
         };
         let serial = self.members.remove(at).serial;
         self.health.backends.remove(at);
+        self.gone.push(serial);
         self.mark(Of::Member(serial));
         if at < self.rr {
             self.rr -= 1;
@@ -351,6 +382,7 @@ impl Naive {
             self.clear(usize::MAX);
             self.health.look_again();
         }
+        self.clear_sessions(usize::MAX);
         moves || clears
     }
 
@@ -386,13 +418,30 @@ impl Naive {
         self.health.clock = self.clock;
         let clears = clock == self.clock && self.is_any_over();
         if clears {
-            self.clear(if self.rules == 1 { usize::MAX } else { budget });
+            let cleared = self.clear(if self.rules == 1 { usize::MAX } else { budget });
+            self.clear_sessions(budget.saturating_sub(cleared));
         }
         moves || clears
     }
 
-    fn clear(&mut self, budget: usize) {
+    /// Sessions that are over keep nobody out.
+    fn clear_sessions(&mut self, budget: usize) {
         for _ in 0..budget {
+            let due = self.sessions.iter().filter(|s| s.deadline <= self.clock);
+            let due = due.min_by_key(|s| (s.deadline, s.picked));
+            let turn = |s: &Session| self.gone.iter().position(|serial| *serial == s.member);
+            let orphans = self.sessions.iter().filter(|s| turn(s).is_some());
+            let orphan = orphans.min_by_key(|s| (turn(s), s.pinned));
+            let Some(first) = due.or(orphan).map(|s| s.name.clone()) else {
+                return;
+            };
+            self.sessions.retain(|s| s.name != first);
+        }
+    }
+
+    /// Answers how many things it cleared, sessions aside.
+    fn clear(&mut self, budget: usize) -> usize {
+        for cleared in 0..budget {
             let due = self.leases.iter().filter(|l| l.deadline <= self.clock);
             let due = due.min_by_key(|l| (l.deadline, l.id.number));
             if let Some(lease) = due.cloned() {
@@ -413,7 +462,7 @@ impl Naive {
                 continue;
             }
             let Some(mark) = self.marks.first() else {
-                return;
+                return cleared;
             };
             let first = self
                 .leases
@@ -424,6 +473,7 @@ impl Naive {
             self.untold(&first);
             self.drop_lease(first.id);
         }
+        budget
     }
 
     /// A lease ended, and nobody told how its request went.
@@ -471,6 +521,12 @@ impl Naive {
     }
 
     pub fn is_any_over(&self) -> bool {
+        let is_gone = |session: &Session| self.gone.contains(&session.member);
+        let mut sessions = self.sessions.iter();
+        self.is_any_over_but_sessions() || sessions.any(|s| s.deadline <= self.clock || is_gone(s))
+    }
+
+    fn is_any_over_but_sessions(&self) -> bool {
         let mut limits = self.members.iter().map(|m| &m.limit).chain([&self.limit]);
         self.leases.iter().any(|lease| self.is_over(lease))
             || limits.any(|limit| limit.refill.is_some_and(|refill| refill <= self.clock))
@@ -706,7 +762,7 @@ impl Naive {
             return Availability::Available;
         }
         let is_willing = |m: &Member| m.weight > 0 && m.state == State::Up;
-        if self.is_any_over() && self.members.iter().any(is_willing) {
+        if self.is_any_over_but_sessions() && self.members.iter().any(is_willing) {
             return Availability::Limited((self.clock + 1).div_ceil(10) * 10 - self.clock);
         }
         let mut times: Vec<Millis> = self.leases.iter().map(|lease| lease.deadline).collect();
@@ -758,38 +814,11 @@ impl Naive {
         let mut picked = vec![];
         for _ in 0..wanted.count {
             let algorithm = wanted.algorithm.unwrap_or(self.policy);
-            let Some(name) = self.pick_for(algorithm, &mut out, &wanted.costs) else {
+            let Some(name) = self.pick_for(algorithm, &wanted.item, &mut out, &wanted.costs) else {
                 break;
             };
-            self.heed_latencies_for(wanted.algorithm.unwrap_or(self.policy));
-            self.limit.take(self.clock);
-            let clock = self.clock;
-            self.find(&name).unwrap().limit.take(clock);
-            let mut took = BTreeMap::new();
-            let at = self.at(&name);
-            for limit in [&mut self.members[at].limit, &mut self.limit] {
-                took.extend(limit.pay(&wanted.costs, clock));
-            }
-            if let Some((span, owner)) = &wanted.lease {
-                let (epoch, number) = (self.epoch, self.next);
-                self.next += 1;
-                let member = self.find(&name).unwrap().serial;
-                self.leases.push(Lease {
-                    id: LeaseId { epoch, number },
-                    member,
-                    name: name.clone(),
-                    owner: owner.clone(),
-                    granted: clock,
-                    deadline: (clock + span + 10).div_ceil(10) * 10,
-                    took,
-                });
-                first = first.or(Some(LeaseId { epoch, number }));
-            }
-            let at = self.at(&name);
-            if self.is_probe_due(at) {
-                let lease = wanted.lease.as_ref().map(|_| self.next - 1);
-                self.health.take_probe(at, lease);
-            }
+            let lease = self.take(&name, wanted);
+            first = first.or(lease);
             if wanted.distinct {
                 out.push(name.clone());
             }
@@ -805,18 +834,19 @@ impl Naive {
     fn pick_for(
         &mut self,
         algorithm: Algorithm,
+        item: &[u8],
         out: &mut Vec<Vec<u8>>,
         costs: &Costs,
     ) -> Option<Vec<u8>> {
         if costs.is_empty() {
-            return self.pick(algorithm, out);
+            return self.pick(algorithm, item, out);
         }
         if !self.limit.affords(costs, self.clock) {
             return None;
         }
         loop {
             let mut then = self.clone();
-            let name = then.pick(algorithm, out)?;
+            let name = then.pick(algorithm, item, out)?;
             if self.find(&name)?.limit.affords(costs, then.clock) {
                 *self = then;
                 return Some(name);
@@ -826,7 +856,144 @@ impl Naive {
         }
     }
 
-    fn pick(&mut self, algorithm: Algorithm, out: &[Vec<u8>]) -> Option<Vec<u8>> {
+    /// A member was picked. Answers the id of its lease.
+    fn take(&mut self, name: &[u8], wanted: &Wanted) -> Option<LeaseId> {
+        self.heed_latencies_for(wanted.algorithm.unwrap_or(self.policy));
+        self.limit.take(self.clock);
+        let clock = self.clock;
+        self.find(name).unwrap().limit.take(clock);
+        let mut took = BTreeMap::new();
+        let at = self.at(name);
+        for limit in [&mut self.members[at].limit, &mut self.limit] {
+            took.extend(limit.pay(&wanted.costs, clock));
+        }
+        let mut id = None;
+        if let Some((span, owner)) = &wanted.lease {
+            let (epoch, number) = (self.epoch, self.next);
+            self.next += 1;
+            let member = self.find(name).unwrap().serial;
+            self.leases.push(Lease {
+                id: LeaseId { epoch, number },
+                member,
+                name: name.to_vec(),
+                owner: owner.clone(),
+                granted: clock,
+                deadline: (clock + span + 10).div_ceil(10) * 10,
+                took,
+            });
+            id = Some(LeaseId { epoch, number });
+        }
+        if self.is_probe_due(at) {
+            let lease = wanted.lease.as_ref().map(|_| self.next - 1);
+            self.health.take_probe(at, lease);
+        }
+        id
+    }
+
+    /// The member that a session sticks to.
+    fn pinned(&self, session: &[u8]) -> Option<usize> {
+        let is_it = |s: &&Session| s.name == session && s.deadline > self.clock;
+        let session = self.sessions.iter().find(is_it)?;
+        self.members.iter().position(|m| m.serial == session.member)
+    }
+
+    /// The picked member, as [`Naive::picks`].
+    pub fn pick_for_session(
+        &mut self,
+        wanted: &Wanted,
+        sticky: &Sticky,
+    ) -> (Vec<Vec<u8>>, Option<LeaseId>) {
+        let pinned = self.pinned(&sticky.session).filter(|at| {
+            let member = &self.members[*at];
+            member.weight > 0 && member.state != State::Down
+        });
+        let Some(at) = pinned else {
+            return self.pin_anew(wanted, sticky);
+        };
+        let member = self.members[at].clone();
+        let is_fit = self.health.backends[at].is_fit();
+        let is_kept_out = wanted.exclude.contains(&member.name)
+            || !member.limit.allows(self.leases_on(&member))
+            || !self.is_open()
+            || !member.limit.affords(&wanted.costs, self.clock)
+            || !self.limit.affords(&wanted.costs, self.clock);
+        let can_probe = member.state == State::Up && self.is_probe_due(at);
+        match (is_fit, is_kept_out) {
+            (true, true) if sticky.is_strict => (vec![], None),
+            (true, true) => {
+                let picked = self.picks(wanted);
+                if !picked.0.is_empty() {
+                    self.pin(sticky, member.serial);
+                }
+                picked
+            }
+            (true, false) => {
+                let picked = self.pick_this(at, wanted);
+                self.pin(sticky, member.serial);
+                picked
+            }
+            (false, false) if can_probe => self.pick_this(at, wanted),
+            (false, _) => self.pin_anew(wanted, sticky),
+        }
+    }
+
+    fn pick_this(&mut self, at: usize, wanted: &Wanted) -> (Vec<Vec<u8>>, Option<LeaseId>) {
+        self.picks += 1;
+        self.members[at].picks += 1;
+        let name = self.members[at].name.clone();
+        let lease = self.take(&name, wanted);
+        (vec![name], lease)
+    }
+
+    fn pin_anew(&mut self, wanted: &Wanted, sticky: &Sticky) -> (Vec<Vec<u8>>, Option<LeaseId>) {
+        let picked = self.picks(wanted);
+        if let Some(name) = picked.0.first() {
+            let at = self.at(name);
+            if self.health.backends[at].is_fit() {
+                self.pin(sticky, self.members[at].serial);
+            }
+        }
+        picked
+    }
+
+    fn pin(&mut self, sticky: &Sticky, member: u64) {
+        let picked = self.session_picks;
+        self.session_picks += 1;
+        let deadline = (self.clock + sticky.span + 10).div_ceil(10) * 10;
+        let mut sessions = self.sessions.iter_mut();
+        match sessions.find(|s| s.name == sticky.session) {
+            Some(session) => {
+                if session.member != member {
+                    (session.member, session.pinned) = (member, picked);
+                }
+                (session.deadline, session.picked) = (deadline, picked);
+            }
+            None => self.sessions.push(Session {
+                name: sticky.session.clone(),
+                member,
+                deadline,
+                picked,
+                pinned: picked,
+            }),
+        }
+    }
+
+    /// Whether it was pinned.
+    pub fn forget_session(&mut self, session: &[u8]) -> bool {
+        let is_pinned = self.pinned(session).is_some();
+        if is_pinned {
+            self.sessions.retain(|s| s.name != session);
+        }
+        is_pinned
+    }
+
+    /// How many sessions stick to that member, or are not cleared yet.
+    pub fn sessions_on(&self, member: &Member) -> u32 {
+        let sessions = self.sessions.iter();
+        sessions.filter(|s| s.member == member.serial).count() as u32
+    }
+
+    fn pick(&mut self, algorithm: Algorithm, item: &[u8], out: &[Vec<u8>]) -> Option<Vec<u8>> {
         let eligible: Vec<usize> = (self.available().into_iter())
             .filter(|at| !out.contains(&self.members[*at].name))
             .collect();
@@ -834,7 +1001,9 @@ impl Naive {
         let of_tier = |i: &usize| self.members[*i].tier == tier;
         let eligible: Vec<usize> = eligible.into_iter().filter(of_tier).collect();
         let probes = self.health.probes();
-        if let Some(&at) = probes.iter().find(|at| eligible.contains(at)) {
+        if let Some(&at) = probes.iter().find(|at| eligible.contains(at))
+            && algorithm != Algorithm::HASH
+        {
             self.picks += 1;
             self.members[at].picks += 1;
             return Some(self.members[at].name.clone());
@@ -932,6 +1101,15 @@ impl Naive {
                     }
                 }
             }
+            "hash" => *(eligible.iter())
+                .min_by(|&&i, &&j| {
+                    let (one, other) = (&self.members[i], &self.members[j]);
+                    let time = |m: &Member| exponential(XxHash3_64::oneshot(item), &m.name);
+                    let product = |m: &Member, n: &Member| time(m) * u128::from(n.weight);
+                    let times = product(one, other).cmp(&product(other, one));
+                    times.then(one.name.cmp(&other.name))
+                })
+                .expect("one is eligible"),
             other => panic!("the naive pool does not know {other}"),
         };
         self.picks += 1;
@@ -957,6 +1135,34 @@ impl Naive {
             }
         }
     }
+}
+
+/// The exponential time that a backend of that name draws for an item of that hash: von Neumann's, with all numbers written down.
+pub fn exponential(item: u64, name: &[u8]) -> u128 {
+    let product = u128::from(item) * u128::from(XxHash3_64::oneshot(name));
+    let first = (product >> 64) as u64 ^ product as u64;
+    let mut numbers = (1u64..).map(|n| {
+        let mut z = first.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    });
+    let mut run = vec![first];
+    for trial in 0.. {
+        let end = loop {
+            let number = numbers.next().expect("they go on");
+            if number >= run[run.len() - 1] {
+                break number;
+            }
+            run.push(number);
+        };
+        assert!(end >= run[run.len() - 1]);
+        if run.len() % 2 == 1 {
+            return (trial << 64) + u128::from(run[0]);
+        }
+        run = vec![numbers.next().expect("they go on")];
+    }
+    unreachable!("a run ends")
 }
 
 impl Member {

@@ -127,7 +127,12 @@ impl Default for Backend {
 
 impl Backend {
     pub fn is_in(&self) -> bool {
-        self.weight > 0 && self.outage.is_none() && self.cool == 0
+        self.weight > 0 && self.is_fit()
+    }
+
+    /// Whether it is neither ejected nor cooling.
+    pub fn is_fit(&self) -> bool {
+        self.outage.is_none() && self.cool == 0
     }
 
     /// Failures at the end of the log.

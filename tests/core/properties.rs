@@ -7,10 +7,10 @@ use proptest::sample::select;
 use redis_lb::lb::{
     ALGORITHMS, Algorithm, Availability, Cost, Effects, HealthSettings, HealthWord, LOAD_MAX,
     LeaseId, LeaseTerms, Limited, Limits, Millis, Order, Outcome, Pool, QueueSettings, Rate,
-    Report, Request, STEP, State, codec,
+    Report, Request, STEP, State, codec, session_hash,
 };
 
-use crate::naive::{CREDIT_MAX, Costs, Each, Naive, Wanted, Whose};
+use crate::naive::{CREDIT_MAX, Costs, Each, Naive, Sticky, Wanted, Whose};
 use crate::naive_health::{Settings, Stage};
 
 #[derive(Clone, Debug)]
@@ -42,6 +42,9 @@ enum Command {
     Left(Vec<u8>, Vec<u8>, u64),
     When(Costs),
     Health(HealthSettings),
+    PickForSession(Wanted, Sticky),
+    PeekForSession(Wanted, Vec<u8>),
+    Forget(Vec<u8>),
     Queue(QueueSettings),
 }
 
@@ -82,6 +85,12 @@ fn plain() -> Vec<Algorithm> {
     all.filter(|a| a.name() != "ewma").collect()
 }
 
+/// Those of them that can be a policy.
+fn policies() -> Vec<Algorithm> {
+    let all = plain().into_iter();
+    all.filter(|a| !a.goes_by_item()).collect()
+}
+
 fn by_latency() -> Option<Algorithm> {
     Algorithm::by_name(b"ewma")
 }
@@ -101,15 +110,19 @@ fn wanted(names: usize) -> impl Strategy<Value = Wanted> {
         any::<bool>(),
         exclude,
         prop::option::of((1u64..300, prop::option::of(name(4)))),
+        name(40),
     )
-        .prop_map(|(algorithm, count, distinct, exclude, lease)| Wanted {
-            algorithm,
-            count,
-            distinct,
-            exclude,
-            lease,
-            costs: vec![],
-        })
+        .prop_map(
+            |(algorithm, count, distinct, exclude, lease, item)| Wanted {
+                algorithm,
+                item,
+                count,
+                distinct,
+                exclude,
+                lease,
+                costs: vec![],
+            },
+        )
 }
 
 /// One more than a pool can limit.
@@ -148,6 +161,34 @@ fn cost_command(names: usize) -> impl Strategy<Value = Command> {
         4 => (0usize..8, costs()).prop_map(|(at, costs)| Command::Settle(at, costs)),
         1 => (name(names), cost(), 0u64..9).prop_map(|(n, cost, left)| Command::Left(n, cost, left)),
         2 => costs().prop_map(Command::When),
+    ]
+}
+
+fn one(wanted: Wanted) -> Wanted {
+    let (count, distinct) = (1, false);
+    Wanted {
+        count,
+        distinct,
+        ..wanted
+    }
+}
+
+fn sticky() -> impl Strategy<Value = Sticky> {
+    (name(5), 1u64..400, any::<bool>()).prop_map(|(session, span, is_strict)| Sticky {
+        session,
+        span,
+        is_strict,
+    })
+}
+
+fn session_command(names: usize) -> impl Strategy<Value = Command> {
+    prop_oneof![
+        8 => (wanted(names), sticky()).prop_map(|(w, s)| Command::PickForSession(one(w), s)),
+        2 => (wanted(names), sticky(), costs())
+            .prop_map(|(w, s, costs)| Command::PickForSession(Wanted { costs, ..one(w) }, s)),
+        2 => (wanted(names), name(5))
+            .prop_map(|(w, s)| Command::PeekForSession(Wanted { lease: None, ..one(w) }, s)),
+        1 => name(5).prop_map(Command::Forget),
     ]
 }
 
@@ -270,7 +311,7 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         3 => name(names).prop_map(Command::Remove),
         2 => pairs(names, 3).prop_map(Command::Weights),
         2 => (name(names), select(states)).prop_map(|(n, s)| Command::State(n, s)),
-        1 => select(plain()).prop_map(Command::Policy),
+        1 => select(policies()).prop_map(Command::Policy),
         1 => any::<u64>().prop_map(Command::Seed),
         12 => wanted(names).prop_map(Command::Pick),
         3 => wanted(names).prop_map(|wanted| Command::Peek(Wanted { lease: None, ..wanted })),
@@ -285,6 +326,7 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         1 => (0u32..3, select(Order::ALL.to_vec()))
             .prop_map(|(max, order)| Command::Queue(QueueSettings { max, order })),
         3 => (prop::option::weighted(0.8, name(names)), limits()).prop_map(|(n, l)| Command::Limit(n, l)),
+        10 => session_command(names),
     ]
 }
 
@@ -319,6 +361,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
     let request = |wanted: &Wanted, run: &mut dyn FnMut(&Request) -> String| {
         run(&Request {
             algorithm: wanted.algorithm,
+            item: (wanted.algorithm == Some(Algorithm::HASH)).then_some(&wanted.item[..]),
             count: wanted.count,
             distinct: wanted.distinct,
             exclude: wanted.exclude.iter().map(|name| &name[..]).collect(),
@@ -356,6 +399,29 @@ fn step(pool: &mut Pool, command: &Command) -> String {
             assert_eq!(codec::encode(pool), before, "a look ahead left a trace");
             format!("{:?}", slots.map(|slots| names(pool, slots)))
         }),
+        Command::PickForSession(wanted, sticky) => request(wanted, &mut |request| {
+            let sticky = redis_lb::lb::Sticky {
+                session: session_hash(&sticky.session),
+                span: sticky.span,
+                is_strict: sticky.is_strict,
+            };
+            let is_any = pool.has_eligible_for_session(&request.exclude, &sticky);
+            let picked = pool.pick_for_session(request, &sticky);
+            let is_found = !picked.slots.is_empty();
+            assert!(if request.costs.is_empty() {
+                is_any == is_found
+            } else {
+                is_any || !is_found
+            });
+            format!("{:?}", (names(pool, picked.slots), picked.lease))
+        }),
+        Command::PeekForSession(wanted, session) => request(wanted, &mut |request| {
+            let before = codec::encode(pool);
+            let slots = pool.peek_for_session(request, session_hash(session));
+            assert_eq!(codec::encode(pool), before, "a look ahead left a trace");
+            format!("{:?}", slots.map(|slots| names(pool, slots)))
+        }),
+        Command::Forget(session) => format!("{}", pool.forget_session(session_hash(session))),
         Command::SaveAndLoad => String::new(),
         Command::Tick(millis, budget) => {
             format!("{}", pool.tick_within(pool.clock() + millis, *budget))
@@ -459,6 +525,25 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
             let ahead = || naive.clone().picks(&wanted).0;
             format!("{:?}", (!algorithm.is_by_chance()).then(ahead))
         }
+        Command::PickForSession(wanted, sticky) => {
+            format!("{:?}", naive.pick_for_session(wanted, sticky))
+        }
+        Command::PeekForSession(wanted, session) => {
+            let algorithm = wanted.algorithm.unwrap_or(naive.policy);
+            let lease = (algorithm.name() == "ewma").then_some((1, None));
+            let wanted = Wanted {
+                lease,
+                ..wanted.clone()
+            };
+            let sticky = Sticky {
+                session: session.clone(),
+                span: 1,
+                is_strict: false,
+            };
+            let ahead = || naive.clone().pick_for_session(&wanted, &sticky).0;
+            format!("{:?}", (!algorithm.is_by_chance()).then(ahead))
+        }
+        Command::Forget(session) => format!("{}", naive.forget_session(session)),
         Command::SaveAndLoad => String::new(),
         Command::Tick(millis, usize::MAX) => format!("{}", naive.pass(naive.clock + millis)),
         Command::Tick(millis, budget) => {
@@ -571,7 +656,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
                 b.name(),
                 (b.weight(), b.state(), b.tier(), b.picks()),
                 i128::from(pool.credit(slot)),
-                (pool.leases_on(slot), ended),
+                (pool.leases_on(slot), pool.sessions_on(slot), ended),
             )
         })
         .collect();
@@ -581,7 +666,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
                 &m.name[..],
                 (m.weight, m.state, m.tier, m.picks),
                 m.credit,
-                (naive.leases_on(m), m.ended),
+                (naive.leases_on(m), naive.sessions_on(m), m.ended),
             )
         })
         .collect();

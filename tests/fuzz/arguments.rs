@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use libfuzzer_sys::fuzz_target;
-use redis_lb::commands::arguments::{PickWords, pairs, pick_words};
+use redis_lb::commands::arguments::{PickWords, StickyForm, pairs, pick_words};
 use redis_lb::commands::health_words::health_words;
 use redis_lb::commands::report_words::report_words;
 use redis_lb::lb::{
@@ -16,7 +16,7 @@ use redis_lb::server::Error;
 
 fuzz_target!(|data: &[u8]| {
     let words: Vec<&[u8]> = data.split(|byte| *byte == b' ').collect();
-    match pick_words(words.iter().copied()) {
+    match pick_words(words.iter().copied(), StickyForm::Pinning) {
         Ok(read) => is_understood(&read, &words),
         Err(error) => is_one_line(&error),
     }

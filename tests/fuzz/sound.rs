@@ -3,7 +3,7 @@
 use redis_lb::lb::codec::{self, Stored};
 use redis_lb::lb::{
     ALGORITHMS, CLOCK_MAX, HealthSettings, LeaseTerms, Limits, Order, Outcome, Pool, QueueSettings,
-    Rate, Report, Request, State, WAITING_MAX,
+    Rate, Report, Request, State, Sticky, WAITING_MAX,
 };
 
 /// The most memory that a byte of a payload costs. Measured: 21, where names have one byte, so that a backend takes 6
@@ -59,8 +59,40 @@ fn used(pool: &mut Pool) -> Vec<Vec<usize>> {
     });
     picked.extend(picks(pool, &names));
     pool.check();
+    picked.extend(for_sessions(pool, &names));
     picked.extend(over_time(pool, &names));
     picked.extend(in_health(pool, &names));
+    picked
+}
+
+/// What it picks for sessions, some of which it may have.
+fn for_sessions(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
+    let mut picked = vec![];
+    for step in 0..30 {
+        let request = Request {
+            algorithm: None,
+            item: None,
+            count: 1,
+            distinct: false,
+            exclude: names.iter().take(step / 9).map(|name| &name[..]).collect(),
+            terms: None,
+            costs: vec![],
+        };
+        let sticky = Sticky {
+            session: step as u64 % 12,
+            span: 1 << step,
+            is_strict: step % 4 == 0,
+        };
+        let is_any = pool.has_eligible_for_session(&request.exclude, &sticky);
+        let got = pool.pick_for_session(&request, &sticky).slots;
+        assert_eq!(is_any, !got.is_empty());
+        picked.push(got);
+        if step % 8 == 7 {
+            pool.forget_session(sticky.session);
+            pool.tick_within((pool.clock() + 300).min(CLOCK_MAX), step);
+        }
+    }
+    pool.check();
     picked
 }
 
@@ -163,6 +195,7 @@ fn picks(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
     for (at, algorithm) in ALGORITHMS.into_iter().enumerate() {
         let request = Request {
             algorithm: Some(algorithm),
+            item: Some(&b"item"[..]).filter(|_| algorithm.goes_by_item()),
             count: 5,
             distinct: at % 2 == 1,
             terms: (at > 2).then_some(LeaseTerms {

@@ -8,7 +8,9 @@ BY_CHANCE = ["random", "wrandom", "p2c"]
 ALGORITHMS = ["rr", "wrr", "random", "wrandom", "lc", "p2c"]
 # It picks with LEASE only, so it is not among those that every test takes its turn with.
 BY_LATENCY = ["ewma"]
+# The policies. `hash` is none, and it has an item behind it.
 ALL = [*ALGORITHMS, *BY_LATENCY]
+BY_ITEM = ["hash"]
 
 FORESEEABLE = [name for name in ALGORITHMS if name not in BY_CHANCE]
 # They do not look at leases, so they pick with LEASE what they pick without.

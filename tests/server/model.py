@@ -5,17 +5,22 @@ RESP2; of an error only the first word. Pools are walked from end to end by ever
 """
 
 import copy
+import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cache
 from typing import Any
 from unittest.mock import ANY
 
-from algorithms import ALGORITHMS, BY_CHANCE, packed
+from algorithms import ALGORITHMS, BY_CHANCE, BY_ITEM, packed
+from redis_lb.affinity import fold, xxh3_64
 from wire import Refused
 
 CHANCE = set(packed(BY_CHANCE))
+ITEM = set(packed(BY_ITEM))
 # Health, COOL and `ewma` go by reports over time. Their plain form is tests/core/naive_health.rs, which
 # random reports drive. A second one here would be its translation. Nothing types COOL or `ewma`.
 NOT_MODELLED = {"LB.HEALTH"}
@@ -261,6 +266,14 @@ class Lease:
 
 
 @dataclass(eq=False, slots=True)
+class Session:
+    """A session, and the backend that it sticks to."""
+
+    backend: "Backend"
+    deadline: int
+
+
+@dataclass(eq=False, slots=True)
 class Backend:
     """A member of a pool, the `number`-th that was ever added to it."""
 
@@ -302,7 +315,7 @@ class Backend:
         is_in = bool(self.weight) and self.state == b"up"
         return is_in and self.limit.allows(self.leases, clock)
 
-    def stats(self, names: list[bytes | None], clock: int) -> list[Any]:
+    def stats(self, names: list[bytes | None], clock: int, sessions: int) -> list[Any]:
         """As LB.STATS shows it. Its health is that of a pool without LB.HEALTH."""
         running = self.weight if self.is_open(clock) else 0
         stats = [b"weight", self.weight, b"running-weight", b"%d" % running, b"state", self.state]
@@ -311,7 +324,7 @@ class Backend:
         stats += [b"expired", self.expired]
         stats += [*self.limit.standing(clock), b"tier", self.tier]
         stats += [b"latency-us", self.latency // (self.latencies or 1), b"latency-sum-us", self.latency]
-        stats += [b"latencies", self.latencies, b"load", b"0"]
+        stats += [b"latencies", self.latencies, b"sessions", sessions, b"load", b"0"]
         return stats + self.limit.standing_costs(names, clock)
 
 
@@ -347,18 +360,24 @@ class Request:
     """What stands behind the key in LB.PICK and LB.PEEK, but for BLOCK."""
 
     algorithm: bytes | None
+    item: bytes
     count: int | None
     distinct: bool
     exclude: list[bytes]
     lease: int | None
     owner: bytes | None
+    session: tuple[bytes, int] | None
+    is_strict: bool
     costs: dict[bytes, int]
 
     @staticmethod
-    def of(words: Iterable[bytes]) -> "Request":
-        """Reads it."""
+    def of(words: Iterable[bytes], is_ahead: bool = False) -> "Request":
+        """Reads it. A look ahead names a session without a time."""
         words = list(words)
         algorithm = words.pop(0).lower() if words and words[0].lower() in CHOOSE else None
+        item = b""
+        if algorithm in ITEM:
+            (item,) = names([words.pop(0) if words else b""])
         options: dict[bytes, Any] = {}
         while words:
             option = words.pop(0).upper()
@@ -372,6 +391,12 @@ class Request:
                 number = integer(words.pop(0) if words else b"", 1, min(1000, len(words)))
                 options[option] = names(words[:number])
                 del words[:number]
+            elif option == b"STICKY":
+                (session,) = names([words.pop(0) if words else b""])
+                span = 0 if is_ahead else integer(words.pop(0) if words else b"", 1, SPAN)
+                options[option] = (session, span)
+            elif option == b"STRICT":
+                options[option] = True
             elif option == b"COSTS":
                 number = integer(words.pop(0) if words else b"", 1, min(16, len(words) // 2))
                 options[option] = amounts(words[: 2 * number])
@@ -386,10 +411,15 @@ class Request:
             raise Refusal("ERR")
         if b"OWNER" in options and b"LEASE" not in options:
             raise Refusal("ERR")
+        if b"STRICT" in options and (is_ahead or b"STICKY" not in options):
+            raise Refusal("ERR")
+        if b"STICKY" in options and options.get(b"COUNT", 1) > 1:
+            raise Refusal("ERR")
         exclude = options.get(b"EXCLUDE", [])
         lease, owner = options.get(b"LEASE"), options.get(b"OWNER")
-        count, costs = options.get(b"COUNT"), options.get(b"COSTS", {})
-        return Request(algorithm, count, b"DISTINCT" in options, exclude, lease, owner, costs)
+        session, is_strict = options.get(b"STICKY"), b"STRICT" in options
+        count, is_distinct, costs = options.get(b"COUNT"), b"DISTINCT" in options, options.get(b"COSTS", {})
+        return Request(algorithm, item, count, is_distinct, exclude, lease, owner, session, is_strict, costs)
 
     def answer(self, picked: list[Any]) -> Any:
         """An array, or without COUNT the one that there is."""
@@ -473,12 +503,15 @@ class Pool:
     rules: int = 1
     granted: int = 0  # how many ever were
     epoch: int = 0
+    sessions: dict[bytes, Session] = field(default_factory=dict)
     queue: tuple[int, bytes] = (0, b"fifo")
+    item: bytes = b""  # that the present pick asks for
     is_open: bool = False  # whether the server has opened an epoch since this value came to be
 
     def copy(self) -> "Pool":
         """The same, apart from it."""
         there = [*self.backends.values(), *(lease.backend for lease in self.leases.values())]
+        there += [session.backend for session in self.sessions.values()]
         twins = {backend: replace(backend) for backend in there}
         for twin in twins.values():
             twin.limit = twin.limit.copy()
@@ -495,6 +528,10 @@ class Pool:
         apart = {
             "backends": {name: twins[backend] for name, backend in self.backends.items()},
             "leases": leases,
+            "sessions": {
+                name: replace(session, backend=twins[session.backend])
+                for name, session in self.sessions.items()
+            },
             "marks": {twins.get(of, of): below for of, below in self.marks.items()},
             "chance": copy.copy(self.chance),
             "limit": limit,
@@ -579,6 +616,8 @@ class Pool:
             lease.backend.leases -= 1
             lease.backend.expired += not self.is_marked(lease)
         self.marks.clear()
+        for name in [name for name, session in self.sessions.items() if session.deadline <= self.clock]:
+            del self.sessions[name]
 
     def tick(self, clock: int) -> None:
         """It is later now, or as late as it was."""
@@ -625,9 +664,55 @@ class Pool:
             return []
         return [b for b in self.backends.values() if b.is_open(self.clock)]
 
+    def pinned(self, name: bytes) -> Backend | None:
+        """What a session sticks to."""
+        session = self.sessions.get(name)
+        there = session and self.backends.get(session.backend.name)
+        return there if there and there is session.backend else None
+
+    def sessions_on(self, backend: Backend) -> int:
+        """How many sessions stick to it."""
+        return sum(session.backend is backend for session in self.sessions.values())
+
     def pick(self, request: Request) -> list[Any]:
         """The names of those that are picked, with their leases if there are to be any."""
+        if request.session is None:
+            return self.picked(request)
+        name, span = request.session
+        pinned = self.pinned(name)
+        if not pinned or not pinned.weight or pinned.state == b"down":
+            picked = self.picked(request)
+            if picked:
+                first = picked[0][0] if request.lease else picked[0]
+                self.sessions[name] = Session(self.backends[first], self.deadline(span))
+            return picked
+        limits = [(self.limit, len(self.leases)), (pinned.limit, pinned.leases)]
+        allowed = all(of.allows(n, self.clock) and of.affords(request.costs, self.clock) for of, n in limits)
+        if pinned.name in request.exclude or not allowed:
+            picked = [] if request.is_strict else self.picked(request)
+        else:
+            if request.lease and not self.is_open:
+                raise Unopened
+            picked = [self.take(pinned, request)]
+        if picked:
+            self.sessions[name].deadline = self.deadline(span)
+        return picked
+
+    def take(self, backend: Backend, request: Request) -> Any:
+        """It is picked."""
+        backend.picks += 1
+        self.picks += 1
+        self.limit.take(self.clock)
+        backend.limit.take(self.clock)
+        took = backend.limit.pay(request.costs, self.clock) | self.limit.pay(request.costs, self.clock)
+        if not request.lease:
+            return backend.name
+        return [backend.name, self.grant(backend, request.lease, request.owner, took)]
+
+    def picked(self, request: Request) -> list[Any]:
+        """The same by the algorithm alone."""
         choose = CHOOSE[request.algorithm or self.policy]
+        self.item = request.item
         eligible = [b for b in self.available() if b.name not in request.exclude]
         is_tiered = any(b.tier for b in eligible)
         chance = copy.copy(self.chance)
@@ -650,14 +735,7 @@ class Pool:
                 undo()
                 eligible.remove(backend)
                 continue
-            backend.picks += 1
-            self.picks += 1
-            self.limit.take(self.clock)
-            backend.limit.take(self.clock)
-            took = backend.limit.pay(request.costs, self.clock) | self.limit.pay(request.costs, self.clock)
-            if request.lease:
-                lease = self.grant(backend, request.lease, request.owner, took)
-            picked.append([backend.name, lease] if request.lease else backend.name)
+            picked.append(self.take(backend, request))
             limit = backend.limit
             if request.distinct or not limit.allows(backend.leases, self.clock):
                 eligible.remove(backend)
@@ -692,6 +770,10 @@ class Pool:
         backend.credit -= sum(b.weight for b in eligible)
         return backend
 
+    def hash(self, eligible: list[Backend]) -> Backend:
+        """The smallest exponential time for the weight. The client's own map is held against this one."""
+        return min(eligible, key=lambda b: (Fraction(drawn(self.item, b.name), b.weight), b.name))
+
     def random(self, eligible: list[Backend]) -> Backend:
         """Each alike."""
         return eligible[self.chance.below(len(eligible))]
@@ -722,7 +804,34 @@ class Pool:
         return min(eligible[first], eligible[other], key=Backend.load)
 
 
-CHOOSE = {name.encode(): getattr(Pool, name) for name in ALGORITHMS}
+@cache
+def drawn(item: bytes, name: bytes) -> int:
+    """The exponential time that a backend draws for an item."""
+    return exponential(fold(xxh3_64(item), xxh3_64(name)))
+
+
+def exponential(first: int) -> int:
+    """The exponential time whose first number this is: von Neumann's, with each run written down."""
+    numbers = splitmix64(first)
+    for whole in itertools.count():
+        run = [first] if whole == 0 else [next(numbers)]
+        while (number := next(numbers)) < run[-1]:
+            run.append(number)
+        if len(run) % 2:
+            return whole * 2**64 + run[0]
+    raise AssertionError("each trial may be the last")
+
+
+def splitmix64(state: int) -> Iterator[int]:
+    """Its numbers."""
+    while True:
+        state = (state + 0x9E3779B97F4A7C15) & WORD
+        z = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) & WORD
+        z = ((z ^ z >> 27) * 0x94D049BB133111EB) & WORD
+        yield z ^ z >> 31
+
+
+CHOOSE = {name.encode(): getattr(Pool, name) for name in [*ALGORITHMS, *BY_ITEM]}
 
 
 def limits(words: tuple[bytes, ...]) -> tuple[Any, int | None, Rate | None, int | None, dict[bytes, Rate]]:
@@ -868,7 +977,7 @@ class Model:
         if policy is None:
             pool = self.there(key)
             return pool and pool.policy.decode()
-        if policy.lower() not in CHOOSE:
+        if policy.lower() not in CHOOSE.keys() - ITEM:
             raise Refusal("ERR")
         self.made(key).policy = policy.lower()
         self.delete_if_void(key)
@@ -885,7 +994,7 @@ class Model:
         return request.answer(self.looked(key).pick(request))
 
     def lb_peek(self, key: bytes, *words: bytes) -> Any:
-        request = Request.of(words)
+        request = Request.of(words, is_ahead=True)
         if request.algorithm in CHANCE or request.lease or request.costs:
             raise Refusal("ERR")
         pool = self.looked(key)
@@ -905,16 +1014,28 @@ class Model:
         told += pool.limit.standing(pool.clock)
         told += [b"waiting", 0, b"oldest-wait-ms", 0, b"refused", ANY]
         told += [b"ejected", 0, b"cooling", 0, b"held", 0]
+        told += [b"sessions", sum(map(pool.sessions_on, pool.backends.values()))]
         told += [b"clock", pool.clock, b"rules-version", pool.rules, b"bytes", ANY]
         return told + pool.limit.standing_costs(pool.costs, pool.clock)
 
     def lb_stats(self, key: bytes, *words: bytes) -> Any:
         asked = names(words)
         pool = self.looked(key)
-        told = {name: backend.stats(pool.costs, pool.clock) for name, backend in pool.backends.items()}
+        told = {
+            name: backend.stats(pool.costs, pool.clock, pool.sessions_on(backend))
+            for name, backend in pool.backends.items()
+        }
         if asked:
             return told.get(asked[0])
         return [word for pair in told.items() for word in pair]
+
+    def lb_forget(self, key: bytes, name: bytes) -> int:
+        names([name])
+        pool = self.looked(key)
+        is_pinned = pool.pinned(name) is not None
+        if is_pinned:
+            del pool.sessions[name]
+        return int(is_pinned)
 
     def lb_seed(self, key: bytes, seed: bytes) -> str:
         number = integer(seed, 0, WORD)
@@ -1124,6 +1245,7 @@ COMMANDS = {
     b"LB.PEEK": (1, ANY_NUMBER, Model.lb_peek),
     b"LB.INFO": (1, 1, Model.lb_info),
     b"LB.STATS": (1, 2, Model.lb_stats),
+    b"LB.FORGET": (2, 2, Model.lb_forget),
     b"LB.DONE": (2, ANY_NUMBER, Model.lb_done),
     b"LB.REPORT": (2, ANY_NUMBER, Model.lb_report),
     b"LB.RENEW": (3, 3, Model.lb_renew),

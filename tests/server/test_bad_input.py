@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from algorithms import ALL
+from algorithms import ALL, BY_ITEM
 from commands import COMMANDS
 from dump import Dump
 from model import LEASED, PAYLOAD
@@ -31,6 +31,8 @@ NAMING += ["LB.LEASES web BACKEND", "LB.LEASES none OWNER o BACKEND", "LB.LIMIT 
 NAMING += ["LB.LIMIT none MAX 1 BACKEND", "LB.REPORT web", "LB.REPORT none"]
 OWNING = ["LB.PICK web LEASE 9 OWNER", "LB.PICK none COUNT 2 LEASE 9 OWNER", "LB.RELEASE web OWNER"]
 OWNING += ["LB.RELEASE none OWNER", "LB.LEASES web OWNER"]
+STICKING = ["LB.PICK web STICKY", "LB.PEEK none STICKY", "LB.FORGET web", "LB.FORGET none"]
+ITEM = ["LB.PICK web hash", "LB.PICK none hash", "LB.PEEK web Hash"]
 PICKING = ["LB.PICK web", "LB.PEEK web", "LB.PICK web rr", "LB.PEEK none wrr", "LB.PICK web LEASE 9"]
 
 
@@ -56,6 +58,8 @@ MISTAKES = {
     + with_each(PAIRED, f"b 1 {LONG} 1"),
     "ERR …name of an owner…1 to 512 bytes, not 0": with_each(OWNING, "''"),
     "ERR …name of an owner…1 to 512 bytes, not 513": with_each(OWNING, LONG),
+    "ERR …name of a session…1 to 512 bytes, not 0": with_each(STICKING, "''"),
+    "ERR …name of a session…1 to 512 bytes, not 513": with_each(STICKING, LONG),
     "ERR …weight of 'a' is 'b'…0 to 65535": with_each(PAIRED, "a b"),
     "ERR not every backend has a weight…pipeline": ["LB.ADD web a b c", "LB.ADD web a 1 b"],
     "ERR not every backend has a weight: give": [
@@ -72,10 +76,19 @@ MISTAKES = {
         "LB.LIMIT web TIER 1 RATE 1 1 BACKEND x",
         "LB.LIMIT none BACKEND x MAX 0",
     ],
-    f"ERR 'fastest' is no algorithm: {', '.join(ALL)}": [
-        f"{command} fastest" for command in ["LB.PICK web", "LB.PEEK web", "LB.POLICY web", "LB.PICK none"]
+    f"ERR 'fastest' is no algorithm: {', '.join([*ALL, *BY_ITEM])}, or COUNT": [
+        f"{command} fastest" for command in ["LB.PICK web", "LB.PEEK web", "LB.PICK none"]
     ],
-    "ERR 'hash' is no algorithm": ["LB.POLICY web hash", "LB.POLICY none hash"],
+    f"ERR 'fastest' is no algorithm: {', '.join(ALL)}": ["LB.POLICY web fastest", "LB.POLICY none fastest"],
+    "ERR hash is no policy: it needs an item": ["LB.POLICY web hash", "LB.POLICY none HASH"],
+    "ERR hash needs an item…LB.PICK key hash item": [
+        "LB.PICK web hash",
+        "LB.PICK none Hash",
+        "LB.PEEK web hash",
+    ],
+    "ERR an item has 1 to 512 bytes, not 0": with_each(ITEM, "''"),
+    "ERR an item has 1 to 512 bytes, not 513": with_each(ITEM, LONG),
+    "ERR '2' is no keyword": with_each(ITEM, "COUNT 2"),
     "ERR 'SOMETIMES' is no keyword…COUNT": with_each(PICKING, "COUNT 2 SOMETIMES"),
     "ERR 'random' stands among the options: one algorithm…before them": [
         "LB.PICK web rr random",
@@ -94,14 +107,14 @@ MISTAKES = {
         "LB.LEASES web LEASE 7-1",
         "LB.LEASES none COUNT 1 LEASE",
     ],
-    "ERR 'PERHAPS' is no keyword: OK, FAIL, LATENCY us, LOAD x or COOL ms": with_each(
+    "ERR 'PERHAPS' is no keyword: OK, FAIL, LATENCY us, LOAD x, COOL ms or ": with_each(
         ["LB.DONE web 7-1", "LB.DONE none 7-1 OK", "LB.REPORT web a", "LB.REPORT none a OK"], "PERHAPS"
     ),
     "ERR 'PERHAPS' is no keyword: FAILS n": with_each(["LB.HEALTH web", "LB.HEALTH none FAILS 1"], "PERHAPS"),
     "ERR 'BACKEND' is no keyword: OWNER": ["LB.RELEASE web BACKEND a", "LB.RELEASE none BACKEND a"],
     "ERR 'KEEP' is no keyword: REPLACE": ["LB.LOAD web x KEEP"],
     "ERR 'sideways' is no state: up, drain or down": ["LB.STATE web a sideways", "LB.STATE none a sideways"],
-    "ERR …chance cannot be foreseen…rr, wrr, lc or ewma": [
+    "ERR …chance cannot be foreseen…rr, wrr, lc, ewma or hash": [
         "LB.PEEK web p2c",
         "LB.PEEK web random",
         "LB.PEEK none wrandom COUNT 2",
@@ -111,6 +124,20 @@ MISTAKES = {
     "ERR …EXCLUDE 1 is followed by 0 ": with_each(PICKING, "EXCLUDE 1"),
     "ERR COUNT lacks its value": ["LB.PICK web COUNT", "LB.PEEK web DISTINCT COUNT"],
     "ERR EXCLUDE lacks its value": ["LB.PICK web rr EXCLUDE"],
+    "ERR STICKY lacks its value": [
+        "LB.PICK web STICKY",
+        "LB.PICK none rr STICKY s",
+        "LB.PEEK web rr STICKY",
+    ],
+    "ERR STRICT needs STICKY": ["LB.PICK web STRICT", "LB.PICK none rr COUNT 1 STRICT"],
+    "ERR STICKY picks one backend": [
+        "LB.PICK web STICKY s 9 COUNT 2",
+        "LB.PICK none COUNT 10000 LEASE 9 STICKY s 9",
+        "LB.PEEK web COUNT 2 STICKY s",
+    ],
+    "ERR 'STICKY' is given twice": ["LB.PICK web STICKY s 9 STICKY s 9", "LB.PEEK web STICKY s STICKY t"],
+    "ERR 'STRICT' is given twice": ["LB.PICK web STICKY s 9 STRICT STRICT"],
+    "ERR '9' is no keyword": ["LB.PEEK web STICKY s 9"],
     "ERR LEASE lacks its value": ["LB.PICK web LEASE", "LB.PICK none rr COUNT 2 LEASE"],
     "ERR OWNER lacks its value": ["LB.PICK web LEASE 9 OWNER", "LB.LEASES web OWNER"],
     "ERR BLOCK lacks its value": ["LB.PICK web BLOCK", "LB.PICK none COUNT 2 BLOCK"],
@@ -154,10 +181,44 @@ MISTAKES = {
         "LB.PEEK web OWNER o",
     ],
     "ERR ewma goes by leases": ["LB.PICK web ewma", "LB.PICK none ewma COUNT 2"],
-    "ERR BURST needs RATE": ["LB.LIMIT web BURST 3", "LB.LIMIT web BACKEND a MAX 3 BURST 3"]
+    "ERR BURST needs RATE or COST": [
+        "LB.LIMIT web COST a 0 0 BURST 3",
+        "LB.LIMIT web BURST 3",
+        "LB.LIMIT web BACKEND a MAX 3 BURST 3",
+    ]
     + ["LB.LIMIT web RATE 0 0 BURST 3", "LB.LIMIT web RATE 0 1000 BURST 3", "LB.LIMIT none BURST 3"],
+    "ERR COST lacks its value": ["LB.LIMIT web COST", "LB.LIMIT none COST tokens"],
+    "ERR the time of COST lacks its value": ["LB.LIMIT web COST tokens 5", "LB.LIMIT none COST tokens 0"],
+    "ERR COSTS lacks its value": ["LB.PICK web COSTS", "LB.PICK none COSTS 2 a 1", "LB.WHEN web COSTS 1 a"],
+    "ERR LEFT lacks its value": ["LB.REPORT web a LEFT", "LB.REPORT none a OK LEFT tokens"],
+    "ERR COSTS is 'tokens', which is not an integer…the number of costs comes first": [
+        "LB.PICK web COSTS tokens 5",
+        "LB.DONE none 7-1 COSTS tokens 5",
+    ],
+    "ERR the name of a cost has 1 to 512 bytes, not 0": [
+        "LB.PICK web COSTS 1 '' 5",
+        "LB.LIMIT web COST '' 1 1",
+        "LB.REPORT web a LEFT '' 1",
+    ],
+    "ERR 'COST' is given twice": ["LB.LIMIT web COST a 1 1 MAX 1 COST a 0 0"],
+    "ERR 'COSTS' is given twice": [
+        "LB.PICK web COSTS 1 a 1 COSTS 1 b 1",
+        "LB.WHEN none COSTS 1 a 1 COSTS 1 a 1",
+    ],
+    "ERR 'LEFT' is given twice": ["LB.REPORT web a LEFT a 1 LEFT b 1"],
+    "ERR 'EACH' is given twice": ["LB.LIMIT web EACH EACH", "LB.LIMIT web BACKEND a EACH MAX 1"],
+    "ERR 'LEFT' is no keyword": ["LB.DONE web 7-1 LEFT tokens 1"],
+    "ERR 'COSTS' is no keyword": ["LB.REPORT web a COSTS 1 tokens 1"],
+    "ERR 'LEASE' is no keyword: COSTS": ["LB.WHEN web LEASE 5", "LB.WHEN none COSTS 1 a 1 LEASE"],
+    "ERR TIER needs BACKEND: tiers differ": ["LB.LIMIT web EACH TIER 1", "LB.LIMIT none TIER 0 EACH"],
+    "ERR a pool has at most 4 different costs": [
+        "LB.LIMIT web COST a 1 1 COST b 1 1 COST c 1 1 COST d 1 1 COST e 1 1"
+    ]
+    + ["LB.LIMIT none EACH COST a 1 1 COST b 1 1 COST c 1 1 COST d 1 1 COST e 1 1 COST f 0 0"],
     "ERR TIER needs BACKEND": ["LB.LIMIT web TIER 1", "LB.LIMIT web MAX 3 TIER 0", "LB.LIMIT none TIER 1"],
-    "ERR LB.PEEK changes nothing…neither LEASE nor BLOCK": [
+    "ERR LB.PEEK changes nothing…neither STRICT nor LEASE…BLOCK": [
+        "LB.PEEK web STICKY s STRICT",
+        "LB.PEEK web COSTS 1 tokens 1",
         "LB.PEEK web LEASE 9",
         "LB.PEEK web rr COUNT 2 LEASE 9 OWNER o",
         "LB.PEEK web BLOCK 9",
@@ -191,6 +252,7 @@ MISTAKES = {
     + ["LB.PICK text LEASE 9", "LB.DONE text 7-1", "LB.DONE text ?", "LB.LIMIT text", "LB.LIMIT text MAX 1"]
     + ["LB.LIMIT text RATE 1 1", "LB.TICK text 1", "LB.EPOCH text 1", "LB.LEASES text", "LB.WHEN text"]
     + ["LB.REPORT text a OK", "LB.REPORT text a", "LB.HEALTH text", "LB.HEALTH text FAILS 1"]
+    + ["LB.FORGET text s", "LB.PICK text STICKY s 9"]
     + ["LB.QUEUE text", "LB.QUEUE text MAX 1", "LB.QUEUE text MAX 0"],
     "ERR LB.STATE takes one backend and one state": ["LB.STATE web a up down"],
     "ERR LB.POLICY takes one algorithm": ["LB.POLICY web rr wrr"],
@@ -205,10 +267,15 @@ for bad in ["0", "-1", "10001", "x", "+1", "01", "", HUGE]:
 for bad in ["0", "-1", "1001", "x", ""]:
     MISTAKES[f"ERR …EXCLUDE is '{bad}'…1 to 1000"] = with_each(PICKING, f"EXCLUDE '{bad}' a")
 
+for bad in ["0", "-1", "17", ""]:
+    costing = ["LB.PICK web", "LB.PICK none rr", "LB.DONE web 7-1", "LB.WHEN web"]
+    MISTAKES[f"ERR COSTS is '{bad}'…1 to 16"] = with_each(costing, f"COSTS '{bad}' tokens 1")
+
 # What takes a number of a range, with what the error calls it.
 RANGES = {
     "LEASE": (["LB.PICK web LEASE {}", "LB.PICK none rr COUNT 2 LEASE {} OWNER o"], 1, 2**40),
     "BLOCK": (["LB.PICK web BLOCK {}"], 0, 2**40),
+    "STICKY": (["LB.PICK web STICKY s {}", "LB.PICK none rr STICKY s {} STRICT"], 1, 2**40),
     "PRIO": (["LB.PICK web BLOCK 1 PRIO {}", "LB.PICK none PRIO {}"], 0, 255),
     "the time of a lease": (["LB.RENEW web 7-1 {}", "LB.RENEW none ? {}"], 1, 2**40),
     "LATENCY": (["LB.DONE web 7-1 LATENCY {}", "LB.DONE none ? FAIL LATENCY {}"], 0, 2**50),
@@ -216,6 +283,9 @@ RANGES = {
     "RATE": (["LB.LIMIT web RATE {} 1000", "LB.LIMIT web BACKEND a RATE {} 1000 BURST 3"], 0, 2**40),
     "the time of RATE": (["LB.LIMIT web RATE 5 {}", "LB.LIMIT none RATE 5 {}"], 1, 2**40),
     "BURST": (["LB.LIMIT web RATE 5 1000 BURST {}", "LB.LIMIT none BURST {}"], 1, 2**40),
+    "COST": (["LB.LIMIT web COST tokens {} 9", "LB.LIMIT none EACH COST tokens {} 9"], 0, 2**40),
+    "the time of COST": (["LB.LIMIT web COST tokens 5 {}"], 1, 2**40),
+    "an amount": (["LB.PICK web COSTS 1 tokens {}", "LB.REPORT web a LEFT tokens {}"], 0, 2**40),
     "COOL": (["LB.REPORT web a COOL {}", "LB.DONE web 7-1 COOL {}", "LB.REPORT none a COOL {}"], 1, 2**40),
     "FAILS": (["LB.HEALTH web FAILS {}", "LB.HEALTH none FAILS {}"], 0, 2**20),
     "FAILRATE": (["LB.HEALTH web FAILRATE {}"], 0, 100),
@@ -278,6 +348,9 @@ SHOWN = [
     "LB.PICK web LEASE {}",
     "LB.PICK web LEASE 9 {}",
     "LB.PICK web BLOCK {}",
+    "LB.PICK web STICKY s {}",
+    "LB.PICK web STICKY s 9 {}",
+    "LB.PEEK web STICKY s {}",
     "LB.PICK web BLOCK 1 PRIO {}",
     "LB.QUEUE web {}",
     "LB.QUEUE web MAX {}",
@@ -385,7 +458,7 @@ def damaged(payload):
 
 def assert_harmless(wire, commands):
     """Each is refused, or makes a pool `new` that can be used like any other."""
-    uses = [f"LB.PICK new {algorithm} COUNT 9 LEASE 9" for algorithm in ALL]
+    uses = [f"LB.PICK new {algorithm} COUNT 9 LEASE 9" for algorithm in [*ALL, "hash item"]]
     uses += ["LB.PEEK new wrr", "LB.STATS new", "LB.LEASES new", "LB.WHEN new", "LB.RELEASE new OWNER o"]
     uses += ["LB.ADD new b 3", "LB.REM new a", "DUMP new", "DEL new"]
     outcomes = set()

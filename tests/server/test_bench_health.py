@@ -31,6 +31,7 @@ def short_of(data, scenario, titles):
     return [row for row in data["short"] if row["scenario"] == scenario.title and row["way"] in titles]
 
 
+@pytest.mark.once("the figures are those of the module with its own clock")
 @pytest.mark.parametrize("scenario", health.SCENARIOS, ids=lambda scenario: scenario.title)
 def test_a_short_trace_gives_the_very_figures_of_this_module(manual, data, scenario):
     with Wire(manual.port) as wire:

@@ -14,7 +14,7 @@ UNLIMITED = {b"max": 0, b"rate": 0, b"rate-ms": 0, b"burst": 0, b"tokens": 0}
 A = {b"weight": 5, b"running-weight": b"5", b"state": b"up", b"health": b"ok", b"back-in-ms": -1}
 A |= {b"picks": 0, b"leases": 0, b"done": 0, b"failures": 0, b"failures-in-a-row": 0, b"ejections": 0}
 A |= {b"expired": 0} | UNLIMITED | {b"tier": 0}
-A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"load": b"0"}
+A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"sessions": 0, b"load": b"0", b"costs": {}}
 B = A | {b"weight": 1, b"running-weight": b"1"}
 INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0, b"leases": 0}
 INFO |= UNLIMITED | {
@@ -24,9 +24,11 @@ INFO |= UNLIMITED | {
     b"ejected": 0,
     b"cooling": 0,
     b"held": 0,
+    b"sessions": 0,
     b"clock": 0,
     b"rules-version": 1,
     b"bytes": ANY,
+    b"costs": {},
 }
 
 HEALTH = {b"fails": 0, b"failrate": 0, b"min": 20, b"window": 5000, b"eject": 5000, b"maxeject": 50}
@@ -55,6 +57,12 @@ REPLIES = [
     ("LB.PICK web COUNT 1", [b"a"]),
     ("LB.PICK web wrr COUNT 4 DISTINCT EXCLUDE 1 a", [b"b", b"c"]),
     ("LB.PICK web COUNT 2 EXCLUDE 3 a b c", []),
+    ("LB.PICK web STICKY s 500", b"a"),
+    ("LB.PICK web rr STICKY s 500 STRICT COUNT 1", [b"a"]),
+    ("LB.PICK web STICKY s 500 STRICT EXCLUDE 3 a b c", None),
+    ("LB.PEEK web STICKY s", b"a"),
+    ("LB.PEEK web rr STICKY s COUNT 1 EXCLUDE 1 a", [b"b"]),
+    ("LB.FORGET web s", 0),
     ("LB.PEEK web", b"a"),
     ("LB.PEEK web EXCLUDE 3 a b c", None),
     ("LB.PEEK web rr COUNT 4", [b"a", b"b", b"c", b"a"]),
@@ -65,9 +73,20 @@ REPLIES = [
     ("LB.STATS web", {b"a": A, b"b": B, b"c": B}),
     ("LB.PEEK web ewma COUNT 3", [b"a", b"a", b"a"]),
     ("LB.PEEK web ewma", b"a"),
+    ("LB.PICK web hash item", b"a"),
+    ("LB.PICK web hash x", b"c"),
+    ("LB.PICK web Hash COUNT", b"a"),
+    ("LB.PICK web hash x COUNT 3 DISTINCT", [b"c", b"a", b"b"]),
+    ("LB.PICK web hash x EXCLUDE 3 a b c", None),
+    ("LB.PEEK web hash x", b"c"),
+    ("LB.PEEK web hash x COUNT 2", [b"c", b"c"]),
     ("LB.REPORT web a", 1),
     ("LB.REPORT web a FAIL LATENCY 1500 LOAD 0.75 COOL 1000", 1),
     ("LB.REPORT web x OK", 0),
+    ("LB.REPORT web a OK LEFT tokens 5", 1),
+    ("LB.PICK web lc COSTS 2 tokens 5 images 1", b"a"),
+    ("LB.LIMIT web EACH MAX 3 COST tokens 9 100", "OK"),
+    ("LB.WHEN web COSTS 1 tokens 5", [b"available", 0]),
     ("LB.HEALTH web", HEALTH),
     ("LB.HEALTH web FAILS 5 FAILRATE 50 MIN 9 WINDOW 100 EJECT 1000 MAXEJECT 9 SLOWSTART 7 ADAPT 8", "OK"),
     ("LB.QUEUE web", QUEUE),
@@ -84,16 +103,26 @@ LIMITED = {b"max": 3, b"rate": 2, b"rate-ms": 100, b"burst": 4, b"tokens": 4}
 LEASED_REPLIES = [
     ("LB.PICK web LEASE 500", [b"c", b"7-3"]),
     ("LB.PICK web ewma LEASE 500", [b"a", b"7-3"]),
+    ("LB.PICK web hash item LEASE 500", [b"a", b"7-3"]),
+    ("LB.PICK web hash item COUNT 2 LEASE 500 OWNER o", [[b"a", b"7-3"], [b"a", b"7-4"]]),
     ("LB.PICK web COUNT 2 LEASE 500 OWNER o", [[b"c", b"7-3"], [b"a", b"7-4"]]),
     ("LB.PICK web lc LEASE 500 COUNT 2", [[b"a", b"7-3"], [b"a", b"7-4"]]),
     ("LB.PICK web LEASE 500 EXCLUDE 3 a b c", None),
     ("LB.PICK web LEASE 500 COUNT 2 EXCLUDE 3 a b c", []),
+    ("LB.PICK web STICKY s 500 LEASE 500", [b"b", b"7-3"]),
+    ("LB.PICK web STICKY s 500 STRICT EXCLUDE 1 b", None),
+    ("LB.PICK web STICKY s 500 EXCLUDE 1 b", b"c"),
+    ("LB.PEEK web rr STICKY s", b"b"),
+    ("LB.FORGET web s", 1),
+    ("LB.FORGET web nobody", 0),
     ("LB.PICK web lc", b"a"),
     ("LB.PICK web p2c EXCLUDE 1 a", b"c"),
     ("LB.PEEK web lc COUNT 2 DISTINCT", [b"a", b"c"]),
     ("LB.DONE web 7-1", 1),
     ("LB.DONE web 7-2 FAIL LATENCY 1500", 1),
     ("LB.DONE web 7-1 OK LATENCY 1500 LOAD 1.5 COOL 1000", 1),
+    ("LB.DONE web 7-1 OK COSTS 1 tokens 5", 1),
+    ("LB.DONE web 7-3 OK COSTS 1 tokens 5", 0),
     ("LB.DONE web 7-3 OK COOL 1000", 0),
     ("LB.DONE web 7-3", 0),
     ("LB.DONE web nonsense", 0),
@@ -109,6 +138,7 @@ LEASED_REPLIES = [
     ("LB.LIMIT web", {b"max": 9}),
     ("LB.LIMIT web BACKEND a", {b"max": 3, b"rate": 2, b"rate-ms": 100, b"burst": 4}),
     ("LB.LIMIT web BACKEND c", {}),
+    ("LB.LIMIT web EACH", {}),
     ("LB.LIMIT web BACKEND x", None),
     ("LB.LIMIT web BACKEND a MAX 1 TIER 1", "OK"),
     ("LB.WHEN web", [b"available", 0]),
@@ -117,7 +147,8 @@ LEASED_REPLIES = [
     ("LB.EPOCH web 18446744073709551615", "OK"),
     ("LB.RULES web 2", "OK"),
     ("LB.STATS web a", A | LIMITED | {b"picks": 2, b"leases": 1, b"done": 1}),
-    ("LB.INFO web", INFO | {b"picks": 3, b"leases": 2, b"max": 9, b"clock": 1000}),
+    ("LB.STATS web b", B | {b"picks": 2, b"leases": 1, b"sessions": 1}),
+    ("LB.INFO web", INFO | {b"picks": 4, b"leases": 2, b"max": 9, b"clock": 1000, b"sessions": 1}),
 ]
 
 # What each command answers where there is no pool, if it does not make one.
@@ -131,11 +162,15 @@ MISSING = [
     ("LB.POLICY none wrr", "OK"),
     ("LB.LIST none", []),
     ("LB.CARD none", 0),
-    *[(f"LB.PICK none {algorithm}", None) for algorithm in ["", *ALGORITHMS]],
+    *[(f"LB.PICK none {algorithm}", None) for algorithm in ["", *ALGORITHMS, "hash item"]],
     ("LB.PICK none EXCLUDE 1 a", None),
     ("LB.PICK none COUNT 2", []),
     ("LB.PICK none LEASE 5", None),
     ("LB.PICK none COUNT 2 LEASE 5 OWNER o", []),
+    ("LB.PICK none STICKY s 5", None),
+    ("LB.PICK none STICKY s 5 STRICT COUNT 1", []),
+    ("LB.PEEK none STICKY s", None),
+    ("LB.FORGET none s", 0),
     ("LB.PEEK none", None),
     ("LB.PEEK none rr COUNT 2 DISTINCT", []),
     ("LB.INFO none", None),
@@ -222,6 +257,7 @@ def lease_out(wire):
     wire.ask("LB.PICK web EXCLUDE 1 a LEASE 90")
     wire.ask("LB.LIMIT web MAX 9")
     wire.ask("LB.LIMIT web BACKEND a MAX 3 RATE 2 100 BURST 4")
+    wire.ask("LB.PICK web EXCLUDE 2 a c STICKY s 500")
 
 
 def ids(command):
@@ -648,6 +684,8 @@ def test_names_and_keys_are_any_bytes(server, name):
         ("lb.pick web block 1 prio 3 for x", "LB.PICK web BLOCK 1 PRIO 3 FOR x"),
         ("lb.release web owner b", "LB.RELEASE web OWNER b"),
         ("lb.done web 7-1 fail latency 5", "LB.DONE web 7-1 FAIL LATENCY 5"),
+        ("lb.limit web each cost t 3 9 burst 2", "LB.LIMIT web EACH COST t 3 9 BURST 2"),
+        ("lb.report web a left t 3", "LB.REPORT web a LEFT t 3"),
         ("lb.report web a ok latency 5 load 0.5 cool 9", "LB.REPORT web a OK LATENCY 5 LOAD 0.5 COOL 9"),
         (
             "lb.health web fails 3 failrate 50 min 9 window 9 eject 9 maxeject 9 slowstart 9 adapt 9",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from algorithms import ALL, BY_LATENCY, FORESEEABLE
+from algorithms import ALL, BY_ITEM, BY_LATENCY, FORESEEABLE
 from commands import COMMANDS
 from server import waiting
 from syntax import syntax
@@ -45,7 +45,7 @@ def test_the_table_here_has_every_command_of_the_module(client):
 def test_the_lists_here_have_every_algorithm_of_the_module(wire):
     """A server lists them where it refuses one."""
     assert wire.ask("LB.POLICY web fastest") == f"ERR 'fastest' is no algorithm: {', '.join(ALL)}"
-    *most, last = [*FORESEEABLE, *BY_LATENCY]
+    *most, last = [*FORESEEABLE, *BY_LATENCY, *BY_ITEM]
     assert f"LB.PEEK takes {', '.join(most)} or {last}, " in wire.ask("LB.PEEK web random")
 
 
@@ -104,9 +104,9 @@ def test_redis_cli_shows_the_arguments_while_one_types(server, ask):
 
 @contextlib.contextmanager
 def redis_cli(server):
-    """A redis-cli on a terminal, which is 500 columns wide."""
+    """A redis-cli on a terminal, which is 700 columns wide."""
     terminal, its_end = pty.openpty()
-    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 500, 0, 0))
+    fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 700, 0, 0))
     command = ["redis-cli", "-p", str(server.port)]
     environment = os.environ | {"TERM": "xterm"}
     cli = subprocess.Popen(command, stdin=its_end, stdout=its_end, stderr=its_end, env=environment)

@@ -119,6 +119,7 @@ def fleet(new_server):
         assert read_again.ask(f"DEBUG DIGEST-VALUE {pools}") == digests
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("gateways", [1, 20, 100])
 def test_a_dead_backend_costs_the_whole_fleet_what_it_costs_one_gateway(fleet, gateways):
     fleet.add(TEN)
@@ -136,6 +137,7 @@ def test_a_dead_backend_costs_the_whole_fleet_what_it_costs_one_gateway(fleet, g
     assert fleet.nil == 0
 
 
+@pytest.mark.heavy
 def test_a_backend_that_fails_half_of_its_requests_is_out_after_20_to_40_reports(fleet):
     fleet.add(TEN)
     fleet.ask("LB.HEALTH web FAILRATE 40")
@@ -170,6 +172,7 @@ def test_late_reports_of_one_outage_eject_once_and_readmit_nobody(fleet):
     assert fleet.info("ejected") == 1
 
 
+@pytest.mark.heavy
 def test_ten_minutes_of_an_outage_take_at_most_70_probes(fleet):
     fleet.add("a 1 b 1")
     fleet.ask("LB.HEALTH web FAILS 1 EJECT 1000")
@@ -274,6 +277,7 @@ def test_the_operator_undoes_ejection_and_cooling(fleet):
     assert (fleet.info("available"), fleet.stats("a", "health")) == (2, b"ok")
 
 
+@pytest.mark.heavy
 def test_a_backend_that_fails_fast_draws_no_crowd(fleet):
     fleet.add(TEN)
     fleet.spend(
@@ -286,6 +290,7 @@ def test_a_backend_that_fails_fast_draws_no_crowd(fleet):
     assert fleet.sent["b4"] <= sum(fleet.sent.values()) / 1000
 
 
+@pytest.mark.heavy
 def test_a_backend_that_was_dead_for_5_s_serves_again_in_time(fleet):
     fleet.add(TEN)
     dead_until = fleet.now + 5000

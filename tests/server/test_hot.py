@@ -24,6 +24,7 @@ SLOTS = 16384
 DOCUMENT = ROOT / "tests" / "bench" / "README.md"
 EQUAL = {f"b{i}": 1 for i in range(10)}
 MIXED = {f"b{i}": i for i in range(1, 11)}
+pytestmark = pytest.mark.heavy
 ROUNDED = 0.0005  # The figures are kept with three decimals.
 
 

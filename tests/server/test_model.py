@@ -40,6 +40,7 @@ NAMES += ["Ā".encode(), b"n" * 512, *[b"worker-%d" % number for number in range
 # A pool with so many that the server keeps it in trees of several levels.
 FLEET = [b"%d.fleet" % number for number in range(150)]
 WORDS = [*packed(ALGORITHMS), b"RR", b"wRandom"]
+SESSIONS = [b"alice", b"bob", b"STRICT", b"5", b"\0\xff", b"s" * 512]
 # One more than a pool can limit, and one that is never limited.
 COSTS = [b"tokens", b"COSTS", b"\0\xff", b"5", b"requests"]
 OWNERS = [b"gateway-1", b"gateway-2", b"a", b"LEASE", b"\0\xff", b"o" * 512]
@@ -62,7 +63,7 @@ JUNK = [
     b"DISTINCT",
 ]
 JUNK += [b"EXCLUDE", b"hash", b"wrr", b"REPLACE", PAYLOAD, LEASED, OVER, b"\0\xff", b"down", "Ā".encode()]
-JUNK += [b"COST", b"COSTS", b"EACH", b"LEFT", b"BURST"]
+JUNK += [b"COST", b"COSTS", b"EACH", b"LEFT", b"BURST", b"STICKY", b"STRICT"]
 JUNK += [b"LEASE", b"OWNER", b"MAX", b"RATE", b"TIER", b"BACKEND", b"FAIL", b"7-0", b"1099511627777"]
 
 
@@ -133,6 +134,14 @@ class Typist:
         owner = [b"OWNER", self.one_of(OWNERS)] if self.chance(50) else []
         return [b"LEASE", self.number(self.one_of([10, 300, 3000])), *owner]
 
+    def sticky(self) -> list[bytes]:
+        """That a pick is for a session."""
+        strict = [[b"strict"]] if self.chance(40) else []
+        excluded = self.some(3)
+        exclude = [[b"EXCLUDE", b"%d" % len(excluded), *excluded]] if self.chance(20) else []
+        span = self.number(self.one_of([10, 300, 3000]))
+        return self.shuffled([[b"STICKY", self.one_of(SESSIONS), span], *strict, *exclude])
+
     def leased(self) -> bytes:
         """The id of a lease, which is open or was."""
         pool = self._model.keys.get(self.key)
@@ -201,6 +210,8 @@ class Typist:
         return b"%d" % self._random.getrandbits(64)
 
 
+ITEMS = [b"item", b"a", b"\0\xff", *[b"%d" % number * (number // 4 + 1) for number in range(60)]]
+
 # What stands behind the key in each command, and how often the command comes.
 KINDS = {
     (b"LB.PICK", lambda typist: []): 10,
@@ -209,6 +220,11 @@ KINDS = {
     (b"lb.pick", lambda typist: typist.options()): 5,
     (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.lease()]): 8,
     (b"LB.PICK", lambda typist: [*typist.options(), *typist.lease()]): 3,
+    (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.sticky()]): 6,
+    (b"LB.PICK", lambda typist: [*typist.sticky(), *typist.lease()]): 3,
+    (b"LB.PICK", lambda typist: [*typist.sticky(), *typist.costs()]): 2,
+    (b"LB.PEEK", lambda typist: [b"STICKY", typist.one_of(SESSIONS)]): 2,
+    (b"LB.FORGET", lambda typist: [typist.one_of(SESSIONS)]): 1,
     (b"LB.PICK", lambda typist: [typist.one_of(WORDS), *typist.costs(), *typist.lease()]): 6,
     (b"LB.PICK", lambda typist: [*typist.options(), *typist.costs()]): 3,
     (b"LB.DONE", lambda typist: [typist.leased(), *typist.outcome(), *typist.costs()]): 4,
@@ -216,6 +232,9 @@ KINDS = {
     (b"LB.WHEN", lambda typist: typist.costs()): 1,
     (b"LB.PEEK", lambda typist: [typist.one_of(packed(FORESEEABLE)), *typist.options()]): 6,
     (b"LB.PEEK", lambda typist: typist.options()): 2,
+    (b"LB.PICK", lambda typist: [b"hash", typist.one_of(ITEMS), *typist.options()]): 4,
+    (b"LB.PICK", lambda typist: [b"Hash", typist.one_of(ITEMS), *typist.lease()]): 2,
+    (b"LB.PEEK", lambda typist: [b"hash", typist.one_of(ITEMS), *typist.options()]): 2,
     (b"LB.ADD", lambda typist: [typist.name()]): 6,
     (b"LB.ADD", lambda typist: typist.pairs(6)): 6,
     (b"LB.SET", lambda typist: typist.pairs(len(typist.names))): 1,

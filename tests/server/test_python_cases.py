@@ -18,6 +18,7 @@ from redis.retry import Retry
 
 from server import eventually, waiting
 
+pytestmark = pytest.mark.heavy
 PROCESSES = 8
 PICKS = 30_000
 SECONDS = 100.0

@@ -118,6 +118,13 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
         assert web.peek("rr") == "a"
         assert web.peeks(2, "rr", distinct=True, exclude=["a"]) == ["b", "c"]
         assert web.peek("rr", exclude=[*"abc"]) is None
+        sticky = redis_lb.Sticky("alice", 60_000)
+        strict = redis_lb.Sticky(b"alice", 60_000, strict=True)
+        assert web.pick("rr", sticky=sticky) == "a"
+        assert web.pick("rr", sticky=strict) == web.peek("rr", session="alice") == "a"
+        assert web.pick("rr", sticky=strict, exclude=["a"]) is None
+        assert (web.info().sessions, web.backend_stats("a").sessions) == (1, 1)
+        assert (web.forget("alice"), web.forget(b"alice")) == (True, False)
 
         taken = web.take_leases(2, 60_000, "lc", owner="o", distinct=True, exclude=["c"], wait_ms=5)
         assert [type(lease) for lease in taken] == [Granted, Granted]
@@ -193,8 +200,8 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
                 sent[name] += 1
                 words |= {(name, word) for word in more}
     assert set(COMMANDS) <= set(sent)
-    options = "DISTINCT EXCLUDE LEASE OWNER BLOCK PRIO FOR COUNT".split()
-    assert {("LB.PICK", option) for option in options} <= words
+    options = "DISTINCT EXCLUDE STICKY STRICT LEASE OWNER BLOCK PRIO FOR COUNT".split()
+    assert {("LB.PICK", option) for option in options} | {("LB.PEEK", "STICKY")} <= words
 
 
 def test_what_a_record_shows_is_what_the_server_says(web, server):
@@ -551,13 +558,15 @@ def test_one_caller_finds_out_whether_the_server_is_back():
         assert list(threads.map(lambda _: memory.goes_alone(), range(80))).count(False) == 1
 
 
-def test_reading_the_backends_takes_a_hundredth_of_the_time():
+def test_reading_the_backends_takes_a_hundredth_of_the_time(monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     memory = Memory(retry_ms=100, refresh_ms=1, fallback_ms=60_000)
     assert memory.wants_refresh()
     memory.learn({}, took_s=0.001)
-    time.sleep(0.05)
+    now += 0.099
     assert not memory.wants_refresh()
-    time.sleep(0.06)
+    now += 0.002
     assert memory.wants_refresh() and not memory.wants_refresh()
 
 

@@ -10,12 +10,14 @@ from typing_extensions import assert_type
 
 import redis_lb
 import redis_lb.asyncio
-from redis_lb import Attempt, BackendStats, Granted, Limits, Pool, ShardedPool, When
+from redis_lb import Attempt, BackendStats, Granted, Limits, Pool, ShardedPool, Sticky, When
 
 
 def sync(client: redis.Redis) -> None:
     pool = redis_lb.Pool(client, "web", timeout_ms=100, prefetch=10)
     assert_type(pool.pick("lc", exclude=["a"], wait_ms=10), str | None)
+    assert_type(pool.pick(sticky=Sticky("alice", 60_000, strict=True)), str | None)
+    assert_type(pool.forget("alice"), bool)
     assert_type(pool.picks(3), list[str])
     assert_type(pool.add({"a": 5}), int)
     assert_type(pool.add({b"a": 5}), int)
@@ -30,6 +32,7 @@ def sync(client: redis.Redis) -> None:
     sharded = redis_lb.ShardedPool([client], "web", 4)
     assert_type(sharded, ShardedPool)
     assert_type(sharded.pick(), str | None)
+    assert_type(sharded.forget(b"alice"), bool)
     assert_type(sharded.shards, tuple[Pool, ...])
     assert_type(redis_lb.path(), Path)
     pool.pick("fastest")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-//! The order in which leases end: by (deadline, number).
+//! The order in which leases end: by (deadline, number). Sessions end in the same way.
 //!
 //! Nearly every client asks for the same time, so nearly all leases end in the order in which they were granted. A lease that
 //! ends after the last one of a lane joins that lane, in O(1), and leaves it in O(1). There are a few lanes, so that a few spans
@@ -9,12 +9,21 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::entry::{At, Entries, IN_HEAP};
 use super::places::Links;
-use crate::lb::ground::chains::NONE;
+use crate::lb::ground::chains::{At, NONE};
 use crate::lb::ground::clock::Millis;
 use crate::lb::ground::memory::Mover;
 use crate::lb::ground::pages::Pages;
+
+/// A record of a thing that ends.
+pub trait Ending {
+    /// When it ends, and a number that no other one has that ends then.
+    fn key(&self) -> (u64, u64);
+    /// Its neighbours in the order. In the heap: its place there, and [`IN_HEAP`].
+    fn order(&mut self) -> &mut Links;
+    /// The same, to be read.
+    fn ordered(&self) -> Links;
+}
 
 /// All leases in the order in which they end.
 #[derive(Clone, Debug)]
@@ -26,6 +35,8 @@ pub struct Deadlines {
     heap: Pages<At>,
 }
 
+/// Instead of the next one: it lies in the heap.
+pub const IN_HEAP: At = NONE - 1;
 /// When nothing ends.
 const NEVER: Millis = Millis::MAX;
 const LANES: usize = 4;
@@ -54,7 +65,7 @@ impl Default for Deadlines {
 
 /// The key of the order.
 #[inline(always)]
-fn key(entries: &Entries, at: At) -> (Millis, u64) {
+fn key(entries: &Pages<impl Ending>, at: At) -> (Millis, u64) {
     entries[at as usize].key()
 }
 
@@ -67,13 +78,19 @@ impl Deadlines {
 
     /// Whether a lease ends before the one that ended first until now.
     #[inline(always)]
-    fn is_before_first(&self, own: (Millis, u64), entries: &Entries) -> bool {
+    fn is_before_first(&self, own: (Millis, u64), entries: &Pages<impl Ending>) -> bool {
         own.0 < self.due || own.0 == self.due && own < key(entries, self.first)
     }
 
     /// Adds the lease of that number, and with that deadline.
     #[inline(always)]
-    pub fn insert(&mut self, at: At, deadline: Millis, number: u64, entries: &mut Entries) {
+    pub fn insert(
+        &mut self,
+        at: At,
+        deadline: Millis,
+        number: u64,
+        entries: &mut Pages<impl Ending>,
+    ) {
         let own = (deadline, number);
         if self.is_before_first(own, entries) {
             (self.due, self.first) = (deadline, at);
@@ -87,10 +104,10 @@ impl Deadlines {
                 if last.key() > own {
                     continue;
                 }
-                last.order.next = at;
+                last.order().next = at;
             }
             lane.last = at;
-            entries[at as usize].order = Links {
+            *entries[at as usize].order() = Links {
                 previous,
                 next: NONE,
             };
@@ -101,7 +118,7 @@ impl Deadlines {
 
     /// Takes out a lease of that order.
     #[inline(always)]
-    pub fn remove(&mut self, at: At, order: Links, entries: &mut Entries) {
+    pub fn remove(&mut self, at: At, order: Links, entries: &mut Pages<impl Ending>) {
         match order {
             Links {
                 previous: place,
@@ -118,7 +135,7 @@ impl Deadlines {
     }
 
     #[inline(always)]
-    fn find_first(&mut self, entries: &Entries) {
+    fn find_first(&mut self, entries: &Pages<impl Ending>) {
         (self.due, self.first) = (NEVER, NONE);
         for lane in 0..LANES {
             self.consider(self.lanes[lane].first, entries);
@@ -129,7 +146,7 @@ impl Deadlines {
     }
 
     #[inline(always)]
-    fn consider(&mut self, at: At, entries: &Entries) {
+    fn consider(&mut self, at: At, entries: &Pages<impl Ending>) {
         if at != NONE {
             let own = key(entries, at);
             if self.is_before_first(own, entries) {
@@ -139,8 +156,8 @@ impl Deadlines {
     }
 
     /// A lease has moved to another place. Nothing else has changed.
-    pub fn moved(&mut self, from: At, to: At, entries: &mut Entries) {
-        match entries[to as usize].order {
+    pub fn moved(&mut self, from: At, to: At, entries: &mut Pages<impl Ending>) {
+        match entries[to as usize].ordered() {
             Links {
                 previous: place,
                 next: IN_HEAP,
@@ -157,30 +174,40 @@ impl Deadlines {
 
     /// The link that leads on to `at` from the one before it, or from the head of its lane.
     #[inline(always)]
-    fn link_from<'a>(&'a mut self, previous: At, at: At, entries: &'a mut Entries) -> &'a mut At {
+    fn link_from<'a>(
+        &'a mut self,
+        previous: At,
+        at: At,
+        entries: &'a mut Pages<impl Ending>,
+    ) -> &'a mut At {
         match previous {
             NONE => {
                 let lane = self.lanes.iter_mut().find(|lane| lane.first == at);
                 &mut lane.expect("it heads a lane").first
             }
-            previous => &mut entries[previous as usize].order.next,
+            previous => &mut entries[previous as usize].order().next,
         }
     }
 
     /// The link that leads back to `at` from the one behind it, or from the end of its lane.
     #[inline(always)]
-    fn link_back_from<'a>(&'a mut self, next: At, at: At, entries: &'a mut Entries) -> &'a mut At {
+    fn link_back_from<'a>(
+        &'a mut self,
+        next: At,
+        at: At,
+        entries: &'a mut Pages<impl Ending>,
+    ) -> &'a mut At {
         match next {
             NONE => {
                 let lane = self.lanes.iter_mut().find(|lane| lane.last == at);
                 &mut lane.expect("it ends a lane").last
             }
-            next => &mut entries[next as usize].order.previous,
+            next => &mut entries[next as usize].order().previous,
         }
     }
 
     /// All leases in their order; each next one costs O(log n).
-    pub fn iter(&self, entries: &Entries) -> impl Iterator<Item = At> {
+    pub fn iter(&self, entries: &Pages<impl Ending>) -> impl Iterator<Item = At> {
         let entry = |at: At| (at != NONE).then(|| Reverse((key(entries, at), at)));
         let mut front = BinaryHeap::from_iter(self.lanes.iter().filter_map(|l| entry(l.first)));
         front.extend(
@@ -190,7 +217,7 @@ impl Deadlines {
         );
         std::iter::from_fn(move || {
             let Reverse((_, at)) = front.pop()?;
-            match entries[at as usize].order {
+            match entries[at as usize].ordered() {
                 Links {
                     previous: place,
                     next: IN_HEAP,
@@ -208,13 +235,13 @@ impl Deadlines {
     // The heap
 
     #[inline(never)]
-    fn insert_in_heap(&mut self, at: At, entries: &mut Entries) {
+    fn insert_in_heap(&mut self, at: At, entries: &mut Pages<impl Ending>) {
         self.heap.push(at);
         self.rise(self.heap.len() - 1, entries);
     }
 
     #[inline(never)]
-    fn remove_from_heap(&mut self, place: usize, entries: &mut Entries) {
+    fn remove_from_heap(&mut self, place: usize, entries: &mut Pages<impl Ending>) {
         self.heap.swap_remove(place);
         if let Some(other) = self.heap.get(place).copied() {
             self.rise(place, entries);
@@ -225,15 +252,15 @@ impl Deadlines {
     }
 
     /// Puts a lease at a place of the heap, and notes that at its entry.
-    fn put(&mut self, place: usize, at: At, entries: &mut Entries) {
+    fn put(&mut self, place: usize, at: At, entries: &mut Pages<impl Ending>) {
         self.heap[place] = at;
-        entries[at as usize].order = Links {
+        *entries[at as usize].order() = Links {
             previous: place as u32,
             next: IN_HEAP,
         };
     }
 
-    fn rise(&mut self, mut place: usize, entries: &mut Entries) {
+    fn rise(&mut self, mut place: usize, entries: &mut Pages<impl Ending>) {
         let at = self.heap[place];
         let own = key(entries, at);
         while place > 0 {
@@ -248,7 +275,7 @@ impl Deadlines {
         self.put(place, at, entries);
     }
 
-    fn sink(&mut self, mut place: usize, entries: &mut Entries) {
+    fn sink(&mut self, mut place: usize, entries: &mut Pages<impl Ending>) {
         let at = self.heap[place];
         let own = key(entries, at);
         loop {
@@ -274,9 +301,9 @@ impl Deadlines {
     }
 
     /// Panics where the links, the heap and the order do not agree. For the tests.
-    pub fn check(&self, entries: &Entries) {
+    pub fn check(&self, entries: &Pages<impl Ending>) {
         for (place, at) in self.heap.iter().enumerate() {
-            let Links { previous, next } = entries[*at as usize].order;
+            let Links { previous, next } = entries[*at as usize].ordered();
             assert_eq!((previous as usize, next), (place, IN_HEAP));
             let above = self.heap[place.saturating_sub(1) / 2];
             assert!(place == 0 || key(entries, above) < key(entries, *at));
@@ -285,7 +312,7 @@ impl Deadlines {
         for lane in &self.lanes {
             let (mut previous, mut at) = (NONE, lane.first);
             while at != NONE {
-                let links = entries[at as usize].order;
+                let links = entries[at as usize].ordered();
                 assert_eq!(links.previous, previous);
                 assert!(previous == NONE || key(entries, previous) < key(entries, at));
                 (previous, at) = (at, links.next);
@@ -306,7 +333,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::lb::account::entry::{Entry, Short};
+    use crate::lb::account::entry::{Entries, Entry, Short};
     use crate::lb::ground::chance::Chance;
 
     fn entry(number: u64, deadline: Millis) -> Entry {

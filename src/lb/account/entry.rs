@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use super::deadlines::Ending;
 use super::places::{Links, Record};
 pub use crate::lb::ground::chains::At;
 use crate::lb::ground::chains::{NONE, Records};
@@ -20,26 +21,33 @@ pub struct Entry {
     pub owner: u32,
     /// The next one with the same place in the table of numbers.
     pub chain: At,
-    /// Its neighbours in the order in which leases end. In the heap: its place there, and [`IN_HEAP`].
+    /// Its neighbours in the order in which leases end. In the heap: its place there, and [`IN_HEAP`](super::deadlines::IN_HEAP).
     pub order: Links,
     /// In a vacant entry: the neighbours among the vacant ones.
     pub group_links: Links,
     pub owner_links: Links,
 }
 
-/// Instead of the next one: a lease lies in the heap.
-pub const IN_HEAP: At = NONE - 1;
 /// Instead of the next one: an entry is vacant.
 const VACANT: At = NONE - 2;
 
 /// All leases, at their places.
 pub type Entries = Pages<Entry>;
 
-impl Entry {
-    /// Its key in the order in which leases end.
+impl Ending for Entry {
     #[inline(always)]
-    pub fn key(&self) -> (Millis, u64) {
+    fn key(&self) -> (Millis, u64) {
         (self.deadline.millis(), self.number)
+    }
+
+    #[inline(always)]
+    fn order(&mut self) -> &mut Links {
+        &mut self.order
+    }
+
+    #[inline(always)]
+    fn ordered(&self) -> Links {
+        self.order
     }
 }
 

@@ -18,6 +18,7 @@ mod places;
 mod queue;
 mod quotas;
 mod report;
+mod sessions;
 mod tally;
 mod timed;
 
@@ -41,6 +42,7 @@ pub use queue::{Order, QueueSettings, WAITING_MAX};
 use quotas::Quotas;
 pub use quotas::TokensBefore;
 pub use report::{Outcome, Report, Source};
+use sessions::Sessions;
 use tally::Tallies;
 pub use tally::Tally;
 pub use timed::{Timed, Whose};
@@ -65,6 +67,8 @@ pub struct Account {
     latencies: Option<Box<Latencies>>,
     /// None in a pool that never limited a cost.
     costs: Option<Box<Costs>>,
+    /// None in a pool that never had any.
+    sessions: Option<Box<Sessions>>,
     queue: QueueSettings,
     /// How many leases a look ahead counts on which backends. None while nobody looks ahead.
     ahead: Option<Box<Ahead>>,
@@ -107,6 +111,7 @@ impl Account {
             && self.tallies.is_default()
             && self.latencies.is_none()
             && self.costs.as_ref().is_none_or(|costs| costs.is_default())
+            && !self.has_sessions()
             && self.queue == QueueSettings::default()
             && self
                 .health
@@ -133,6 +138,7 @@ impl Account {
             || self.latencies.is_some()
             || self.health.as_ref().is_some_and(|h| h.is_timed())
             || self.costs.as_ref().is_some_and(|costs| costs.is_timed())
+            || self.has_sessions()
     }
 
     /// The clock at which the things end that are due by that time. An earlier one, if otherwise more than `most` leases would end
@@ -448,7 +454,7 @@ impl Account {
         self.leases.unmarked_on(slot)
     }
 
-    /// Whether anything is over and not cleared yet.
+    /// Whether anything is over and not cleared yet, sessions aside.
     #[inline(always)]
     pub fn is_any_over(&self) -> bool {
         let is_over = |due: Option<Millis>| due.is_some_and(|due| due <= self.clock);
@@ -505,6 +511,54 @@ impl Account {
     /// How the leases of a backend ended.
     pub fn tally(&self, slot: Slot) -> &Tally {
         self.tallies.of(slot)
+    }
+
+    // Sessions
+
+    fn has_sessions(&self) -> bool {
+        self.sessions.as_ref().is_some_and(|s| !s.is_empty())
+    }
+
+    /// How many sessions are pinned, or not cleared yet.
+    pub fn sessions(&self) -> usize {
+        self.sessions.as_ref().map_or(0, |s| s.len())
+    }
+
+    /// How many sessions are pinned to a backend, or not cleared yet.
+    pub fn sessions_on(&self, slot: Slot) -> u32 {
+        self.sessions.as_ref().map_or(0, |s| s.on(slot))
+    }
+
+    /// The slot that a session is pinned to.
+    pub fn pinned(&self, session: u64) -> Option<Slot> {
+        self.sessions.as_ref()?.pinned(session, self.clock)
+    }
+
+    /// Pins a session to a slot for that long from now.
+    pub fn pin(&mut self, session: u64, slot: Slot, span: Millis) {
+        let deadline = clock::deadline(self.clock, span);
+        let sessions = self.sessions.get_or_insert_default();
+        sessions.pin(session, slot, deadline);
+    }
+
+    /// Ends the pin of a session; false where there is none.
+    pub fn unpin(&mut self, session: u64) -> bool {
+        let sessions = self.sessions.as_mut();
+        sessions.is_some_and(|s| s.unpin(session, self.clock))
+    }
+
+    /// Whether any session is over and not cleared yet. That keeps nobody from being served.
+    #[inline(always)]
+    pub fn is_any_session_over(&self) -> bool {
+        (self.sessions.as_ref()).is_some_and(|s| s.is_any_over(self.clock))
+    }
+
+    /// Clears the first sessions that are over, `most` of them at most.
+    pub fn clear_sessions(&mut self, most: usize) {
+        if let Some(sessions) = &mut self.sessions {
+            let mut left = 0..most;
+            while left.next().is_some() && sessions.end_first(self.clock) {}
+        }
     }
 
     // Limits
@@ -940,6 +994,20 @@ impl Account {
         Ok(())
     }
 
+    /// Writes the sessions, of a pool with this number of backends, if there are any.
+    pub fn save_sessions(&self, gaps: &Gaps, members: usize, to: &mut Writer) {
+        if let Some(sessions) = &self.sessions {
+            sessions.save(gaps, members, to);
+        }
+    }
+
+    /// Reads them.
+    pub fn load_sessions(&mut self, members: usize, from: &mut Reader) -> Result<(), Malformed> {
+        let sessions = Sessions::load(members, self.clock, from)?;
+        self.sessions = Some(Box::new(sessions));
+        Ok(())
+    }
+
     /// Writes the settings of the queue, if they are not the default.
     pub fn save_queue(&self, to: &mut Writer) {
         self.queue.save(to);
@@ -977,6 +1045,7 @@ impl Account {
         self.latencies
             .iter()
             .for_each(|latencies| latencies.check());
+        self.sessions.iter().for_each(|sessions| sessions.check());
     }
 }
 
@@ -1005,6 +1074,7 @@ impl Kept for Account {
         self.health.forget(slot);
         self.latencies.forget(slot);
         self.costs.forget(slot);
+        self.sessions.forget(slot);
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
@@ -1014,6 +1084,7 @@ impl Kept for Account {
         self.health.renumber(gaps);
         self.latencies.renumber(gaps);
         self.costs.renumber(gaps);
+        self.sessions.renumber(gaps);
     }
 
     fn relocate(&mut self, by: &mut impl Mover) {
@@ -1023,6 +1094,7 @@ impl Kept for Account {
         self.health.relocate(by);
         self.latencies.relocate(by);
         self.costs.relocate(by);
+        self.sessions.relocate(by);
     }
 
     fn heap_bytes(&self) -> usize {
@@ -1032,14 +1104,16 @@ impl Kept for Account {
             + self.health.heap_bytes()
             + self.latencies.heap_bytes()
             + self.costs.heap_bytes()
+            + self.sessions.heap_bytes()
     }
 }
 
 impl Timed for Account {
-    /// A time that no clock can show does not come.
+    /// A time that no clock can show does not come. The deadline of a session lets nobody be served, so it is none of these times:
+    /// only when the clock has passed it, for another reason, its session is due to be cleared.
     #[inline(always)]
     fn due(&self) -> Option<Millis> {
-        if self.leases.is_any_marked() {
+        if self.leases.is_any_marked() || self.is_any_session_over() {
             return Some(self.clock);
         }
         let leases = self.leases.first_due().map(|(deadline, _)| deadline);

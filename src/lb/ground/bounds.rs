@@ -17,6 +17,8 @@ pub const COUNT_MAX: usize = 10_000;
 pub const EXCLUDE_MAX: usize = 1_000;
 /// The most costs that one command names.
 pub const COSTS_NAMED_MAX: usize = 16;
+/// The most sessions that one pool keeps.
+pub const SESSIONS_MAX: usize = 1 << 20;
 /// The largest number that a reply can show.
 pub const COUNTER_MAX: u64 = i64::MAX as u64;
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
+use twox_hash::XxHash3_64;
+
 use super::memory::{Mover, allocated};
 
 /// How many bytes fit beside the length and the tag in 24 bytes. The longest `IPv4:port` has 21.
@@ -66,6 +68,11 @@ static HASH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// The hash of a name, in this process.
 pub fn hash(name: &[u8]) -> u64 {
     HASH.hash_one(name)
+}
+
+/// The hash of a name or an item, the same everywhere: XXH3-64.
+pub fn public_hash(bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot(bytes)
 }
 
 impl fmt::Debug for Name {

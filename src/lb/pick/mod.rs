@@ -3,6 +3,7 @@
 mod by_tier;
 mod duels;
 mod ewma;
+mod hash;
 mod lc;
 mod own;
 mod p2c;
@@ -17,7 +18,7 @@ mod wrr;
 
 pub use lc::Turns;
 pub use own::{Before, DependsOn, Own};
-pub use view::View;
+pub use view::{Asked, View};
 pub use wrr::Credits;
 
 use own::Pick;
@@ -86,8 +87,8 @@ macro_rules! owns {
                 $(self.$own.load_changed(see, slot);)*
             }
 
-            fn gaps_close(&mut self, field: &Field) {
-                $(self.$own.gaps_close(field);)*
+            fn start_anew(&mut self, field: &Field) {
+                $(self.$own.start_anew(field);)*
             }
 
             fn check(&self, see: View<'_>) {
@@ -163,21 +164,14 @@ algorithms! {
     lc: lc::LeastConnections,
     p2c: p2c::PowerOfTwoChoices,
     ewma: ewma::LeastLatency,
+    hash: hash::Rendezvous,
 }
 
 /// The algorithms that can be foreseen, in the same order.
-pub const FORESEEABLE: [Algorithm; foreseeable(ALGORITHMS).1] = {
-    let (all, mut some) = (
-        foreseeable(ALGORITHMS).0,
-        [Algorithm::WRR; foreseeable(ALGORITHMS).1],
-    );
-    let mut i = 0;
-    while i < some.len() {
-        some[i] = all[i];
-        i += 1;
-    }
-    some
-};
+pub const FORESEEABLE: [Algorithm; foreseeable(ALGORITHMS).1] = first(foreseeable(ALGORITHMS).0);
+
+/// The algorithms that can be the policy of a pool, in the same order.
+pub const POLICIES: [Algorithm; policies(ALGORITHMS).1] = first(policies(ALGORITHMS).0);
 
 /// Moves the algorithms that can be foreseen to the front, and counts them.
 const fn foreseeable<const N: usize>(mut all: [Algorithm; N]) -> ([Algorithm; N], usize) {
@@ -190,6 +184,28 @@ const fn foreseeable<const N: usize>(mut all: [Algorithm; N]) -> ([Algorithm; N]
         i += 1;
     }
     (all, n)
+}
+
+/// The same with those that can be a policy.
+const fn policies<const N: usize>(mut all: [Algorithm; N]) -> ([Algorithm; N], usize) {
+    let (mut i, mut n) = (0, 0);
+    while i < N {
+        if !all[i].goes_by_item() {
+            all[n] = all[i];
+            n += 1;
+        }
+        i += 1;
+    }
+    (all, n)
+}
+
+const fn first<const N: usize, const M: usize>(all: [Algorithm; N]) -> [Algorithm; M] {
+    let (mut some, mut i) = ([Algorithm::WRR; M], 0);
+    while i < M {
+        some[i] = all[i];
+        i += 1;
+    }
+    some
 }
 
 /// A way to choose backends.
@@ -215,6 +231,8 @@ impl Default for Algorithm {
 impl Algorithm {
     /// The policy of a new pool.
     pub const WRR: Algorithm = Algorithm(Place::wrr);
+    /// The one that goes by an item.
+    pub const HASH: Algorithm = Algorithm(Place::hash);
 
     /// The algorithm of that name, upper or lower case.
     #[inline]
@@ -224,9 +242,9 @@ impl Algorithm {
             .copied()
     }
 
-    /// The algorithm of that code in a saved pool.
+    /// The policy of that code in a saved pool.
     pub(super) fn by_code(code: u8) -> Option<Algorithm> {
-        ALGORITHMS.into_iter().find(|a| a.code() == code)
+        POLICIES.into_iter().find(|a| a.code() == code)
     }
 
     #[inline(always)]
@@ -247,6 +265,11 @@ impl Algorithm {
     /// Whether it goes by latencies, and by the leases that are granted in between.
     pub fn goes_by_latency(self) -> bool {
         self == Algorithm(Place::ewma)
+    }
+
+    /// Whether it goes by an item, so that it cannot pick without one.
+    pub const fn goes_by_item(self) -> bool {
+        matches!(self.line().depends_on, DependsOn::Item)
     }
 
     /// Whether chance decides, so that its picks cannot be foreseen.
@@ -292,7 +315,8 @@ mod tests {
                 Algorithm::by_name(a.name().to_uppercase().as_bytes()),
                 Some(*a)
             );
-            assert_eq!(Algorithm::by_code(a.code()), Some(*a));
+            let policy = Some(*a).filter(|a| !a.goes_by_item());
+            assert_eq!(Algorithm::by_code(a.code()), policy);
             assert!(
                 ALGORITHMS[..i]
                     .iter()

@@ -15,7 +15,7 @@ pub trait Pick {
     const NAME: &'static str;
     /// Its code in saved pools. Never reused.
     const CODE: u8;
-    /// Whether chance decides.
+    /// What decides.
     const DEPENDS_ON: DependsOn = DependsOn::State;
 
     /// Its memory in each pool.
@@ -42,13 +42,15 @@ pub trait Pick {
     }
 }
 
-/// Whether chance decides on the picks of an algorithm.
+/// What decides on the picks of an algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DependsOn {
     /// The state of the pool alone, so that the next picks can be told beforehand.
     State,
     /// The pool's generator of chance too.
     Chance,
+    /// The item that is asked for, and nothing that happened before. Probes are no concern of such a pick.
+    Item,
 }
 
 /// The memory that a pick has overwritten, in a form of the algorithm's own.
@@ -71,8 +73,9 @@ pub trait Own: Kept + Clone + Debug + Default {
     /// The leases on a backend have changed, and its running weight has not.
     fn load_changed(&mut self, _see: View<'_>, _slot: Slot) {}
 
-    /// The gaps are about to be closed.
-    fn gaps_close(&mut self, _field: &Field) {}
+    /// The gaps are about to be closed, or all running weights to change. To play all anew, once it is needed, costs less than to follow
+    /// each change.
+    fn start_anew(&mut self, _field: &Field) {}
 
     /// Writes its section of a saved pool, if there is something in it. The backends are in these slots.
     ///
@@ -122,9 +125,9 @@ impl<T: Own> Own for Option<Box<T>> {
         }
     }
 
-    fn gaps_close(&mut self, field: &Field) {
+    fn start_anew(&mut self, field: &Field) {
         if let Some(own) = self {
-            own.gaps_close(field);
+            own.start_anew(field);
         }
     }
 

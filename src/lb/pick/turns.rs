@@ -140,7 +140,7 @@ impl<C: Contest> Own for TurnsOf<C> {
         }
     }
 
-    fn gaps_close(&mut self, _: &Field) {
+    fn start_anew(&mut self, _: &Field) {
         self.contests = ByTier::default();
     }
 

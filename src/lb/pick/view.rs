@@ -2,9 +2,10 @@
 
 use std::cmp::Ordering;
 
-use crate::lb::account::Account;
+use crate::lb::account::{Account, Outages};
 use crate::lb::field::{Field, Seat};
 use crate::lb::ground::bounds::Slot;
+use crate::lb::roster::Card;
 
 /// The backends and their leases. An algorithm can look, and cannot change anything, save wrr the credits.
 #[derive(Clone, Copy)]
@@ -13,6 +14,18 @@ pub struct View<'a> {
     /// They are found once for a pick, or for a hundred.
     seats: &'a [Seat],
     account: Option<&'a Account>,
+    /// None in a pick by an algorithm that goes by no item.
+    asked: Option<&'a Asked<'a>>,
+}
+
+/// An item that a pick asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub item: &'a [u8],
+    /// Of all slots: an item and a name decide.
+    pub cards: &'a [Card],
+    /// The public hashes of the names in these slots; empty where there are few.
+    pub hashes: &'a [u64],
 }
 
 impl<'a> View<'a> {
@@ -23,7 +36,19 @@ impl<'a> View<'a> {
             field,
             seats: field.seats(),
             account,
+            asked: None,
         }
+    }
+
+    /// The same, for a pick that asks for an item.
+    pub fn for_item(self, asked: &'a Asked<'a>) -> View<'a> {
+        let asked = Some(asked);
+        View { asked, ..self }
+    }
+
+    /// The item that is asked for, if one is.
+    pub fn asked(self) -> Option<&'a Asked<'a>> {
+        self.asked
     }
 
     /// All seats in order of addition.
@@ -48,6 +73,25 @@ impl<'a> View<'a> {
     #[inline(always)]
     pub fn has_eligible(self) -> bool {
         self.field.has_eligible()
+    }
+
+    /// The tier that serves where probes that are due count as eligible backends, if there is any.
+    pub fn tier_with_probes(self) -> Option<u8> {
+        let serving = self.has_eligible().then(|| self.tier());
+        let probed = self.outages().and_then(|outages| outages.probes().next());
+        let tiers = serving.into_iter().chain(probed.map(|(tier, _)| tier));
+        tiers.min()
+    }
+
+    /// Whether a backend of this tier is eligible, or a probe of it is due.
+    #[inline(always)]
+    pub fn takes(self, tier: u8, slot: Slot) -> bool {
+        self.seats[slot].running_in(tier).is_some()
+            || (self.outages()).is_some_and(|outages| outages.probe_tier(slot) == Some(tier))
+    }
+
+    fn outages(self) -> Option<&'a Outages> {
+        Some(self.account?.health()?.outages())
     }
 
     /// The sum of their running weights.

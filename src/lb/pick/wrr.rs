@@ -183,7 +183,7 @@ impl Credits {
         at(seat, self.get(seat.tier()).map_or(0, |t| t.turns))
     }
 
-    /// Multiplies the credit of a backend that takes no part, because all running weights are multiplied.
+    /// Multiplies the credit of a backend, which is a plain number, because all running weights are multiplied.
     pub fn scale(field: &Field, slot: Slot, by: i64) {
         let seat = &field.seats()[slot];
         let credit = seat.credit().saturating_mul(by);
@@ -258,7 +258,7 @@ impl Own for Credits {
     }
 
     /// Makes all credits plain numbers.
-    fn gaps_close(&mut self, field: &Field) {
+    fn start_anew(&mut self, field: &Field) {
         for (slot, seat) in field.seats().iter().enumerate() {
             seat.set_credit(self.of(field, slot));
         }

@@ -37,12 +37,21 @@ enum Choice {
     /// A probe is taken later.
     Probe,
     Pick(Before),
+    /// It changed nothing.
+    Found,
     /// It cannot be undone. What chance has drawn stays drawn until it shows that the command finds nobody.
     Drawn,
 }
 
 /// A way to choose a backend. None where there is none, or where it cannot be undone.
-type Choose = fn(&mut Pool, Algorithm) -> Option<(Slot, Choice)>;
+type Choose = fn(&mut Pool, By) -> Option<(Slot, Choice)>;
+
+/// By what a backend is chosen.
+#[derive(Clone, Copy)]
+struct By<'a> {
+    algorithm: Algorithm,
+    item: Option<&'a [u8]>,
+}
 
 /// What a request takes, and how many it has passed over.
 pub(super) struct Purchase {
@@ -61,20 +70,20 @@ impl Pool {
     ///
     /// Where numbers are at their bounds, as only a crafted payload has them, a choice cannot be undone: then a copy of the pool chooses,
     /// and takes the pool's place if it finds somebody.
-    pub(super) fn choose_for(
+    pub(super) fn choose_with(
         &mut self,
         purchase: &mut Purchase,
-        algorithm: Option<Algorithm>,
+        request: &Request,
         passed_over: &mut Vec<Slot>,
     ) -> Option<Slot> {
-        let algorithm = algorithm.unwrap_or(self.owns.policy);
+        let by = self.by(request);
         if !self.affords(Whose::POOL, &purchase.amounts) {
             return None;
         }
-        let mut found = self.choose_by(Pool::try_choice, purchase, algorithm, passed_over);
+        let mut found = self.choose_among(Pool::try_choice, purchase, by, passed_over);
         if found.is_none() && self.may_go_on(purchase) {
             let mut copy = self.clone();
-            found = copy.choose_by(Pool::make_choice, purchase, algorithm, passed_over);
+            found = copy.choose_among(Pool::make_choice, purchase, by, passed_over);
             if found.is_some() {
                 *self = copy;
             }
@@ -84,19 +93,26 @@ impl Pool {
         Some(slot)
     }
 
-    fn choose_by(
+    fn by<'a>(&self, request: &Request<'a>) -> By<'a> {
+        By {
+            algorithm: request.algorithm.unwrap_or(self.owns.policy),
+            item: request.item,
+        }
+    }
+
+    fn choose_among(
         &mut self,
         choose: Choose,
         purchase: &mut Purchase,
-        algorithm: Algorithm,
+        by: By,
         passed_over: &mut Vec<Slot>,
     ) -> Option<(Slot, Choice)> {
         while self.may_go_on(purchase) {
-            let (slot, choice) = choose(self, algorithm)?;
+            let (slot, choice) = choose(self, by)?;
             if self.affords(Whose::of(slot), &purchase.amounts) {
                 return Some((slot, choice));
             }
-            self.undo_choice(algorithm, slot, &choice);
+            self.undo_choice(by.algorithm, slot, &choice);
             purchase.tried += 1;
             self.suspend(slot);
             passed_over.push(slot);
@@ -108,21 +124,25 @@ impl Pool {
         purchase.tried < TRIED && self.has_eligible_now()
     }
 
-    fn try_choice(&mut self, algorithm: Algorithm) -> Option<(Slot, Choice)> {
-        if self.next_probe().is_some() || algorithm.is_by_chance() {
-            return self.make_choice(algorithm);
+    fn try_choice(&mut self, by: By) -> Option<(Slot, Choice)> {
+        let draws = self.next_probe().is_some() || by.algorithm.is_by_chance();
+        if draws || by.item.is_some() {
+            return self.make_choice(by);
         }
         let see = View::of(&self.field, self.account.as_deref());
-        let (slot, before) = algorithm.pick_ahead(&mut self.owns, see)?;
+        let (slot, before) = by.algorithm.pick_ahead(&mut self.owns, see)?;
         Some((slot, Choice::Pick(before)))
     }
 
-    fn make_choice(&mut self, algorithm: Algorithm) -> Option<(Slot, Choice)> {
+    fn make_choice(&mut self, by: By) -> Option<(Slot, Choice)> {
+        if let Some(item) = by.item {
+            return Some((self.find_for(item)?, Choice::Found));
+        }
         if let Some(probe) = self.next_probe() {
             return Some((probe, Choice::Probe));
         }
         let see = View::of(&self.field, self.account.as_deref());
-        let slot = algorithm.pick(&mut self.owns, see, &mut self.chance)?;
+        let slot = by.algorithm.pick(&mut self.owns, see, &mut self.chance)?;
         Some((slot, Choice::Drawn))
     }
 
@@ -141,23 +161,38 @@ impl Pool {
         if !self.affords(Whose::POOL, &purchase.amounts) {
             return false;
         }
-        let algorithm = request.algorithm.unwrap_or(self.owns.policy);
+        let by = self.by(request);
         let chance = self.chance.clone();
         let mut passed_over = self.pass_over(&request.exclude);
         let choose = Pool::try_choice;
-        let mut found = self.choose_by(choose, &mut purchase, algorithm, &mut passed_over);
+        let mut found = self.choose_among(choose, &mut purchase, by, &mut passed_over);
         if let Some((slot, choice)) = &found {
-            self.undo_choice(algorithm, *slot, choice);
+            self.undo_choice(by.algorithm, *slot, choice);
         } else if self.may_go_on(&purchase) {
             let mut copy = self.clone();
             let choose = Pool::make_choice;
-            found = copy.choose_by(choose, &mut purchase, algorithm, &mut passed_over);
+            found = copy.choose_among(choose, &mut purchase, by, &mut passed_over);
         }
         for slot in passed_over {
             self.refresh(slot);
         }
         self.chance = chance;
         found.is_some()
+    }
+
+    /// Whether that backend and the pool hold the amounts.
+    pub(super) fn can_pay(&self, purchase: &Purchase, slot: Slot) -> bool {
+        let both = [Whose::of(slot), Whose::POOL];
+        both.iter()
+            .all(|whose| self.affords(*whose, &purchase.amounts))
+    }
+
+    /// When they hold them, if nothing else happens: now, or later.
+    pub(super) fn pays_from(&self, purchase: &Purchase, slot: Slot) -> Millis {
+        let both = [Whose::of(slot), Whose::POOL].into_iter();
+        let account = self.account.as_ref();
+        let times = both.filter_map(|whose| Some(account?.affords_from(whose, &purchase.amounts)));
+        times.max().unwrap_or(self.clock())
     }
 
     fn affords(&self, whose: Whose, amounts: &Amounts) -> bool {

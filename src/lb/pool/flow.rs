@@ -83,8 +83,11 @@ impl Pool {
         }
         let clears = clock == self.clock() && self.is_any_over();
         if clears {
-            self.clear(budget);
+            let left = self.clear(budget);
             self.clear_all_if_old();
+            if let Some(account) = &mut self.account {
+                account.clear_sessions(left);
+            }
         }
         moves || clears
     }
@@ -92,15 +95,15 @@ impl Pool {
     /// Whether anything is over and not cleared yet. The next tick clears some of it.
     #[inline(always)]
     pub fn is_any_over(&self) -> bool {
-        self.account.as_ref().is_some_and(|a| a.is_any_over())
+        (self.account.as_ref()).is_some_and(|a| a.is_any_over() || a.is_any_session_over())
     }
 
-    /// Clears the first things that are over, `budget` of them at most.
-    fn clear(&mut self, budget: usize) {
+    /// Clears the first things that are over, `budget` of them at most, sessions aside. Answers what is left of the budget.
+    fn clear(&mut self, budget: usize) -> usize {
         let clock = self.clock();
-        for _ in 0..budget {
+        for cleared in 0..budget {
             let Some(account) = self.account.as_mut() else {
-                return;
+                return budget - cleared;
             };
             match account.end_first(clock).map(Whose::slot) {
                 Some(Some(slot)) => {
@@ -108,14 +111,16 @@ impl Pool {
                     self.flow_changed(slot);
                 }
                 Some(None) => _ = self.recheck(Whose::POOL),
-                None => return,
+                None => return budget - cleared,
             }
         }
+        0
     }
 
-    /// By the rules of version 1 all that is over is cleared at once.
+    /// By the rules of version 1 all that is over is cleared at once. Sessions came later, and are cleared in portions by all rules.
     pub(super) fn clear_all_if_old(&mut self) {
-        while self.owns.rules < BOUNDED && self.is_any_over() {
+        let is_any_over = |pool: &Pool| pool.account.as_ref().is_some_and(|a| a.is_any_over());
+        while self.owns.rules < BOUNDED && is_any_over(self) {
             self.clear(BUDGET);
         }
     }

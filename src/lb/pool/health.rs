@@ -100,17 +100,32 @@ impl Pool {
         } else {
             0
         };
+        if unit > 1 {
+            self.owns.start_anew(&self.field);
+            (0..slots).for_each(|slot| Credits::scale(&self.field, slot, unit));
+        }
         for slot in 0..slots {
             self.follow(slot);
-            if unit > 1 {
-                // A seat that takes no part keeps its credit as a plain number.
-                self.suspend(slot);
-                Credits::scale(&self.field, slot, unit);
-            }
             self.refresh(slot);
+        }
+        if unit > 1 {
+            self.make_ready();
         }
         self.clear_all_if_old();
         true
+    }
+
+    /// Makes what the policy needs for its picks, so that the next one need not.
+    fn make_ready(&mut self) {
+        let policy = self.owns.policy;
+        let see = View::of(&self.field, self.account.as_deref());
+        let picked = match see.has_eligible() {
+            true => policy.pick_ahead(&mut self.owns, see),
+            false => None,
+        };
+        if let Some((slot, before)) = picked {
+            policy.take_back(&mut self.owns, see, slot, before);
+        }
     }
 
     fn make_health(&mut self) {

@@ -9,6 +9,7 @@ mod parts;
 mod picking;
 mod queue;
 mod saved;
+mod sticky;
 
 pub use backend::Backend;
 pub use costs::Limited;
@@ -18,3 +19,4 @@ pub use members::{Added, Replaced};
 pub use parts::Pool;
 pub use picking::{Picked, Request};
 pub use saved::Format;
+pub use sticky::{Sticky, session_hash};

@@ -138,7 +138,7 @@ impl Pool {
             return;
         }
         let gaps = self.roster.gaps();
-        self.owns.gaps_close(&self.field);
+        self.owns.start_anew(&self.field);
         self.roster.renumber(&gaps);
         self.field.renumber(&gaps);
         self.owns.renumber(&gaps);

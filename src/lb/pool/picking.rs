@@ -7,13 +7,15 @@ use super::parts::Pool;
 use crate::lb::account::{Cost, IdText, LeaseId, LeaseTerms, Outage, TokensBefore, Whose};
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::chance::Chance;
-use crate::lb::pick::{Algorithm, Before, View};
+use crate::lb::pick::{Algorithm, Asked, Before, View};
 
 /// A request for picks.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// By which algorithm; the pool's policy where none is named.
     pub algorithm: Option<Algorithm>,
+    /// The item, for an algorithm that goes by one.
+    pub item: Option<&'a [u8]>,
     /// How many.
     pub count: usize,
     /// No backend twice.
@@ -74,6 +76,58 @@ impl Pool {
         Some((Backend::of(card, &self.field, slot), text))
     }
 
+    /// Picks the backend of an item.
+    pub fn pick_for(&mut self, item: &[u8]) -> Option<Backend<'_>> {
+        let slot = self.choose_for(item)?;
+        if self.account.is_some() {
+            self.spend(slot, None);
+        }
+        let card = self.roster.count(slot);
+        Some(Backend::of(card, &self.field, slot))
+    }
+
+    /// Picks the backend of an item, and grants a lease on it. Answers the text of its id.
+    pub fn grant_for(&mut self, item: &[u8], terms: &LeaseTerms) -> Option<(Backend<'_>, IdText)> {
+        if !self.has_numbers_for(1) {
+            return None;
+        }
+        let slot = self.choose_for(item)?;
+        let lease = self.spend(slot, Some(terms))?;
+        let text = self.account().id_text(lease);
+        let card = self.roster.count(slot);
+        Some((Backend::of(card, &self.field, slot), text))
+    }
+
+    /// As [`Pool::choose`], for an item: no probe is preferred.
+    fn choose_for(&mut self, item: &[u8]) -> Option<Slot> {
+        let slot = self.find_for(item)?;
+        self.picks = counted(self.picks);
+        Some(slot)
+    }
+
+    /// The backend of an item. Nothing changes.
+    pub(super) fn find_for(&mut self, item: &[u8]) -> Option<Slot> {
+        if self.is_closed() {
+            return None;
+        }
+        let (cards, hashes) = self.roster.hashed();
+        let asked = Asked {
+            item,
+            cards,
+            hashes,
+        };
+        let see = View::of(&self.field, self.account.as_deref()).for_item(&asked);
+        Algorithm::HASH.pick(&mut self.owns, see, &mut self.chance)
+    }
+
+    /// As the request says.
+    fn choose_by(&mut self, request: &Request) -> Option<Slot> {
+        match request.item {
+            Some(item) => self.choose_for(item),
+            None => self.choose(request.algorithm),
+        }
+    }
+
     #[inline(always)]
     fn choose(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
         if let Some(account) = &self.account {
@@ -107,6 +161,7 @@ impl Pool {
         if self.account.is_none()
             && request.terms.is_none()
             && request.exclude.is_empty()
+            && request.item.is_none()
             && !request.distinct
         {
             return self.picks_alone(request.algorithm, request.count);
@@ -124,8 +179,8 @@ impl Pool {
         let chance = purchase.as_ref().map(|_| self.chance.clone());
         while picked.slots.len() < request.count
             && let Some(slot) = match &mut purchase {
-                None => self.choose(request.algorithm),
-                Some(purchase) => self.choose_for(purchase, request.algorithm, &mut passed_over),
+                None => self.choose_by(request),
+                Some(purchase) => self.choose_with(purchase, request, &mut passed_over),
             }
         {
             self.heed_latencies_for(request.algorithm);
@@ -182,7 +237,7 @@ impl Pool {
 
     /// A backend was picked, in a pool with an account: tokens go, and a lease begins.
     #[inline(never)]
-    fn spend(&mut self, slot: Slot, terms: Option<&LeaseTerms>) -> Option<LeaseId> {
+    pub(super) fn spend(&mut self, slot: Slot, terms: Option<&LeaseTerms>) -> Option<LeaseId> {
         let account = self.account();
         account.take_tokens(slot);
         let lease = terms.map(|terms| account.grant(slot, terms));
@@ -218,7 +273,7 @@ impl Pool {
         let mut picked = Vec::new();
         let mut is_whole = true;
         while picked.len() < request.count && self.has_eligible_now() {
-            let Some((slot, step)) = self.choose_ahead(algorithm) else {
+            let Some((slot, step)) = self.choose_ahead(algorithm, request.item) else {
                 is_whole = false;
                 break;
             };
@@ -250,14 +305,32 @@ impl Pool {
     }
 
     /// As [`Pool::choose`] will. There is an eligible backend. No answer where that cannot be undone.
-    fn choose_ahead(&mut self, algorithm: Algorithm) -> Option<(Slot, Undo)> {
-        if let Some(slot) = self.next_probe() {
-            let before = self.account().take_probe_ahead(slot)?;
-            return Some((slot, Undo::Probe(slot, Box::new(before))));
+    fn choose_ahead(&mut self, algorithm: Algorithm, item: Option<&[u8]>) -> Option<(Slot, Undo)> {
+        if let Some(slot) = self.next_probe().filter(|_| item.is_none()) {
+            return self.probe_ahead(slot);
         }
         let see = View::of(&self.field, self.account.as_deref());
+        let Some(item) = item else {
+            let (slot, before) = algorithm.pick_ahead(&mut self.owns, see)?;
+            return Some((slot, Undo::Pick(slot, before)));
+        };
+        let (cards, hashes) = self.roster.hashed();
+        let asked = Asked {
+            item,
+            cards,
+            hashes,
+        };
+        let see = see.for_item(&asked);
         let (slot, before) = algorithm.pick_ahead(&mut self.owns, see)?;
-        Some((slot, Undo::Pick(slot, before)))
+        match self.is_probe_open(slot) {
+            true => self.probe_ahead(slot),
+            false => Some((slot, Undo::Pick(slot, before))),
+        }
+    }
+
+    fn probe_ahead(&mut self, slot: Slot) -> Option<(Slot, Undo)> {
+        let before = self.account().take_probe_ahead(slot)?;
+        Some((slot, Undo::Probe(slot, Box::new(before))))
     }
 
     fn undo(&mut self, algorithm: Algorithm, step: Undo) {

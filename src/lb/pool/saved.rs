@@ -33,8 +33,10 @@ const LATENCIES: u8 = 130;
 const EACH: u8 = 131;
 /// That of the costs, and of what leases took of them.
 const COSTS: u8 = 132;
+/// That of the sessions.
+const SESSIONS: u8 = 133;
 /// That of the settings of the queue.
-const QUEUE: u8 = 133;
+const QUEUE: u8 = 134;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -65,6 +67,9 @@ impl Pool {
             add(LATENCIES, &|to| account.save_latencies(&slots, to));
             add(EACH, &|to| account.save_each(&slots, to));
             add(COSTS, &|to| account.save_costs(&slots, to));
+            add(SESSIONS, &|to| {
+                account.save_sessions(&self.roster.gaps(), slots.len(), to);
+            });
             add(QUEUE, &|to| account.save_queue(to));
         }
         sections
@@ -228,6 +233,7 @@ impl Pool {
                 (LATENCIES, Some(account)) => account.load_latencies(slots, &mut rest)?,
                 (EACH, Some(account)) => account.load_each(slots, &mut rest)?,
                 (COSTS, Some(account)) => account.load_costs(slots, &mut rest)?,
+                (SESSIONS, Some(account)) => account.load_sessions(slots, &mut rest)?,
                 (QUEUE, Some(account)) => account.load_queue(&mut rest)?,
                 _ => (self.owns).load_section(code, slots, &mut rest)?,
             }

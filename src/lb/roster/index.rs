@@ -5,8 +5,8 @@ use hashbrown::HashTable;
 use super::card::Card;
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::kept::Gaps;
-use crate::lb::ground::memory::allocated;
-use crate::lb::ground::name::hash;
+use crate::lb::ground::memory::{Mover, allocated, buffer};
+use crate::lb::ground::name::{hash, public_hash};
 
 /// Up to this number of slots are searched one by one, which needs no table.
 const SEARCHED: usize = 16;
@@ -19,6 +19,9 @@ pub struct Index {
     members: u32,
     /// The bytes of the names on the heap.
     name_bytes: usize,
+    /// The public hashes of the names in the first slots: of those that were there when somebody asked for them last. That of a
+    /// vacant slot means nothing.
+    hashes: Vec<u64>,
 }
 
 /// A backend, with a part of its name's hash. So a table that grows reads no names, which costs ten times as much.
@@ -65,6 +68,21 @@ impl Index {
         self.name_bytes
     }
 
+    /// The public hashes of the names of these cards, each made once.
+    #[inline(always)]
+    pub fn hashes(&mut self, cards: &[Card]) -> &[u64] {
+        if self.hashes.len() < cards.len() {
+            self.hash_newcomers(cards);
+        }
+        &self.hashes
+    }
+
+    #[cold]
+    fn hash_newcomers(&mut self, cards: &[Card]) {
+        let newcomers = cards[self.hashes.len()..].iter();
+        (self.hashes).extend(newcomers.map(|card| public_hash(card.name.as_bytes())));
+    }
+
     /// Takes note of the backend that was added last.
     pub fn added(&mut self, cards: &[Card]) {
         let last = cards.len() - 1;
@@ -108,11 +126,17 @@ impl Index {
         let before = |entry: &Entry| gaps.before_slot(entry.slot as Slot) as u32;
         (self.entries.iter_mut()).for_each(|entry| entry.slot = before(entry));
         self.entries.shrink_to_fit(Entry::spread);
+        gaps.close(&mut self.hashes);
+    }
+
+    /// Lets the mover move the hashes.
+    pub fn relocate(&mut self, by: &mut impl Mover) {
+        by.vec(&mut self.hashes);
     }
 
     /// How many bytes it takes on the heap.
     pub fn heap_bytes(&self) -> usize {
-        allocated(self.entries.allocation_size())
+        allocated(self.entries.allocation_size()) + buffer(&self.hashes)
     }
 
     fn fill(&mut self, cards: &[Card]) {

@@ -71,6 +71,14 @@ impl Roster {
         &mut self.cards
     }
 
+    /// All cards, with the public hashes of their names where there are many.
+    pub fn hashed(&mut self) -> (&[Card], &[u64]) {
+        match self.cards.parts() {
+            (cards, Some(index)) => (cards, index.hashes(cards)),
+            (cards, None) => (cards, &[]),
+        }
+    }
+
     /// Adds a backend of a new name; answers its slot.
     pub fn add(&mut self, name: &[u8]) -> Slot {
         self.add_card(Card::new(name, 0))
@@ -147,6 +155,9 @@ impl Kept for Roster {
     /// The table of the index stays where it is: it belongs to a library, and is 7 % of a pool at most.
     fn relocate(&mut self, by: &mut impl Mover) {
         self.cards.relocate(by);
+        if let (_, Some(index)) = self.cards.parts() {
+            index.relocate(by);
+        }
     }
 
     fn heap_bytes(&self) -> usize {

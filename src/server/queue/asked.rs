@@ -3,7 +3,7 @@
 use std::os::raw::c_int;
 
 use super::kinds::{Kind, Names};
-use crate::lb::{Algorithm, LeaseTerms, Millis, Request};
+use crate::lb::{Algorithm, LeaseTerms, Millis, Request, Sticky};
 
 /// A key: its database and its name.
 pub type At = (c_int, Box<[u8]>);
@@ -12,11 +12,13 @@ pub type At = (c_int, Box<[u8]>);
 #[derive(Clone, Debug)]
 pub struct Asked {
     algorithm: Option<Algorithm>,
+    item: Option<Box<[u8]>>,
     count: usize,
     distinct: bool,
     exclude: Names,
     lease: Option<(Millis, Option<Box<[u8]>>)>,
     costs: Box<[(Box<[u8]>, u64)]>,
+    sticky: Option<Sticky>,
 }
 
 /// How a client waits.
@@ -35,6 +37,7 @@ impl Asked {
         let terms = request.terms;
         Asked {
             algorithm: request.algorithm,
+            item: request.item.map(Into::into),
             count: request.count,
             distinct: request.distinct,
             exclude: request.exclude.iter().map(|name| (*name).into()).collect(),
@@ -42,12 +45,25 @@ impl Asked {
             costs: (request.costs.iter())
                 .map(|(name, amount)| ((*name).into(), *amount))
                 .collect(),
+            sticky: None,
         }
+    }
+
+    /// The same pick, for a session.
+    pub fn for_session(mut self, sticky: Option<Sticky>) -> Asked {
+        self.sticky = sticky;
+        self
+    }
+
+    /// The session, if it is a pick for one.
+    pub fn sticky(&self) -> Option<Sticky> {
+        self.sticky
     }
 
     pub fn request(&self) -> Request<'_> {
         Request {
             algorithm: self.algorithm,
+            item: self.item.as_deref(),
             count: self.count,
             distinct: self.distinct,
             exclude: self.exclude.iter().map(|name| &**name).collect(),
@@ -74,7 +90,8 @@ impl Asked {
         Kind {
             excluded: sorted(self.exclude.to_vec()),
             costs: sorted(self.costs.iter().map(|(name, _)| name.clone()).collect()),
-            is_leasing: self.lease.is_some(),
+            is_leasing: self.lease.is_some() || self.sticky.is_some(),
+            sticky: self.sticky,
         }
     }
 }

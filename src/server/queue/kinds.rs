@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use crate::lb::Pool;
+use crate::lb::{Pool, Sticky};
 
 /// Names of backends, in order.
 pub type Names = Box<[Box<[u8]>]>;
@@ -16,8 +16,23 @@ pub struct Kind {
     pub(super) excluded: Names,
     /// The names of the costs that it takes, sorted.
     pub costs: Names,
-    /// Whether it asks for leases.
+    /// Whether it takes memory: a lease, or a session.
     pub is_leasing: bool,
+    /// The session, if it is a pick for one.
+    pub(super) sticky: Option<Sticky>,
+}
+
+impl Kind {
+    /// Whether a pick of this kind finds a backend, where it does so (or not) without a session.
+    fn can_be_served(&self, without_session: bool, pool: &Pool) -> bool {
+        let Some(sticky) = &self.sticky else {
+            return without_session;
+        };
+        without_session && !sticky.is_strict || {
+            let exclude: Vec<&[u8]> = self.excluded.iter().map(|name| &**name).collect();
+            pool.has_eligible_for_session(&exclude, sticky)
+        }
+    }
 }
 
 /// All kinds, by numbers that are as low as can be.
@@ -31,6 +46,8 @@ pub struct Kinds {
     /// The kinds that name a cost, for each cost that any kind names.
     naming: HashMap<Box<[u8]>, KindSet>,
     leasing: KindSet,
+    /// The kinds of sessions.
+    sticky: KindSet,
     known: KindSet,
 }
 
@@ -56,6 +73,9 @@ impl Kinds {
         if kind.is_leasing {
             self.leasing.insert(number);
         }
+        if kind.sticky.is_some() {
+            self.sticky.insert(number);
+        }
         let kind = Rc::new(kind);
         self.numbers.insert(kind.clone(), number);
         self.kinds.insert(number, (kind, 1));
@@ -76,6 +96,7 @@ impl Kinds {
         self.numbers.remove(&kind);
         self.known.remove(number);
         self.leasing.remove(number);
+        self.sticky.remove(number);
         for (names, all) in [
             (&kind.excluded, &mut self.excluding),
             (&kind.costs, &mut self.naming),
@@ -112,11 +133,31 @@ impl Kinds {
         self.naming.get(cost)
     }
 
+    /// Whether any waits for the backend of a session.
+    pub fn is_any_sticky(&self) -> bool {
+        !self.sticky.is_empty()
+    }
+
+    /// The kinds that cannot be served. For each session that waits, its pin is looked at.
+    pub fn out(&self, pool: &Pool) -> KindSet {
+        let mut out = match pool.available() {
+            0 => self.known.clone(),
+            _ => self.excluding_all(pool),
+        };
+        for number in self.sticky.but(&KindSet::default()) {
+            match self.kind(number).can_be_served(!out.contains(number), pool) {
+                true => out.remove(number),
+                false => out.insert(number),
+            }
+        }
+        out
+    }
+
     /// The kinds that exclude every backend that can be picked. There is such a backend.
     ///
     /// All kinds are tried together, 64 at a time: for each available backend only the kinds that exclude it too are left. The
     /// longest list of exclusions bounds the number of backends that are looked at.
-    pub fn out(&self, pool: &Pool) -> KindSet {
+    fn excluding_all(&self, pool: &Pool) -> KindSet {
         let mut out: Option<KindSet> = None;
         for name in pool.eligible() {
             let Some(kinds) = self.excluding.get(name) else {

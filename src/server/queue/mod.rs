@@ -204,7 +204,7 @@ impl<W> Queue<W> {
         pool: &Pool,
         mut fit: impl FnMut(&Kind, &W) -> Fit,
     ) -> Option<&W> {
-        if pool.available() == 0 {
+        if pool.available() == 0 && !self.kinds.is_any_sticky() {
             return None;
         }
         let mut out = self.kinds.out(pool);
@@ -349,6 +349,13 @@ impl<C: Copy + Eq + Hash, W> Queues<C, W> {
         self.queues.contains_key(at)
     }
 
+    /// Whether a client waits at that key for the backend of a session.
+    pub fn is_any_sticky_at(&self, at: &At) -> bool {
+        self.queues
+            .get(at)
+            .is_some_and(|queue| queue.kinds.is_any_sticky())
+    }
+
     /// The waiter at that key who is the first of those that can be served from this pool, and have the number `most` or a lower
     /// one.
     pub fn first(
@@ -392,6 +399,7 @@ mod tests {
         let terms = lease.map(|span| LeaseTerms { span, owner: None });
         Asked::of(&Request {
             algorithm: None,
+            item: None,
             count: 1,
             distinct: false,
             exclude: exclude.iter().map(|name| name.as_bytes()).collect(),
@@ -521,7 +529,8 @@ mod tests {
     #[test]
     fn a_request_is_kept_as_it_was_asked() {
         let request = Request {
-            algorithm: Algorithm::by_name(b"lc"),
+            algorithm: Algorithm::by_name(b"hash"),
+            item: Some(b"item"),
             count: 3,
             distinct: true,
             exclude: vec![b"b", b"a", b"b"],

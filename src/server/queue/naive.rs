@@ -196,6 +196,7 @@ fn any_wait(random: &mut Random, client: usize, tenants: u16) -> Wait {
             excluded: excluded.into_iter().map(Into::into).collect(),
             costs: costs.into_iter().map(Into::into).collect(),
             is_leasing: random.random_range(0..2) == 0,
+            sticky: None,
         },
     }
 }
@@ -330,6 +331,7 @@ impl Turns {
             excluded: Box::default(),
             costs: Box::default(),
             is_leasing: true,
+            sticky: None,
         };
         let waiter = (client, tenant);
         self.queues

@@ -349,7 +349,12 @@ impl Outages {
 
     /// Whether picks can take the probe of a backend.
     pub fn is_probe_open(&self, slot: Slot) -> bool {
-        self.of.get(slot).is_some_and(|o| o.probed_in.is_some())
+        self.probe_tier(slot).is_some()
+    }
+
+    /// The tier in which picks can take the probe of a backend, if they can.
+    pub fn probe_tier(&self, slot: Slot) -> Option<u8> {
+        self.of.get(slot)?.probed_in
     }
 
     /// Whether a probe of a backend is due.

@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+from .commands import Sticky
 from .lease import Attempt, Lease, NoBackendError
 from .link import QueueFullError
 from .pool import Pool
@@ -25,6 +26,7 @@ __all__ = [
     "QueueFullError",
     "QueueInfo",
     "ShardedPool",
+    "Sticky",
     "When",
     "path",
 ]

@@ -30,6 +30,15 @@ Foreseeable: TypeAlias = Literal["rr", "wrr", "lc", "ewma"]
 NOTHING: Amounts = MappingProxyType({})
 
 
+@dataclass(frozen=True)
+class Sticky:
+    """A session that stays on its backend, for `ms` after its last pick; if `strict`, on no other one meanwhile."""
+
+    session: Name
+    ms: int
+    strict: bool = False
+
+
 class Commands:
     """The commands on the pool at one key. Each sends what it says, and nothing else."""
 
@@ -139,9 +148,11 @@ class Commands:
         return (yield from self._ask("LB.PICK", *words, parse=replies.all_granted, wait_ms=wait_ms))
 
     @method
-    def peek(self, algorithm: Foreseeable | None = None, *, exclude: Iterable[Name] = ()) -> Flow[str | None]:
-        """What the next pick would give. It changes nothing, and works on replicas."""
-        words = pick_words(algorithm, exclude=exclude)
+    def peek(
+        self, algorithm: Foreseeable | None = None, *, exclude: Iterable[Name] = (), session: Name | None = None
+    ) -> Flow[str | None]:
+        """What the next pick would give, or that of a session. It changes nothing, and works on replicas."""
+        words = pick_words(algorithm, exclude=exclude) + options(STICKY=session)
         return (yield from self._ask("LB.PEEK", *words, parse=replies.text_or_none))
 
     @method
@@ -151,6 +162,11 @@ class Commands:
         """What the next picks would give."""
         words = pick_words(algorithm, count=count, distinct=distinct, exclude=exclude)
         return (yield from self._ask("LB.PEEK", *words, parse=replies.texts))
+
+    @method
+    def forget(self, session: Name) -> Flow[bool]:
+        """End a session, so that its next pick goes by the algorithm. False if it was not pinned."""
+        return (yield from self._ask("LB.FORGET", session, parse=replies.flag))
 
     # Leases and reports
 
@@ -357,6 +373,7 @@ def pick_words(
     count: int | None = None,
     distinct: bool = False,
     exclude: Iterable[Name] = (),
+    sticky: Sticky | None = None,
     ttl_ms: int | None = None,
     owner: Name | None = None,
     costs: Amounts = NOTHING,
@@ -367,6 +384,8 @@ def pick_words(
     words: tuple[Word, ...] = () if algorithm is None else (algorithm,)
     words += options(COUNT=count) + (("DISTINCT",) if distinct else ())
     words += options(EXCLUDE=(len(names), *names) if names else None)
+    if sticky is not None:
+        words += ("STICKY", sticky.session, sticky.ms) + (("STRICT",) if sticky.strict else ())
     return words + options(LEASE=ttl_ms, OWNER=owner, COSTS=amounts(costs)) + place.words()
 
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import redis
 
 from . import forks
-from .commands import NOTHING, Algorithm, Amounts, Name, Outcome, Place, several
+from .commands import NOTHING, Algorithm, Amounts, Name, Outcome, Place, Sticky, several
 from .flow import Flow
 from .link import in_background, log
 from .replies import When
@@ -65,6 +65,7 @@ class Terms:
     exclude: tuple[Name, ...]
     place: Place
     failures: tuple[type[Exception], ...]
+    sticky: Sticky | None
     costs: Amounts
 
 
@@ -252,6 +253,7 @@ class Leasing(Generic[L, A]):
         tenant: Name | None = None,
         owner: Name | None = None,
         exclude: Iterable[Name] = (),
+        sticky: Sticky | None = None,
         failures: tuple[type[Exception], ...] = (Exception,),
         costs: Amounts = NOTHING,
     ) -> L:
@@ -260,11 +262,13 @@ class Leasing(Generic[L, A]):
         The lease ends `ttl_ms` after this process has died; while the block runs it is renewed. At its end it is
         reported: OK and the latency; FAIL if the block raises one of `failures`; neither if it raises something
         else, as when it is cancelled. An error with an HTTP response that has Retry-After cools the backend.
+        With `sticky` it is the backend of that session.
         Raises NoBackendError if nothing can be picked within `wait_ms`; 0 does not wait. Waiters with a lower `prio`, 0
         to 255, are served first. If set_queue() says so, those of one `prio` take turns by their `tenant`.
         `costs` estimates what the request costs, as {"tokens": 1200}; set `lease.costs` to what it really was.
         """
-        terms = Terms(ttl_ms, algorithm, owner, several(exclude), Place(wait_ms, prio, tenant), failures, costs)
+        place = Place(wait_ms, prio, tenant)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), place, failures, sticky, costs)
         return type(self)._lease(self, terms, None)
 
     def attempts(
@@ -278,6 +282,7 @@ class Leasing(Generic[L, A]):
         tenant: Name | None = None,
         owner: Name | None = None,
         exclude: Iterable[Name] = (),
+        sticky: Sticky | None = None,
         failures: tuple[type[Exception], ...] = (Exception,),
         costs: Amounts = NOTHING,
     ) -> Iterator[A]:
@@ -285,7 +290,8 @@ class Leasing(Generic[L, A]):
 
         `for attempt in pool.attempts(3): with attempt as lease: …`. The error of the last attempt is raised.
         """
-        terms = Terms(ttl_ms, algorithm, owner, several(exclude), Place(wait_ms, prio, tenant), failures, costs)
+        place = Place(wait_ms, prio, tenant)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), place, failures, sticky, costs)
         series = Series(most)
         while series.left:
             series.left -= 1

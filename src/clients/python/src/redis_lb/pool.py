@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import redis
 
 from . import replies
-from .commands import Algorithm, Commands, Name, Outcome, Place, pick_words, several
+from .commands import Algorithm, Commands, Name, Outcome, Place, Sticky, pick_words, several
 from .flow import Flow, Sync, method
 from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
 from .link import AWAY, Command, Link, SyncLink, log
@@ -58,18 +58,24 @@ class PoolFlows(Commands, Leasing[L, A]):
         algorithm: Algorithm | None = None,
         *,
         exclude: Iterable[Name] = (),
+        sticky: Sticky | None = None,
         wait_ms: int = 0,
         prio: int = 0,
         tenant: Name | None = None,
     ) -> Flow[str | None]:
-        """The next backend; None if none is eligible within `wait_ms`. 0 does not wait. See lease() for the rest."""
+        """The next backend, or that of a session; None if none is eligible within `wait_ms`. 0 does not wait.
+
+        See lease() for the rest.
+        """
         names = several(exclude)
-        asking = self._picking(algorithm, names, Place(wait_ms, prio, tenant))
+        asking = self._picking(algorithm, names, sticky, Place(wait_ms, prio, tenant))
         return (yield from self._unless_away(asking, partial(self._local, names)))
 
-    def _picking(self, algorithm: Algorithm | None, exclude: tuple[Name, ...], place: Place) -> Flow[str | None]:
-        if self._ahead.most == 1 or algorithm or exclude or place.wait_ms or place.prio:
-            words = pick_words(algorithm, exclude=exclude, place=place)
+    def _picking(
+        self, algorithm: Algorithm | None, exclude: tuple[Name, ...], sticky: Sticky | None, place: Place
+    ) -> Flow[str | None]:
+        if self._ahead.most == 1 or algorithm or exclude or sticky or place.wait_ms or place.prio:
+            words = pick_words(algorithm, exclude=exclude, sticky=sticky, place=place)
             return replies.text_or_none((yield from self._shared(words, place.wait_ms)))
         picked = self._ahead.next()
         if picked is None:
@@ -85,7 +91,13 @@ class PoolFlows(Commands, Leasing[L, A]):
             return granted and Command(("LB.DONE", self.key, granted.lease))
 
         words = pick_words(
-            terms.algorithm, exclude=exclude, ttl_ms=terms.ttl_ms, owner=terms.owner, costs=terms.costs, place=place
+            terms.algorithm,
+            exclude=exclude,
+            sticky=terms.sticky,
+            ttl_ms=terms.ttl_ms,
+            owner=terms.owner,
+            costs=terms.costs,
+            place=place,
         )
         granted = replies.granted((yield from self._shared(words, place.wait_ms, undo)))
         return granted and Held(self, granted.backend, granted.lease)

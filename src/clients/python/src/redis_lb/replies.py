@@ -54,6 +54,7 @@ class BackendStats:
     latency_us: int = 0
     latency_sum_us: int = 0
     latencies: int = 0
+    sessions: int = 0
     load: float = 0.0
 
 
@@ -78,6 +79,7 @@ class PoolInfo:
     ejected: int = 0
     cooling: int = 0
     held: int = 0
+    sessions: int = 0
     clock_ms: int = 0
     rules_version: int = 1
     bytes: int = 0

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from .commands import Algorithm, Commands, Name, Place, several
+from .commands import Algorithm, Commands, Name, Place, Sticky, several
 from .flow import Flow, Sync, method
 from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
 from .pool import Pool, PoolFlows
@@ -28,11 +29,16 @@ def tags(k: int) -> list[int]:
     ]
 
 
+def bytes_of(name: Name) -> bytes:
+    return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
+
+
 class ShardFlows(Leasing[L, A], Generic[S, L, A]):
     """One pool under k keys, each with all backends. `clients`: one of a cluster, or one for each server.
 
     Each pick goes to the next shard. If that has nobody, the others are asked; then the pick waits on the first one.
-    While the server of a shard is away, the shard is skipped. The options are those of Pool. A change of the pool goes
+    A session has a shard of its own, where its picks begin; a strict one goes to no other. While the server of a shard
+    is away, the shard is skipped. The options are those of Pool. A change of the pool goes
     to each of `shards`, and a limit counts for each shard by itself.
     """
 
@@ -61,6 +67,7 @@ class ShardFlows(Leasing[L, A], Generic[S, L, A]):
         algorithm: Algorithm | None = None,
         *,
         exclude: Iterable[Name] = (),
+        sticky: Sticky | None = None,
         wait_ms: int = 0,
         prio: int = 0,
         tenant: Name | None = None,
@@ -69,15 +76,23 @@ class ShardFlows(Leasing[L, A], Generic[S, L, A]):
         names = several(exclude)
         return (
             yield from self._go_round(
-                self._order(),
-                lambda shard, place: shard._picking(algorithm, names, place),
+                self._order(sticky),
+                lambda shard, place: shard._picking(algorithm, names, sticky, place),
                 lambda shard: shard._local(names),
                 Place(wait_ms, prio, tenant),
             )
         )
 
+    @method
+    def forget(self, session: Name) -> Flow[bool]:
+        """End a session, on whichever shards it was pinned. False if it was on none."""
+        was_pinned = False
+        for shard in self.shards:
+            was_pinned |= yield from Commands.forget.flow(shard, session)
+        return was_pinned
+
     def _grant(self, terms: Terms, exclude: tuple[Name, ...]) -> Flow[Held]:
-        order = self._order()
+        order = self._order(terms.sticky)
         held = yield from self._go_round(
             order,
             lambda shard, place: shard._granting(terms, exclude, place),
@@ -88,10 +103,13 @@ class ShardFlows(Leasing[L, A], Generic[S, L, A]):
             raise NoBackendError(order[0].key, (yield from order[0]._why()))
         return held
 
-    def _order(self) -> list[S]:
-        """The shards to ask, beginning with the next one."""
-        turn = next(self._turns) % len(self.shards)
+    def _order(self, sticky: Sticky | None) -> list[S]:
+        """The shards to ask, beginning with the next one, or with that of the session."""
+        turn = next(self._turns) if sticky is None else zlib.crc32(bytes_of(sticky.session))
+        turn %= len(self.shards)
         order = self.shards[turn:] + self.shards[:turn]
+        if sticky is not None and sticky.strict:
+            return [order[0]]
         return [shard for shard in order if not shard._memory.rests] or list(order)
 
     def _go_round(
