@@ -241,10 +241,10 @@ class Limit:
         return told + ([b"costs", costs] if costs else [])
 
     def standing_costs(self, names: list[bytes | None], clock: int) -> list[Any]:
-        """As LB.STATS and LB.INFO show them."""
+        """As LB.STATS and LB.INFO show them, if any is limited."""
         held = [(name, self.costs[name]) for name in names if name in self.costs]
         told = [(name, [*bucket.told(), b"left", bucket.left(clock)]) for name, bucket in held]
-        return [b"costs", [word for pair in told for word in pair]]
+        return [b"costs", [word for pair in told for word in pair]] if told else []
 
     def standing(self, clock: int) -> list[Any]:
         """As LB.STATS and LB.INFO show it: with 0 where nothing is set, and with the tokens that are left."""
