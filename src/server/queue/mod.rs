@@ -22,11 +22,12 @@ use std::hash::Hash;
 use std::ops::Bound;
 use std::rc::Rc;
 
-pub use asked::{Asked, At, Block};
+pub use asked::{Asked, At};
 pub use kinds::Kind;
 use kinds::Kinds;
 use lines::{LineKey, Lines};
 
+use super::block::Block;
 use crate::lb::{Order, Pool, QueueSettings};
 
 /// Whether a waiter can be served now, as far as its kind does not tell that. If it cannot, this says what keeps it out, and so
