@@ -48,6 +48,7 @@ impl Command for Info {
             ("ejected", ejected),
             ("cooling", cooling),
             ("held", held as usize),
+            ("balance", usize::from(pool.balance())),
             ("sessions", pool.sessions()),
             ("clock", pool.clock() as usize),
             ("rules-version", usize::from(pool.rules())),

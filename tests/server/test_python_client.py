@@ -489,6 +489,51 @@ def test_a_pick_waits_longer_than_the_timeouts(flavour, server, open_leases):
 
 
 @two_servers
+def test_the_place_of_a_wait_is_that_of_the_caller(flavour, server):
+    pool = a_pool(flavour, server)
+    pool.set_limit(max=1)
+    pool.set_queue(max=2)
+    (held,) = pool.take_leases(1, 60_000)
+    served = []
+
+    def waiting(number):
+        with pool.lease(wait_ms=30_000, prio=number, tenant="t"):
+            served.append(number)
+
+    with ThreadPoolExecutor(3) as threads:
+        last = threads.submit(waiting, 9)
+        eventually(lambda: pool.queue().waiting == 1)
+        later = threads.submit(waiting, 7)
+        eventually(lambda: pool.queue().waiting == 2)
+        with pytest.raises(redis_lb.QueueFullError, match="QUEUEFULL"):
+            pool.pick(wait_ms=1_000, prio=9)
+        first = threads.submit(waiting, 5)
+        with pytest.raises(redis_lb.QueueFullError):
+            last.result()
+        pool.done(held.lease)
+        later.result()
+        first.result()
+    assert served == [5, 7]
+    assert pool.queue().waiting == 0
+
+
+@two_servers
+def test_a_pick_of_a_number_waits_a_little_so_that_it_passes_nobody(flavour, server):
+    """To a server one that does not wait is of number 0. Shards are asked without waiting, too."""
+    client = flavour.client(port=server.port)
+    for pool in flavour.pool(client, "web"), flavour.sharded([client], "fleet", 2):
+        with server.client() as observer, observer.monitor() as monitor:
+            assert pool.pick(prio=3, tenant="t") is None
+            assert pool.pick(tenant="t") is None
+            server.client().echo("end")
+            places = set()
+            while not (heard := monitor.next_command()["command"]).startswith("ECHO"):
+                if heard.startswith("LB.PICK"):
+                    places.add(heard.partition(" ")[2].partition(" ")[2])
+        assert places == {"BLOCK 1 PRIO 3 FOR t", ""}
+
+
+@two_servers
 def test_many_wait_at_once(flavour, server):
     """More than the connections that a client of redis-py allows itself."""
     pool = a_pool(flavour, server)
