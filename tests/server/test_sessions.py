@@ -142,6 +142,7 @@ def test_sessions_of_a_gone_backend_are_over_at_once_and_cleared_by_ticks(pools)
     assert pools.ask("MEMORY USAGE web") < full / 10
 
 
+@pytest.mark.heavy
 def test_the_memory_of_sessions_comes_back_after_the_next_write(server):
     """They do not wake the timer. After a write the timer clears the rest."""
     with Pools(server) as pools:
@@ -272,6 +273,7 @@ SESSIONS = 300
 GATEWAYS = 3
 
 
+@pytest.mark.heavy
 def test_no_acknowledged_session_changes_its_backend_in_a_failover(new_server):
     """The primary is killed under load. Where WAIT said that the replica has a pick, its session stays."""
     primary = new_server()
