@@ -8,6 +8,7 @@ pub mod lb;
 pub mod commands {
     pub mod arguments;
     pub mod health_words;
+    pub mod limit_words;
     mod refusals;
     pub mod report_words;
 }
