@@ -334,19 +334,35 @@ fn rate_fields(reply: Reply, rate: &Rate) {
 }
 
 /// The costs that are limited for the backend in that slot, or for the pool as a whole, and how much is left. The field is
-/// present where none is limited, too.
-pub(super) fn standing_costs(reply: Reply, pool: &Pool, slot: Option<Slot>) {
-    let costs: Vec<CostLimit> = pool.costs(slot).collect();
-    reply.bulk(b"costs");
-    reply.map(costs.len());
-    for cost in costs {
-        reply.bulk(cost.name);
-        reply.map(4);
-        rate_fields(reply, &cost.rate);
-        reply.bulk(b"left");
-        reply.signed(cost.left);
+/// present only where one is limited: it is a map, and clients that know no costs read numbers and words.
+pub(super) struct StandingCosts<'a>(Vec<CostLimit<'a>>);
+
+impl<'a> StandingCosts<'a> {
+    pub fn of(pool: &'a Pool, slot: Option<Slot>) -> StandingCosts<'a> {
+        StandingCosts(pool.costs(slot).collect())
+    }
+
+    /// The number of fields: one or none.
+    pub fn fields(&self) -> usize {
+        usize::from(!self.0.is_empty())
+    }
+
+    pub fn reply(&self, reply: Reply) {
+        if self.0.is_empty() {
+            return;
+        }
+        reply.bulk(b"costs");
+        reply.map(self.0.len());
+        for cost in &self.0 {
+            reply.bulk(cost.name);
+            reply.map(4);
+            rate_fields(reply, &cost.rate);
+            reply.bulk(b"left");
+            reply.signed(cost.left);
+        }
     }
 }
+
 /// The limits that a backend and the pool as a whole both can have.
 fn fields(limits: &Limits) -> [(&'static str, Option<u64>); 4] {
     let rate = limits.rate.flatten();

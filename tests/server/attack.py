@@ -46,6 +46,7 @@ CODES = {"ERR", "WRONGTYPE", "NOBACKEND", "OOM", "BUSYKEY", "QUEUEFULL", "EXECAB
 
 KEYS = [b"p", b"q", b"r", b"\0\r\n", b"%s%n", b"", b"\xff" * 300]
 NAMES = [b"a", b"b", b"c", b"COUNT", b"LEASE", b"\0\r\n", b"%s%n", b"\xff" * 512, b"10.0.0.1:8080"]
+SESSIONS = [b"s", b"t", b"STRICT", b"9", b"\0\r\n", b"%n" * 256]
 OWNERS = [b"o", b"OWNER", b"\0", b"%n" * 256]
 # None of them is what is wanted, anywhere; some are.
 JUNK = [b"", b"n" * 513, b"-1", b"01", b"1.5", b"5x", b"0", b"1", b"65536", b"10001", b"9" * 40, b"\xff\0"]
@@ -61,6 +62,8 @@ JUNK += [
     b"FAIL",
     b"LATENCY",
     b"REPLACE",
+    b"STICKY",
+    b"STRICT",
     b"hash",
     b"wrr",
     "Ā".encode(),
@@ -155,6 +158,8 @@ class Generator:
         self._makers = [
             *[self.pick] * 10,
             *[self.grant] * 8,
+            *[self.stick] * 6,
+            self.forget,
             *[self.done] * 6,
             *[self.add] * 4,
             *[self.look] * 5,
@@ -209,10 +214,16 @@ class Generator:
             for place, word in enumerate(option)
         ]
 
+    def algorithm(self) -> list[bytes]:
+        """One, often none."""
+        word = self.chance.choice([*WORDS, b"hash"])
+        item = [self.chance.choice(SESSIONS)] if word == b"hash" else []
+        return [word, *item] if self.chance.random() < 0.6 else []
+
     def wanted(self) -> tuple[list[bytes], bool]:
         """What stands behind the key in LB.PICK, but for LEASE and BLOCK; whether an array is answered."""
         count = self.chance.random() < 0.3
-        words = [self.chance.choice(WORDS)] if self.chance.random() < 0.6 else []
+        words = self.algorithm()
         if count:
             words += [b"COUNT", self.number(1, 2, 3, 9, 100)]
             words += [b"DISTINCT"] * self.chance.randrange(2)
@@ -232,9 +243,25 @@ class Generator:
         shape = is_list_of(is_lease) if count else is_or_nil(is_lease)
         return Command([b"LB.PICK", self.key(), *words, *lease], shape)
 
+    def stick(self) -> Command:
+        """A pick for a session."""
+        words = self.algorithm()
+        lease = [b"LEASE", self.number(1, 30, 1000, 60_000)]
+        excluded = self.names(3)
+        words += [b"STICKY", self.chance.choice(SESSIONS), self.number(1, 30, 500, 60_000, 2**40)]
+        words += self.maybe([b"STRICT"], [b"EXCLUDE", b"%d" % len(excluded), *excluded])
+        if self.chance.random() < 0.4:
+            return Command([b"LB.PICK", self.key(), *words, *lease], is_or_nil(is_lease))
+        return Command([b"LB.PICK", self.key(), *words], is_or_nil(is_name))
+
+    def forget(self) -> Command:
+        return Command(
+            [b"LB.FORGET", self.key(), self.chance.choice(SESSIONS)], lambda reply: reply in (0, 1)
+        )
+
     def waiting(self) -> Command:
         """One that may wait."""
-        command = self.chance.choice([self.pick, self.grant])()
+        command = self.chance.choice([self.pick, self.grant, self.stick])()
         place = self.maybe(
             [b"PRIO", self.number(0, 1, 7, 255)], [b"FOR", self.chance.choice(OWNERS)], share=0.5
         )
@@ -244,6 +271,8 @@ class Generator:
 
     def peek(self) -> Command:
         words, count = self.wanted()
+        if not count:
+            words += self.maybe([b"STICKY", self.chance.choice(SESSIONS)])
         shape = is_list_of(is_name) if count else is_or_nil(is_name)
         return Command([b"LB.PEEK", self.key(), *words], shape, only_reads=True)
 
@@ -327,6 +356,8 @@ class Generator:
         words = [[b"MAX", self.number(0, 0, 1, 2, 9, 2**31 - 1)], rate]
         if backend := self.maybe([b"BACKEND", self.name()], share=0.6):
             words.append([b"TIER", self.number(0, 0, 1, 2, 255)])
+        else:
+            words.append([b"BALANCE", self.number(0, 101, 125, 10_000)])
         options = self.maybe(*words, share=0.5)
         return Command([b"LB.LIMIT", self.key(), *backend, *options], is_anything if not options else is_ok)
 
@@ -454,7 +485,7 @@ class Limited:
 
     def command(self) -> Command:
         chance, held = self._chance, self._held
-        algorithm = chance.choice([[], [], [b"rr"], [b"lc"], [b"p2c"], [b"random"]])
+        algorithm = chance.choice([[], [], [b"rr"], [b"lc"], [b"p2c"], [b"random"], [b"hash", b"x"]])
         count = chance.choice([[], [], [b"COUNT", b"3"], [b"COUNT", b"2", b"DISTINCT"]])
         shape = (is_list_of if count else is_or_nil)(is_lease)
         pick = Command(

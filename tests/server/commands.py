@@ -46,7 +46,7 @@ COMMANDS = {
     "LB.LIMIT": Command("LB.LIMIT web", -2, {"write"}, {"RW", "access", "update"}, "0.2.0"),
     "LB.HEALTH": Command("LB.HEALTH web", -2, {"write"}, {"RW", "access", "update"}, "0.3.0"),
     "LB.QUEUE": Command("LB.QUEUE web", -2, {"write"}, {"RW", "access", "update"}, "0.4.0"),
-    "LB.WHEN": Command("LB.WHEN web", 2, {"readonly"}, {"RO", "access"}, "0.2.0"),
+    "LB.WHEN": Command("LB.WHEN web", -2, {"readonly"}, {"RO", "access"}, "0.2.0"),
     "LB.INFO": Command("LB.INFO web", 2, {"readonly", "fast"}, {"RO", "access"}),
     "LB.STATS": Command("LB.STATS web", -2, {"readonly"}, {"RO", "access"}),
     "LB.TICK": Command("LB.TICK web 1", 3, {"write"}, {"RW", "update"}, "0.2.0"),

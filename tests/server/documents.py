@@ -4,6 +4,7 @@
     ```redis    a transcript: `> COMMAND` as typed into redis-cli, below it the answer as redis-cli shows it
     ```python   a script; it must end without an error
     ```python cluster, ```python sentinel    the same for a set of servers: test_cluster.py, test_sentinel.py
+    ```python litellm                        one that needs LiteLLM: litellm_cases.py
     ```python client, also sh, rust, js, c   a program for test_clients.py; ```text client: what it prints
     ```js waiting                            another one, with a pick that waits
     ```text, ```ini                          nothing that can be run: a drawing, a log, lines of redis.conf

@@ -29,7 +29,7 @@ LIBRARIES = ":".join(str(path) for path in sorted(DEBIAN.glob("**/*-linux-gnu"))
 class Nginx:
     """nginx with lb.lua and nginx.conf, at the pool `web` of a server.
 
-    What a reader edits is edited: the port of Redis, the port of nginx, and `settings` of lb.lua.
+    It edits as a reader would: the port of Redis, the port of nginx, and `settings` of lb.lua.
     `locations` are further lines of the `server` block. Open it by `with`; nothing of it outlives the test.
     """
 
@@ -107,18 +107,18 @@ class Nginx:
         eventually(lambda: self.workers() - before)
 
     def log(self) -> str:
-        """What it has logged."""
+        """All that it has logged."""
         path = self.folder / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def errors(self) -> list[str]:
-        """What it has logged that nobody expects: errors of Lua, crashes of workers."""
+        """Lines of its log that nobody expects: errors of Lua, crashes of workers."""
         return [line for line in self.log().splitlines() if re.search(r"lua|alert|emerg|signal 11", line)]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client got."""
+    """The answer that a client got."""
 
     status: int
     headers: dict[str, str]
@@ -127,7 +127,7 @@ class Answer:
 
 @dataclass
 class Reply:
-    """What a server says, and after how long. Without a status it closes the connection."""
+    """The answer of a server, and its delay. Without a status it closes the connection."""
 
     status: int | None = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class Reply:
 
 
 class Backend:
-    """An HTTP server on loopback. It counts what it was asked and what it said."""
+    """An HTTP server on loopback. It counts requests by method, and replies by status."""
 
     def __init__(self, port: int, reply: Callable[[], Reply]) -> None:
         self.name = f"127.0.0.1:{port}"
@@ -299,7 +299,7 @@ class Internet:
 
 
 def sums_of(client: redis.Redis) -> dict[str, int]:
-    """What the pool `web` tells of its backends, summed up."""
+    """The counts of all backends of the pool `web`, summed up."""
     names = ("picks", "leases", "done", "failures", "expired")
     stats = client.execute_command("LB.STATS web").values()
     return {name: sum(of[name] for of in stats) for name in names}

@@ -77,16 +77,36 @@ def account(fields, entries, members, over):
     return b"".join(written), section
 
 
-def payload(head, members, accounted, entries, over=None):
+def sessions(turn, groups):
+    """The section of sessions: of each backend by its place their hashes, deadlines and turns."""
+    written = [varint(turn)]
+    for place, pinned in groups:
+        written += [varint(place), varint(len(pinned))]
+        for hash, deadline, picked in pinned:
+            written += [hash.to_bytes(8, "little"), varint(deadline), varint(picked)]
+    section = b"".join(written)
+    return b"\x85" + varint(len(section)) + section
+
+
+def payload(head, members, accounted, entries, over=None, pinned=None):
     """A pool that no sequence would lead to, as LB.LOAD takes it.
 
     `over` gives it version 2 of the rules: whether leases are due, whether some are of a backend that is
     gone, and which lists have marks, in which order: of a backend (0), of the gone one (1), of an owner (2).
-    Buckets that have a token again are overdue.
+    Buckets that have a token again are overdue. `pinned` are the next turn and sessions, with their deadlines
+    after the clock: they are pinned to the first backends, and the last one to a backend that is gone.
     """
     policy, picks, cursor, generator = head
     members = dict(members)
     more, section = account(accounted, entries, members, over) if accounted else (b"", b"")
+    if accounted and pinned:
+        turn, *all_pinned = pinned
+        clock, places = accounted[0], [*range(len(members))][: len(all_pinned) - 1] + [len(members)]
+        groups = [
+            (place, [(hash, max(clock + later, 0), picked)])
+            for place, (hash, later, picked) in zip(places, all_pinned, strict=False)
+        ]
+        section += sessions(turn, groups)
     form = 3 if section else 2 if accounted else 1
     written = [bytes([form, 2 if over else 1]), varint(policy), varint(picks), varint(cursor), generator]
     written += [varint(len(members)), *(written for _, written in members.values())]

@@ -7,7 +7,7 @@ from server import Server
 from wire import Refused, Wire, words
 
 ODD = b"\0\r\n\xff"
-KEYS = [b"web", b"large", ODD, b"policy", b"busy", b"limit", b"over"]
+KEYS = [b"web", b"large", ODD, b"policy", b"busy", b"limit", b"over", b"sessions"]
 
 
 def large():
@@ -53,6 +53,18 @@ def over():
     yield from ("LB.PICK over LEASE 70000 OWNER o", "LB.TICK over 5000")
 
 
+def sessions():
+    """Commands that make a pool with sessions: some are over and not cleared, some have no backend."""
+    yield from ("LB.ADD sessions a 5 b 3 gone 4 c 2", "LB.SEED sessions 1", "LB.RULES sessions 2")
+    yield from ("LB.TICK sessions 4000", "LB.LIMIT sessions BACKEND b RATE 1 300 BURST 9")
+    # The first 1,000 of these are cleared at 5000.
+    yield from (f"LB.PICK sessions STICKY over-{n} 500" for n in range(1200))
+    yield from (f"LB.PICK sessions rr STICKY {n} {100 * n + 2000}" for n in range(40))
+    yield from ("LB.REM sessions gone", "LB.STATE sessions c drain", "LB.FORGET sessions 7")
+    yield from (f"LB.PICK sessions lc STICKY {n} 60000" for n in range(12))
+    yield "LB.TICK sessions 5000"
+
+
 # Commands that make a pool of each kind, in the middle of all sequences.
 MAKE = [
     "LB.ADD web a 5 b 3 gone 4 c 2 d 1",
@@ -74,6 +86,7 @@ MAKE = [
     "LB.POLICY policy rr",
     *busy(),
     *over(),
+    *sessions(),
     "LB.LIMIT limit MAX 3",
 ]
 # The same, with seeds of the server's own.
@@ -105,4 +118,5 @@ class Pools(Wire):
         for time in (b"5100", b"20000"):
             asked += [[name, key, *rest] for key in keys for name, *rest in [[b"LB.TICK", time], *looks]]
             asked += [[b"LB.PICK", key, b"COUNT", b"9"] for key in keys]
+            asked += [[b"LB.PICK", key, b"STICKY", b"%d" % n, b"99"] for key in keys for n in range(9)]
         return [self.ask(command) for command in asked]

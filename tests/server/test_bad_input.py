@@ -107,7 +107,7 @@ MISTAKES = {
         "LB.LEASES web LEASE 7-1",
         "LB.LEASES none COUNT 1 LEASE",
     ],
-    "ERR 'PERHAPS' is no keyword: OK, FAIL, LATENCY us, LOAD x or COOL ms": with_each(
+    "ERR 'PERHAPS' is no keyword: OK, FAIL, LATENCY us, LOAD x, COOL ms or ": with_each(
         ["LB.DONE web 7-1", "LB.DONE none 7-1 OK", "LB.REPORT web a", "LB.REPORT none a OK"], "PERHAPS"
     ),
     "ERR 'PERHAPS' is no keyword: FAILS n": with_each(["LB.HEALTH web", "LB.HEALTH none FAILS 1"], "PERHAPS"),
@@ -181,7 +181,11 @@ MISTAKES = {
         "LB.PEEK web OWNER o",
     ],
     "ERR ewma goes by leases": ["LB.PICK web ewma", "LB.PICK none ewma COUNT 2"],
-    "ERR BURST needs RATE": ["LB.LIMIT web BURST 3", "LB.LIMIT web BACKEND a MAX 3 BURST 3"]
+    "ERR BURST needs RATE or COST": [
+        "LB.LIMIT web COST a 0 0 BURST 3",
+        "LB.LIMIT web BURST 3",
+        "LB.LIMIT web BACKEND a MAX 3 BURST 3",
+    ]
     + ["LB.LIMIT web RATE 0 0 BURST 3", "LB.LIMIT web RATE 0 1000 BURST 3", "LB.LIMIT none BURST 3"],
     "ERR BALANCE lacks its value": ["LB.LIMIT web BALANCE"],
     "ERR BALANCE concerns the pool": ["LB.LIMIT web EACH BALANCE 125", "LB.LIMIT web BALANCE 0 BACKEND a"],
@@ -191,9 +195,38 @@ MISTAKES = {
     ],
     "ERR BALANCE is '10001'": ["LB.LIMIT web BALANCE 10001"],
     "ERR 'BALANCE' is given twice": ["LB.LIMIT web BALANCE 125 BALANCE 0"],
+    "ERR COST lacks its value": ["LB.LIMIT web COST", "LB.LIMIT none COST tokens"],
+    "ERR the time of COST lacks its value": ["LB.LIMIT web COST tokens 5", "LB.LIMIT none COST tokens 0"],
+    "ERR COSTS lacks its value": ["LB.PICK web COSTS", "LB.PICK none COSTS 2 a 1", "LB.WHEN web COSTS 1 a"],
+    "ERR LEFT lacks its value": ["LB.REPORT web a LEFT", "LB.REPORT none a OK LEFT tokens"],
+    "ERR COSTS is 'tokens', which is not an integer…the number of costs comes first": [
+        "LB.PICK web COSTS tokens 5",
+        "LB.DONE none 7-1 COSTS tokens 5",
+    ],
+    "ERR the name of a cost has 1 to 512 bytes, not 0": [
+        "LB.PICK web COSTS 1 '' 5",
+        "LB.LIMIT web COST '' 1 1",
+        "LB.REPORT web a LEFT '' 1",
+    ],
+    "ERR 'COST' is given twice": ["LB.LIMIT web COST a 1 1 MAX 1 COST a 0 0"],
+    "ERR 'COSTS' is given twice": [
+        "LB.PICK web COSTS 1 a 1 COSTS 1 b 1",
+        "LB.WHEN none COSTS 1 a 1 COSTS 1 a 1",
+    ],
+    "ERR 'LEFT' is given twice": ["LB.REPORT web a LEFT a 1 LEFT b 1"],
+    "ERR 'EACH' is given twice": ["LB.LIMIT web EACH EACH", "LB.LIMIT web BACKEND a EACH MAX 1"],
+    "ERR 'LEFT' is no keyword": ["LB.DONE web 7-1 LEFT tokens 1"],
+    "ERR 'COSTS' is no keyword": ["LB.REPORT web a COSTS 1 tokens 1"],
+    "ERR 'LEASE' is no keyword: COSTS": ["LB.WHEN web LEASE 5", "LB.WHEN none COSTS 1 a 1 LEASE"],
+    "ERR TIER needs BACKEND: tiers differ": ["LB.LIMIT web EACH TIER 1", "LB.LIMIT none TIER 0 EACH"],
+    "ERR a pool has at most 4 different costs": [
+        "LB.LIMIT web COST a 1 1 COST b 1 1 COST c 1 1 COST d 1 1 COST e 1 1"
+    ]
+    + ["LB.LIMIT none EACH COST a 1 1 COST b 1 1 COST c 1 1 COST d 1 1 COST e 1 1 COST f 0 0"],
     "ERR TIER needs BACKEND": ["LB.LIMIT web TIER 1", "LB.LIMIT web MAX 3 TIER 0", "LB.LIMIT none TIER 1"],
     "ERR LB.PEEK changes nothing…neither STRICT nor LEASE…BLOCK": [
         "LB.PEEK web STICKY s STRICT",
+        "LB.PEEK web COSTS 1 tokens 1",
         "LB.PEEK web LEASE 9",
         "LB.PEEK web rr COUNT 2 LEASE 9 OWNER o",
         "LB.PEEK web BLOCK 9",
@@ -242,6 +275,10 @@ for bad in ["0", "-1", "10001", "x", "+1", "01", "", HUGE]:
 for bad in ["0", "-1", "1001", "x", ""]:
     MISTAKES[f"ERR …EXCLUDE is '{bad}'…1 to 1000"] = with_each(PICKING, f"EXCLUDE '{bad}' a")
 
+for bad in ["0", "-1", "17", ""]:
+    costing = ["LB.PICK web", "LB.PICK none rr", "LB.DONE web 7-1", "LB.WHEN web"]
+    MISTAKES[f"ERR COSTS is '{bad}'…1 to 16"] = with_each(costing, f"COSTS '{bad}' tokens 1")
+
 # What takes a number of a range, with what the error calls it.
 RANGES = {
     "LEASE": (["LB.PICK web LEASE {}", "LB.PICK none rr COUNT 2 LEASE {} OWNER o"], 1, 2**40),
@@ -254,6 +291,9 @@ RANGES = {
     "RATE": (["LB.LIMIT web RATE {} 1000", "LB.LIMIT web BACKEND a RATE {} 1000 BURST 3"], 0, 2**40),
     "the time of RATE": (["LB.LIMIT web RATE 5 {}", "LB.LIMIT none RATE 5 {}"], 1, 2**40),
     "BURST": (["LB.LIMIT web RATE 5 1000 BURST {}", "LB.LIMIT none BURST {}"], 1, 2**40),
+    "COST": (["LB.LIMIT web COST tokens {} 9", "LB.LIMIT none EACH COST tokens {} 9"], 0, 2**40),
+    "the time of COST": (["LB.LIMIT web COST tokens 5 {}"], 1, 2**40),
+    "an amount": (["LB.PICK web COSTS 1 tokens {}", "LB.REPORT web a LEFT tokens {}"], 0, 2**40),
     "COOL": (["LB.REPORT web a COOL {}", "LB.DONE web 7-1 COOL {}", "LB.REPORT none a COOL {}"], 1, 2**40),
     "FAILS": (["LB.HEALTH web FAILS {}", "LB.HEALTH none FAILS {}"], 0, 2**20),
     "FAILRATE": (["LB.HEALTH web FAILRATE {}"], 0, 100),

@@ -175,32 +175,6 @@ def test_a_pool_limits_four_costs_at_most(lb):
     assert "4 different costs" in refused(lb, "LB.LIMIT web COST 6 1 1")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "LB.LIMIT web EACH TIER 1",
-        "LB.LIMIT web EACH BACKEND a MAX 1",
-        "LB.LIMIT web COST tokens 1 10 COST tokens 1 10",
-        "LB.LIMIT web COST tokens 0 0 BURST 3",
-        "LB.LIMIT web COST tokens 1",
-        "LB.LIMIT web COST tokens 1099511627777 1",
-        "LB.LIMIT web RATE 1 1 COST tokens 1 1 BURST 2 BURST 3",
-        "LB.PICK web COSTS tokens 5",
-        "LB.PICK web COSTS 0",
-        "LB.PICK web COSTS 1 tokens -1",
-        "LB.PICK web COSTS 1 tokens 1 COSTS 1 tokens 1",
-        "LB.PEEK web COSTS 1 tokens 1",
-        "LB.DONE web 7-1 LEFT tokens 1",
-        "LB.REPORT web a COSTS 1 tokens 1",
-        "LB.WHEN web LEASE 5",
-    ],
-)
-def test_what_is_wrong_is_refused_and_changes_nothing(lb, command):
-    before = digest(lb)
-    refused(lb, command)
-    assert digest(lb) == before
-
-
 # Waiting
 
 

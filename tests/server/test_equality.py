@@ -105,6 +105,14 @@ ACCOUNTS = list(
     product([0, 95, 2**47], [5, 2**63 - 2, 2**63 - 1], LIMITS, [0, 1, 6], [6, 2**63 - 3, 2**63 - 1])
 )
 # In the middle of clearing: which leases are over, and by which marks.
+# Names of sessions, and their hashes as XXH3 makes them. In a crafted pool some are pinned, some are over.
+SESSIONS = {b"s": 0xD6B9D4D14FF6BE13, b"t": 0x76033E85F0ACF92D, b"\0\xff": 0xA99B043A346C8BF3}
+PINNED = [None] * 8 + [
+    (turn, *zip(SESSIONS.values(), deadlines, turns, strict=True))
+    for turn in (0, 65_535)
+    for deadlines in [(40, 400, 10), (2**40, -5, 0), (10, 10, 10)]
+    for turns in [(0, 1, 2), (7, 7, 65_535)]
+]
 OVERS = [None] * 10 + [*product([False, True], [False, True], [b"", b"\0", b"\2", b"\1\2", b"\0\2\1"])]
 
 KEY = [*KEYS, "A"]
@@ -118,7 +126,12 @@ LEASE = [[b"LEASE", b"1"], *each([b"LEASE"], [b"30", b"400"], [b"OWNER"], OWNERS
 
 PICK = each([b"LB.PICK"], KEY, OPTIONAL_ALGORITHM, COUNT, EXCLUDE)
 GRANT = each([b"LB.PICK"], KEY, [*OPTIONAL_ALGORITHM, b"ewma", b"Ewma"], COUNT, EXCLUDE, LEASE)
+STICKY = each([b"STICKY"], [*SESSIONS], [b"30", b"400", b"%d" % 2**40], [[], [], [b"strict"]])
+STICK = each([b"LB.PICK"], KEY, [*OPTIONAL_ALGORITHM, b"lc"], EXCLUDE, STICKY)
+STICK += each([b"LB.PICK"], KEY, [[], b"lc", b"ewma"], STICKY, LEASE)
+FORGET = each([b"LB.FORGET"], KEY, [*SESSIONS])
 LOOK = [
+    *each([b"LB.PEEK"], KEY, [[], b"rr", b"lc"], EXCLUDE, [b"STICKY"], [*SESSIONS]),
     *each([b"LB.PEEK"], KEY, [*OPTIONAL_ALGORITHM, b"ewma"], COUNT, EXCLUDE),
     *each([b"LB.WEIGHT", b"LB.STATE", b"LB.STATS"], KEY, NAMES),
     *each([b"LB.LIST", b"LB.CARD", b"LB.INFO", b"LB.STATS", b"LB.POLICY"], KEY) * 5,
@@ -194,8 +207,9 @@ CRAFTED = st.builds(
     st.one_of(st.none(), st.sampled_from(ACCOUNTS)),
     st.lists(st.sampled_from(ENTRIES), min_size=len(NAMES), max_size=len(NAMES)),
     st.sampled_from(OVERS),
+    st.sampled_from(PINNED),
 )
-PICKS = [PICK, PICK, PICK, GRANT, GRANT, TICK]
+PICKS = [PICK, PICK, PICK, GRANT, GRANT, STICK, STICK, FORGET, TICK]
 VALID = mixed(
     *PICKS,
     CHANGE,
@@ -331,6 +345,7 @@ def questions(sequence):
         yield from ([b"LB.REM", key, b"a"], [b"LB.WEIGHT", key, b"b", b"7"], [b"LB.ADD", key, b"new"])
         yield [b"LB.PICK", key, b"wrr", b"COUNT", b"15", b"EXCLUDE", b"1", b"c"]
         yield from opened(key)
+        yield from ([b"LB.PICK", key, b"rr", b"STICKY", session, b"99"] for session in SESSIONS)
         for time in [b"50", b"9000"]:
             yield [b"LB.PICK", key, b"lc", b"COUNT", b"5", b"LEASE", b"300", b"OWNER", b"o"]
             yield [b"LB.PICK", key, b"p2c", b"COUNT", b"5", b"LEASE", b"90"]

@@ -284,12 +284,12 @@ def test_without_redis_requests_go_on(new_server, serve, net):
     assert alone > 100
     picks = sums_of(client)["picks"]
     assert net.ask(nginx).status == 200 and sums_of(client)["picks"] == picks + 1
-    # What was granted to nobody ends by its deadline, all else by LB.DONE.
+    # Leases whose grant was never read end by their deadline, all others by LB.DONE.
     eventually(lambda: sums_of(client)["leases"] == 0)
     sums = sums_of(client)
     print(f"{len(answers)} requests, of which {alone} in a second without Redis; {sums}")
     assert sums["done"] + sums["expired"] == sums["picks"]
-    # Those are what the old and the new workers asked for before they knew.
+    # Those are the picks of the old and of the new workers before they knew.
     assert sums["expired"] < 2 * 40 + 40
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usual_ports
 
 # All kinds of blocks, and who runs them.
 HERE = {("sh", ""), ("redis", ""), ("python", "")}
-ELSEWHERE = {("python", "cluster"), ("python", "sentinel")}
+ELSEWHERE = {("python", "cluster"), ("python", "sentinel"), ("python", "litellm")}
 ELSEWHERE |= {(language, "client") for language in ("python", "rust", "js", "c", "sh", "text")}
 ELSEWHERE |= {("js", "waiting")}
 NOT_RUN = {("text", ""), ("ini", "")}

@@ -1,6 +1,6 @@
 -- nginx asks a pool of redis-lb for the server of each request. README.md tells how to use this.
--- pick() takes a lease, peer() gives its backend to nginx, done() says how it ended. One thread of each worker sends
--- what ended, and renews leases. It lives while any is open, so a worker that exits waits for it as for a request.
+-- pick() takes a lease, peer() gives its backend to nginx, done() queues its end. One thread of each worker sends the
+-- queue and renews open leases. It lives while there is one, so a worker that exits waits for it as for a request.
 local balancer, semaphore = require "ngx.balancer", require "ngx.semaphore"
 local is_openresty, redis = pcall(require, "resty.redis")
 if not is_openresty then redis = require "nginx.redis" end -- its name in Debian
@@ -54,7 +54,7 @@ end
 -- A name of this request. error_page empties ngx.ctx, and internal redirects run `set` again.
 local function request() return ngx.var.connection .. " " .. ngx.var.connection_requests end
 
--- What LB.DONE tells of an attempt. A server that says Retry-After or 429 is busy, not broken; 499 is the client's end.
+-- The report of an attempt. A server that says Retry-After or 429 is busy, not broken; 499 is the client's end.
 local function outcome(statuses_before)
     local statuses, header_times = ngx.var.upstream_status or "", ngx.var.upstream_header_time or ""
     local status = statuses ~= statuses_before and tonumber(statuses:match("(%d+)$")) or 499

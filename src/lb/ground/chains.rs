@@ -95,7 +95,7 @@ impl Chains {
         *self.link_to(found, records) = next;
         self.len -= 1;
         // Twice at most.
-        while self.heads.len() * 3 > self.len * 4 && self.heads.len() > KEPT {
+        while self.heads.len() > KEPT && self.heads.len() * 3 > self.len * 4 {
             self.join(records);
         }
     }

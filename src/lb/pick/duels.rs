@@ -11,6 +11,8 @@
 //! way and playing it from the final down, eights all over (2,420); a branch on the winner (1,260, but it cannot be
 //! predicted: twice the time).
 
+use std::hint::black_box;
+
 use crate::lb::field::{FAN, Seat};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::memory::{Mover, buffer};
@@ -151,6 +153,7 @@ impl Duels {
         }
         self.played = turn as u32;
         let mut at = self.over(self.changed as usize);
+        self.fetch(at);
         let mut node = Node::of_eight(at - self.duels.len(), lines, tier, turn);
         while at > 1 {
             let duel = &mut self.duels[at / 2];
@@ -162,6 +165,20 @@ impl Duels {
             node = Node::of_duel(&self.duels[at], turn);
         }
         node
+    }
+
+    /// Reads the duels from that node up to the final, whose places are known beforehand. So those that lie in no cache come all at
+    /// once, and not one after the other: with a thousand pools of 1,000 backends a pick of any of them takes 350 ns and not 550, by 15 instructions
+    /// a level.
+    #[inline(always)]
+    fn fetch(&self, at: usize) {
+        let (mut duel, mut all) = (at / 2, 0);
+        while duel > 0 {
+            let [one, other] = &self.duels[duel];
+            all ^= one.expires ^ other.expires;
+            duel /= 2;
+        }
+        black_box(all);
     }
 
     /// Plays a node for that turn, after those below it that do not hold.

@@ -68,16 +68,16 @@ mod tests {
         pool.set_queue(ALL[1]);
         let bytes = codec::encode(&pool);
         let (rest, section) = bytes.split_at(bytes.len() - 4);
-        assert_eq!(section, [133, 2, 7, 0]);
+        assert_eq!(section, [134, 2, 7, 0]);
         let refused = |section: &[u8]| codec::decode(&[rest, section].concat()).err();
         assert_eq!(refused(section), None);
-        assert_eq!(refused(&[133, 2, 0, 0]), Some(Malformed::Field("sections")));
-        assert_eq!(refused(&[133, 2, 7, 2]), Some(Malformed::Syntax));
+        assert_eq!(refused(&[134, 2, 0, 0]), Some(Malformed::Field("sections")));
+        assert_eq!(refused(&[134, 2, 7, 2]), Some(Malformed::Syntax));
         assert_eq!(
-            refused(&[133, 3, 7, 0, 0]),
+            refused(&[134, 3, 7, 0, 0]),
             Some(Malformed::Field("sections"))
         );
-        let too_many = [133, 6, 0x80, 0x80, 0x80, 0x80, 8, 0];
+        let too_many = [134, 6, 0x80, 0x80, 0x80, 0x80, 8, 0];
         assert_eq!(refused(&too_many), Some(Malformed::Field("queue")));
     }
 }
