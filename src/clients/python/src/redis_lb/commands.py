@@ -249,8 +249,8 @@ class Commands:
     ) -> Flow[None]:
         """Limit a backend, or the pool as a whole: `max` leases at once, `rate` picks in milliseconds.
 
-        `rate=(600, 60_000)` is 600 picks a minute. `balance_percent` bounds what `Hash` gives a backend, as a percentage
-        of its share of the leases. 0 removes a limit.
+        `rate=(600, 60_000)` is 600 picks a minute. `balance_percent` bounds what `Hash` gives a backend, as a
+        percentage of its share of the leases. 0 removes a limit.
         """
         words = options(BACKEND=backend, MAX=max, RATE=rate, BURST=burst, TIER=tier, BALANCE=balance_percent)
         if len(words) <= 2 * (backend is not None):
