@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from .commands import Sticky
+from .commands import Hash, Sticky
 from .lease import Attempt, Lease, NoBackendError
 from .link import QueueFullError
 from .pool import Pool
@@ -16,6 +16,7 @@ __all__ = [
     "Attempt",
     "BackendStats",
     "Granted",
+    "Hash",
     "HealthSettings",
     "Lease",
     "Limits",

@@ -39,6 +39,17 @@ class Sticky:
     strict: bool = False
 
 
+@dataclass(frozen=True)
+class Hash:
+    """In place of an algorithm: the item goes always to the same backend, as far as it can."""
+
+    item: Name
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        return ("hash", self.item)
+
+
 class Commands:
     """The commands on the pool at one key. Each sends what it says, and nothing else."""
 
@@ -113,7 +124,7 @@ class Commands:
     def picks(
         self,
         count: int,
-        algorithm: Algorithm | None = None,
+        algorithm: Algorithm | Hash | None = None,
         *,
         distinct: bool = False,
         exclude: Iterable[Name] = (),
@@ -131,7 +142,7 @@ class Commands:
         self,
         count: int,
         ttl_ms: int,
-        algorithm: Algorithm | None = None,
+        algorithm: Algorithm | Hash | None = None,
         *,
         owner: Name | None = None,
         distinct: bool = False,
@@ -149,7 +160,7 @@ class Commands:
 
     @method
     def peek(
-        self, algorithm: Foreseeable | None = None, *, exclude: Iterable[Name] = (), session: Name | None = None
+        self, algorithm: Foreseeable | Hash | None = None, *, exclude: Iterable[Name] = (), session: Name | None = None
     ) -> Flow[str | None]:
         """What the next pick would give, or that of a session. It changes nothing, and works on replicas."""
         words = pick_words(algorithm, exclude=exclude) + options(STICKY=session)
@@ -157,7 +168,12 @@ class Commands:
 
     @method
     def peeks(
-        self, count: int, algorithm: Foreseeable | None = None, *, distinct: bool = False, exclude: Iterable[Name] = ()
+        self,
+        count: int,
+        algorithm: Foreseeable | Hash | None = None,
+        *,
+        distinct: bool = False,
+        exclude: Iterable[Name] = (),
     ) -> Flow[Names]:
         """What the next picks would give."""
         words = pick_words(algorithm, count=count, distinct=distinct, exclude=exclude)
@@ -233,12 +249,14 @@ class Commands:
         rate: tuple[int, int] | None = None,
         burst: int | None = None,
         tier: int | None = None,
+        balance_percent: int | None = None,
     ) -> Flow[None]:
         """Limit a backend, or the pool as a whole: `max` leases at once, `rate` picks in milliseconds.
 
-        `rate=(600, 60_000)` is 600 picks a minute. 0 removes a limit.
+        `rate=(600, 60_000)` is 600 picks a minute. `balance_percent` bounds what `Hash` gives a backend, as a
+        percentage of its share of the leases. 0 removes a limit.
         """
-        words = options(BACKEND=backend, MAX=max, RATE=rate, BURST=burst, TIER=tier)
+        words = options(BACKEND=backend, MAX=max, RATE=rate, BURST=burst, TIER=tier, BALANCE=balance_percent)
         if len(words) <= 2 * (backend is not None):
             raise ValueError("set_limit() needs a limit; limit() reads them")
         yield from self._ask("LB.LIMIT", *words, parse=replies.nothing)
@@ -368,7 +386,7 @@ def options(**given: Word | tuple[Word, ...] | None) -> tuple[Word, ...]:
 
 
 def pick_words(
-    algorithm: str | None,
+    algorithm: str | Hash | None,
     *,
     count: int | None = None,
     distinct: bool = False,
@@ -381,7 +399,9 @@ def pick_words(
 ) -> tuple[Word, ...]:
     """The words behind the key in LB.PICK and LB.PEEK."""
     names = several(exclude)
-    words: tuple[Word, ...] = () if algorithm is None else (algorithm,)
+    words: tuple[Word, ...] = ()
+    if algorithm is not None:
+        words = algorithm.words if isinstance(algorithm, Hash) else (algorithm,)
     words += options(COUNT=count) + (("DISTINCT",) if distinct else ())
     words += options(EXCLUDE=(len(names), *names) if names else None)
     if sticky is not None:
