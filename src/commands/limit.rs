@@ -2,8 +2,8 @@
 
 use super::arguments::{Options, Words, cost, is_keyword, name};
 use crate::lb::{
-    COSTS_MAX, CostLimit, LEASES_MAX, Limited, Limits, Pool, RATE_MAX, Rate, SPAN_MAX, Slot,
-    TIERS_MAX,
+    BALANCE_LEAST, BALANCE_MOST, COSTS_MAX, CostLimit, LEASES_MAX, Limited, Limits, Pool, RATE_MAX,
+    Rate, SPAN_MAX, Slot, TIERS_MAX,
 };
 use crate::server::{Access, Arg, Call, Command, Effect, Error, Key, Kind, Reply, Spec};
 
@@ -13,7 +13,7 @@ pub struct Limit;
 impl Command for Limit {
     const SPEC: Spec = Spec {
         name: "LB.LIMIT",
-        summary: "Limits a backend, EACH backend that has no limit of its own, or the pool as a whole: MAX leases at once, RATE picks in a time, COST an amount in a time (0 = no limit), TIER of a backend. Without a limit it returns the present limits.",
+        summary: "Limits a backend, EACH backend that has no limit of its own, or the pool as a whole: MAX leases at once, RATE picks in a time, COST an amount in a time (0 = no limit), TIER of a backend, BALANCE of the pool: the most percent of its share that hash gives a backend. Without a limit it returns the present limits.",
         complexity: "O(log N), with N the number of backends in the pool; O(N log N) for EACH; O(N) for a TIER that no eligible backend has",
         since: "0.2.0",
         arity: -2,
@@ -49,6 +49,9 @@ impl Command for Limit {
             .optional()
             .multiple(),
             Arg::new("tier", Kind::Integer).token("TIER").optional(),
+            Arg::new("percent", Kind::Integer)
+                .token("BALANCE")
+                .optional(),
         ],
     };
 
@@ -124,7 +127,10 @@ fn set(pool: &mut Pool, words: &LimitWords) -> bool {
         Limited::Each => pool.set_limits_of_each(limits),
         Limited::Backend(backend) => pool.set_limits(Some(backend), limits),
     };
-    pool.set_costs(words.limited, &words.costs) || changed
+    let rebalanced = words
+        .balance
+        .is_some_and(|percent| pool.set_balance(percent));
+    pool.set_costs(words.limited, &words.costs) || rebalanced || changed
 }
 
 /// The arguments behind the key in LB.LIMIT.
@@ -136,12 +142,14 @@ pub struct LimitWords<'a> {
     pub limits: Limits,
     /// The limits of costs, each with another name.
     pub costs: Vec<(&'a [u8], Option<Rate>)>,
+    /// The largest load that `hash` gives a backend, in percent of its share; 0 = any.
+    pub balance: Option<u16>,
 }
 
 impl<'a> LimitWords<'a> {
     /// Whether it sets nothing.
     fn only_asks(&self) -> bool {
-        self.limits == Limits::default() && self.costs.is_empty()
+        self.limits == Limits::default() && self.costs.is_empty() && self.balance.is_none()
     }
 
     /// The names of the costs that it limits.
@@ -152,12 +160,16 @@ impl<'a> LimitWords<'a> {
 
     /// Whether it would limit anything that is not limited yet.
     fn is_any(&self) -> bool {
-        self.limits.is_any() || self.rated_costs().next().is_some()
+        self.limits.is_any()
+            || self.rated_costs().next().is_some()
+            || self.balance.is_some_and(|percent| percent > 0)
     }
 
     /// Whether it only takes limits away.
     fn only_frees(&self) -> bool {
-        self.limits.only_frees() && self.rated_costs().next().is_none()
+        self.limits.only_frees()
+            && self.rated_costs().next().is_none()
+            && self.balance.is_none_or(|percent| percent == 0)
     }
 }
 
@@ -171,6 +183,7 @@ enum Bursting {
 pub fn limit_words<'a>(words: impl Words<'a>) -> Result<LimitWords<'a>, Error> {
     let (mut limited, mut limits, mut burst) = (None, Limits::default(), None);
     let mut costs: Vec<(&[u8], Option<Rate>, Option<u64>)> = Vec::new();
+    let mut balance = None;
     let mut bursting = Bursting::Rate;
     let mut options = Options::of(words);
     while let Some(word) = options.keyword() {
@@ -200,9 +213,10 @@ pub fn limit_words<'a>(words: impl Words<'a>) -> Result<LimitWords<'a>, Error> {
         } else if is_keyword(word, b"TIER") {
             let tier = options.number("TIER", 0..=u64::from(u8::MAX))?;
             limits.tier.replace(tier as u8).is_some()
+        } else if is_keyword(word, b"BALANCE") {
+            balance.replace(percent(&mut options)?).is_some()
         } else {
-            let words =
-                "BACKEND backend, EACH, MAX n, RATE n ms, COST name n ms, BURST b or TIER t";
+            let words = "BACKEND backend, EACH, MAX n, RATE n ms, COST name n ms, BURST b, TIER t or BALANCE percent";
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
@@ -227,11 +241,26 @@ pub fn limit_words<'a>(words: impl Words<'a>) -> Result<LimitWords<'a>, Error> {
         (Some(_), Limited::Each) => Err(Error::fixed(
             "ERR TIER needs BACKEND: tiers differ from backend to backend",
         )),
+        (_, Limited::Backend(_) | Limited::Each) if balance.is_some() => Err(Error::fixed(
+            "ERR BALANCE concerns the pool as a whole: it comes without BACKEND and EACH",
+        )),
         _ => Ok(LimitWords {
             limited,
             limits,
             costs,
+            balance,
         }),
+    }
+}
+
+/// The number behind BALANCE.
+fn percent<'a>(options: &mut Options<impl Words<'a>>) -> Result<u16, Error> {
+    let percent = options.number("BALANCE", 0..=u64::from(BALANCE_MOST))? as u16;
+    match percent {
+        0 | BALANCE_LEAST.. => Ok(percent),
+        _ => Err(Error::new(format!(
+            "ERR BALANCE is '{percent}', which is neither 0 nor an integer from {BALANCE_LEAST} to {BALANCE_MOST}"
+        ))),
     }
 }
 
@@ -278,7 +307,10 @@ fn answer(reply: Reply, pool: Option<&Pool>, limited: Limited) {
         }
     };
     let tier = limits.tier.map(u64::from);
-    let fields = fields(&limits).into_iter().chain([("tier", tier)]);
+    let balance = pool.filter(|_| limited == Limited::Pool).map(Pool::balance);
+    let balance = balance.filter(|percent| *percent > 0).map(u64::from);
+    let fields = fields(&limits).into_iter();
+    let fields = fields.chain([("tier", tier), ("balance", balance)]);
     let set = fields.filter_map(|(field, value)| Some((field, value?)));
     reply.map(set.clone().count() + usize::from(!costs.is_empty()));
     for (field, value) in set {
