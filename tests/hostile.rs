@@ -231,6 +231,7 @@ fn pool(random: &mut Random) -> Pool {
         let max = *any(random, &[0, 1, 300, WAITING_MAX]);
         let order = *any(random, &Order::ALL);
         pool.set_queue(QueueSettings { max, order });
+        pool.set_balance(*any(random, &[0, 101, 150, 10_000]));
     }
     if random.random_bool(0.4) {
         stick(random, &mut pool);

@@ -1,6 +1,6 @@
 //! LB.INFO: describes the pool as a whole.
 
-use super::limit::{standing, standing_costs};
+use super::limit::{StandingCosts, standing};
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.INFO
@@ -48,20 +48,23 @@ impl Command for Info {
             ("ejected", ejected),
             ("cooling", cooling),
             ("held", held as usize),
+            ("balance", usize::from(pool.balance())),
             ("sessions", pool.sessions()),
             ("clock", pool.clock() as usize),
             ("rules-version", usize::from(pool.rules())),
             ("bytes", pool.bytes(0)),
         ];
         let limits = standing(pool, None).map(|(field, number)| (field, number as usize));
-        reply.map(2 + before.len() + limits.len() + of_process.len() + after.len());
+        let costs = StandingCosts::of(pool, None);
+        reply
+            .map(1 + costs.fields() + before.len() + limits.len() + of_process.len() + after.len());
         reply.bulk(b"policy");
         reply.bulk(pool.policy().name().as_bytes());
         let fields = before.into_iter().chain(limits).chain(of_process);
         for (field, number) in fields.chain(after) {
             reply.field(field, number);
         }
-        standing_costs(reply, pool, None);
+        costs.reply(reply);
         Effect::None
     }
 }

@@ -10,7 +10,7 @@ pub struct Limit;
 impl Command for Limit {
     const SPEC: Spec = Spec {
         name: "LB.LIMIT",
-        summary: "Limits a backend, EACH backend that has no limit of its own, or the pool as a whole: MAX leases at once, RATE picks in a time, COST an amount in a time (0 = no limit), TIER of a backend. Without a limit it returns the present limits.",
+        summary: "Limits a backend, EACH backend that has no limit of its own, or the pool as a whole: MAX leases at once, RATE picks in a time, COST an amount in a time (0 = no limit), TIER of a backend, BALANCE of the pool: the most percent of its share that hash gives a backend. Without a limit it returns the present limits.",
         complexity: "O(log N), with N the number of backends in the pool; O(N log N) for EACH; O(N) for a TIER that no eligible backend has",
         since: "0.2.0",
         arity: -2,
@@ -46,6 +46,9 @@ impl Command for Limit {
             .optional()
             .multiple(),
             Arg::new("tier", Kind::Integer).token("TIER").optional(),
+            Arg::new("percent", Kind::Integer)
+                .token("BALANCE")
+                .optional(),
         ],
     };
 
@@ -121,7 +124,10 @@ fn set(pool: &mut Pool, words: &LimitWords) -> bool {
         Limited::Each => pool.set_limits_of_each(limits),
         Limited::Backend(backend) => pool.set_limits(Some(backend), limits),
     };
-    pool.set_costs(words.limited, &words.costs) || changed
+    let rebalanced = words
+        .balance
+        .is_some_and(|percent| pool.set_balance(percent));
+    pool.set_costs(words.limited, &words.costs) || rebalanced || changed
 }
 
 /// Replies with a map of the limits that are set.
@@ -143,7 +149,10 @@ fn answer(reply: Reply, pool: Option<&Pool>, limited: Limited) {
         }
     };
     let tier = limits.tier.map(u64::from);
-    let fields = fields(&limits).into_iter().chain([("tier", tier)]);
+    let balance = pool.filter(|_| limited == Limited::Pool).map(Pool::balance);
+    let balance = balance.filter(|percent| *percent > 0).map(u64::from);
+    let fields = fields(&limits).into_iter();
+    let fields = fields.chain([("tier", tier), ("balance", balance)]);
     let set = fields.filter_map(|(field, value)| Some((field, value?)));
     reply.map(set.clone().count() + usize::from(!costs.is_empty()));
     for (field, value) in set {
@@ -167,19 +176,35 @@ fn rate_fields(reply: Reply, rate: &Rate) {
 }
 
 /// The costs that are limited for the backend in that slot, or for the pool as a whole, and how much is left. The field is
-/// present where none is limited, too.
-pub(super) fn standing_costs(reply: Reply, pool: &Pool, slot: Option<Slot>) {
-    let costs: Vec<CostLimit> = pool.costs(slot).collect();
-    reply.bulk(b"costs");
-    reply.map(costs.len());
-    for cost in costs {
-        reply.bulk(cost.name);
-        reply.map(4);
-        rate_fields(reply, &cost.rate);
-        reply.bulk(b"left");
-        reply.signed(cost.left);
+/// present only where one is limited: it is a map, and clients that know no costs read numbers and words.
+pub(super) struct StandingCosts<'a>(Vec<CostLimit<'a>>);
+
+impl<'a> StandingCosts<'a> {
+    pub fn of(pool: &'a Pool, slot: Option<Slot>) -> StandingCosts<'a> {
+        StandingCosts(pool.costs(slot).collect())
+    }
+
+    /// The number of fields: one or none.
+    pub fn fields(&self) -> usize {
+        usize::from(!self.0.is_empty())
+    }
+
+    pub fn reply(&self, reply: Reply) {
+        if self.0.is_empty() {
+            return;
+        }
+        reply.bulk(b"costs");
+        reply.map(self.0.len());
+        for cost in &self.0 {
+            reply.bulk(cost.name);
+            reply.map(4);
+            rate_fields(reply, &cost.rate);
+            reply.bulk(b"left");
+            reply.signed(cost.left);
+        }
     }
 }
+
 /// The limits that a backend and the pool as a whole both can have.
 fn fields(limits: &Limits) -> [(&'static str, Option<u64>); 4] {
     let rate = limits.rate.flatten();

@@ -1,7 +1,9 @@
 //! Parser of the limits in LB.LIMIT.
 
 use super::arguments::{Options, Words, cost, is_keyword, name};
-use crate::lb::{LEASES_MAX, Limited, Limits, RATE_MAX, Rate, SPAN_MAX};
+use crate::lb::{
+    BALANCE_LEAST, BALANCE_MOST, LEASES_MAX, Limited, Limits, RATE_MAX, Rate, SPAN_MAX,
+};
 use crate::server::Error;
 
 /// The arguments behind the key in LB.LIMIT.
@@ -13,12 +15,14 @@ pub struct LimitWords<'a> {
     pub limits: Limits,
     /// The limits of costs, each with another name.
     pub costs: Vec<(&'a [u8], Option<Rate>)>,
+    /// The largest load that `hash` gives a backend, in percent of its share; 0 = any.
+    pub balance: Option<u16>,
 }
 
 impl<'a> LimitWords<'a> {
     /// Whether it sets nothing.
     pub fn only_asks(&self) -> bool {
-        self.limits == Limits::default() && self.costs.is_empty()
+        self.limits == Limits::default() && self.costs.is_empty() && self.balance.is_none()
     }
 
     /// The names of the costs that it limits.
@@ -29,12 +33,16 @@ impl<'a> LimitWords<'a> {
 
     /// Whether it would limit anything that is not limited yet.
     pub fn is_any(&self) -> bool {
-        self.limits.is_any() || self.rated_costs().next().is_some()
+        self.limits.is_any()
+            || self.rated_costs().next().is_some()
+            || self.balance.is_some_and(|percent| percent > 0)
     }
 
     /// Whether it only takes limits away.
     pub fn only_frees(&self) -> bool {
-        self.limits.only_frees() && self.rated_costs().next().is_none()
+        self.limits.only_frees()
+            && self.rated_costs().next().is_none()
+            && self.balance.is_none_or(|percent| percent == 0)
     }
 }
 
@@ -48,6 +56,7 @@ enum Bursting {
 pub fn limit_words<'a>(words: impl Words<'a>) -> Result<LimitWords<'a>, Error> {
     let (mut limited, mut limits, mut burst) = (None, Limits::default(), None);
     let mut costs: Vec<(&[u8], Option<Rate>, Option<u64>)> = Vec::new();
+    let mut balance = None;
     let mut bursting = Bursting::Rate;
     let mut options = Options::of(words);
     while let Some(word) = options.keyword() {
@@ -77,9 +86,10 @@ pub fn limit_words<'a>(words: impl Words<'a>) -> Result<LimitWords<'a>, Error> {
         } else if is_keyword(word, b"TIER") {
             let tier = options.number("TIER", 0..=u64::from(u8::MAX))?;
             limits.tier.replace(tier as u8).is_some()
+        } else if is_keyword(word, b"BALANCE") {
+            balance.replace(percent(&mut options)?).is_some()
         } else {
-            let words =
-                "BACKEND backend, EACH, MAX n, RATE n ms, COST name n ms, BURST b or TIER t";
+            let words = "BACKEND backend, EACH, MAX n, RATE n ms, COST name n ms, BURST b, TIER t or BALANCE percent";
             return Err(Error::not_one_of("keyword", word, words));
         };
         if is_repeated {
@@ -104,11 +114,26 @@ pub fn limit_words<'a>(words: impl Words<'a>) -> Result<LimitWords<'a>, Error> {
         (Some(_), Limited::Each) => Err(Error::fixed(
             "ERR TIER needs BACKEND: tiers differ from backend to backend",
         )),
+        (_, Limited::Backend(_) | Limited::Each) if balance.is_some() => Err(Error::fixed(
+            "ERR BALANCE concerns the pool as a whole: it comes without BACKEND and EACH",
+        )),
         _ => Ok(LimitWords {
             limited,
             limits,
             costs,
+            balance,
         }),
+    }
+}
+
+/// The number behind BALANCE.
+fn percent<'a>(options: &mut Options<impl Words<'a>>) -> Result<u16, Error> {
+    let percent = options.number("BALANCE", 0..=u64::from(BALANCE_MOST))? as u16;
+    match percent {
+        0 | BALANCE_LEAST.. => Ok(percent),
+        _ => Err(Error::new(format!(
+            "ERR BALANCE is '{percent}', which is neither 0 nor an integer from {BALANCE_LEAST} to {BALANCE_MOST}"
+        ))),
     }
 }
 

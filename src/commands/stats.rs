@@ -1,7 +1,7 @@
 //! LB.STATS: describes the backends one by one.
 
 use super::arguments::name;
-use super::limit::{standing, standing_costs};
+use super::limit::{StandingCosts, standing};
 use crate::lb::{Backend, LOAD_ONE, Pool, Slot, Tally};
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Reply, Spec};
 
@@ -82,7 +82,8 @@ fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: Backend) {
         ("sessions", u64::from(pool.sessions_on(slot))),
     ];
     let limits = standing(pool, Some(slot));
-    reply.map(7 + before.len() + limits.len() + after.len());
+    let costs = StandingCosts::of(pool, Some(slot));
+    reply.map(6 + costs.fields() + before.len() + limits.len() + after.len());
     reply.field("weight", usize::from(backend.weight()));
     let (running, unit) = pool.running_weight(slot);
     text(reply, "running-weight", &decimal(running, unit));
@@ -99,7 +100,7 @@ fn describe(reply: Reply, pool: &Pool, slot: Slot, backend: Backend) {
         reply.field(field, number as usize);
     }
     text(reply, "load", &decimal(health.load.unwrap_or(0), LOAD_ONE));
-    standing_costs(reply, pool, Some(slot));
+    costs.reply(reply);
 }
 
 fn text(reply: Reply, field: &str, text: &str) {

@@ -23,9 +23,9 @@ mod pool;
 mod roster;
 
 pub use account::{
-    COSTS_MAX, Cost, CostLimit, Effects, EpochText, FAILS_MAX, HealthSettings, HealthWord, IdText,
-    LEASES_MAX, LOAD_MAX, LOAD_ONE, Lease, LeaseId, LeaseTerms, Limits, Order, Outcome,
-    QueueSettings, RATE_MAX, Rate, Report, Tally, WAITING_MAX,
+    BALANCE_LEAST, BALANCE_MOST, COSTS_MAX, Cost, CostLimit, Effects, EpochText, FAILS_MAX,
+    HealthSettings, HealthWord, IdText, LEASES_MAX, LOAD_MAX, LOAD_ONE, Lease, LeaseId, LeaseTerms,
+    Limits, Order, Outcome, QueueSettings, RATE_MAX, Rate, Report, Tally, WAITING_MAX,
 };
 pub use field::State;
 pub use ground::bounds::{

@@ -302,7 +302,7 @@ class Pool:
         self._tick(now)
         granted = []
         while self._waiting and dict_of(self._ask("LB.INFO pool"))[b"waiting"] != len(self._waiting):
-            for handle, _ in self._poll.poll(1):
+            for handle, _ in self._poll.poll(0):
                 wire, job = self._waiting.pop(handle)
                 self._poll.unregister(handle)
                 key, lease = wire.read()

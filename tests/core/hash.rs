@@ -1,8 +1,8 @@
 //! Consistent hashing: where items go, and which of them move.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use redis_lb::lb::{Algorithm, HealthSettings, Outcome, Pool, Report, Request, State};
+use redis_lb::lb::{Algorithm, HealthSettings, LeaseTerms, Outcome, Pool, Report, Request, State};
 
 fn name(i: u32) -> Vec<u8> {
     format!("10.{}.{}.{}:8080", i >> 16, i >> 8 & 255, i & 255).into_bytes()
@@ -268,4 +268,68 @@ fn items_go_where_the_published_vectors_say() {
         }
     }
     assert_eq!(compared, 4 * 20);
+}
+
+/// BALANCE 125, one item asked by half of all requests. Each grant is held against the bound, counted here.
+#[test]
+fn no_backend_is_above_its_bound_and_the_other_items_stay() {
+    let (_, backends) = size();
+    let mut pool = pool(backends);
+    let mut home = pool.clone();
+    assert!(pool.set_balance(125));
+    let weights = pool.total_weight();
+    let mut open = VecDeque::new();
+    let mut counts: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    let mut moved = 0;
+    let mut hot = BTreeSet::new();
+    let requests = 400 * backends;
+    for request in 0..requests {
+        let item = match request % 2 {
+            0 => b"hot".to_vec(),
+            _ => format!("item:{request}").into_bytes(),
+        };
+        // Ten requests for each backend are in flight.
+        if open.len() == 10 * backends as usize {
+            let (id, name) = open.pop_front().expect("it is full");
+            assert!(pool.done(id, &Report::default()).is_some());
+            *counts.get_mut(&name).expect("it was counted") -= 1;
+        }
+        let wanted = Request {
+            algorithm: Some(Algorithm::HASH),
+            item: Some(&item),
+            count: 1,
+            distinct: false,
+            exclude: vec![],
+            terms: Some(LeaseTerms {
+                span: 1 << 40,
+                owner: None,
+            }),
+            costs: vec![],
+        };
+        let picked = pool.picks(&wanted);
+        let backend = pool
+            .backend(pool.name(picked.slots[0]))
+            .expect("it is there");
+        let (name, weight) = (backend.name().to_vec(), u64::from(backend.weight()));
+        let bound = |weight: u64| ((open.len() as u64 + 1) * 125 * weight).div_ceil(100 * weights);
+        let at_home = home.pick_for(&item).expect("one is eligible");
+        if at_home.name() != name {
+            let leases = counts.get(at_home.name()).copied().unwrap_or(0);
+            assert!(
+                leases + 1 > bound(at_home.weight().into()),
+                "it moved for nothing"
+            );
+            moved += request % 2;
+        }
+        let leases = counts.entry(name.clone()).or_default();
+        *leases += 1;
+        assert!(*leases <= bound(weight), "{leases} of {}", bound(weight));
+        if request % 2 == 0 {
+            hot.insert(name.clone());
+        }
+        open.push_back((picked.lease.expect("it was granted"), name));
+    }
+    // The hot item fills nearly half of the fleet up to the bounds. Other items move only from there.
+    assert!(hot.len() > 10);
+    assert!(moved * 2 < requests / 2, "{moved} of {requests}");
 }

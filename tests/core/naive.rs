@@ -145,6 +145,8 @@ pub struct Naive {
     turns: u64,
     turns_by_latency: u64,
     serial: u64,
+    /// In percent.
+    pub balance: u16,
     /// Of each member, in the same order.
     pub health: Health,
     /// Whether reports move latencies.
@@ -187,6 +189,7 @@ impl Naive {
             turns: 0,
             turns_by_latency: 0,
             serial: 0,
+            balance: 0,
             health: Health::default(),
             heeds_latencies: false,
             sessions: vec![],
@@ -1102,6 +1105,7 @@ impl Naive {
                 }
             }
             "hash" => *(eligible.iter())
+                .filter(|at| self.is_balanced(**at, &eligible))
                 .min_by(|&&i, &&j| {
                     let (one, other) = (&self.members[i], &self.members[j]);
                     let time = |m: &Member| exponential(XxHash3_64::oneshot(item), &m.name);
@@ -1115,6 +1119,15 @@ impl Naive {
         self.picks += 1;
         self.members[at].picks += 1;
         Some(self.members[at].name.clone())
+    }
+
+    /// Whether one lease more leaves a member at ⌈(all leases + 1) × percent / 100 × its share⌉ or below.
+    pub fn is_balanced(&self, at: usize, eligible: &[usize]) -> bool {
+        let weight = |at: usize| u128::from(self.members[at].weight);
+        let weights: u128 = eligible.iter().map(|at| weight(*at)).sum();
+        let all = self.leases.len() as u128 + 1;
+        let most = (all * u128::from(self.balance) * weight(at)).div_ceil(100 * weights);
+        self.balance == 0 || u128::from(self.leases_on(&self.members[at])) < most
     }
 
     /// (leases + 1) / weight, times the weight of both.

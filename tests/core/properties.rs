@@ -46,6 +46,7 @@ enum Command {
     PeekForSession(Wanted, Vec<u8>),
     Forget(Vec<u8>),
     Queue(QueueSettings),
+    Balance(u16),
 }
 
 /// One of so many names, each of its own length.
@@ -325,6 +326,12 @@ fn command(names: usize) -> impl Strategy<Value = Command> {
         1 => name(4).prop_map(Command::Release),
         1 => (0u32..3, select(Order::ALL.to_vec()))
             .prop_map(|(max, order)| Command::Queue(QueueSettings { max, order })),
+        1 => select(vec![0u16, 101, 125, 300, 10_000]).prop_map(Command::Balance),
+        2 => (wanted(names), 20u64..500).prop_map(|(wanted, span)| Command::Pick(Wanted {
+            algorithm: Some(Algorithm::HASH),
+            lease: Some((span, None)),
+            ..wanted
+        })),
         3 => (prop::option::weighted(0.8, name(names)), limits()).prop_map(|(n, l)| Command::Limit(n, l)),
         10 => session_command(names),
     ]
@@ -471,6 +478,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
         Command::Left(name, cost, left) => format!("{}", pool.lower(name, (cost, *left))),
         Command::When(costs) => format!("{:?}", pool.availability_for(&named(costs))),
         Command::Queue(settings) => format!("{}", pool.set_queue(*settings)),
+        Command::Balance(percent) => format!("{}", pool.set_balance(*percent)),
     }
 }
 
@@ -593,6 +601,10 @@ fn naive_step(naive: &mut Naive, command: &Command) -> String {
         }
         Command::Left(name, cost, left) => format!("{}", naive.lower(name, cost, *left)),
         Command::When(costs) => format!("{:?}", naive.availability_for(costs)),
+        Command::Balance(percent) => {
+            let before = std::mem::replace(&mut naive.balance, *percent);
+            format!("{}", before != *percent)
+        }
         Command::Queue(settings) => {
             let before = std::mem::replace(&mut naive.queue, *settings);
             format!("{}", before != *settings)
@@ -709,6 +721,7 @@ fn same_state(pool: &Pool, naive: &Naive) {
             && !naive.each.is_set()
             && naive.health.settings == Settings::default()
             && naive.queue == QueueSettings::default()
+            && naive.balance == 0
     );
     same_health(pool, naive);
     same_costs(pool, naive);

@@ -189,6 +189,7 @@ fn are_limits(read: &LimitWords) {
         Limited::Each => _ = pool.set_limits_of_each(&read.limits),
         Limited::Backend(name) => _ = pool.set_limits(Some(name), &read.limits),
     }
+    read.balance.iter().for_each(|percent| _ = pool.set_balance(*percent));
     pool.check();
 }
 

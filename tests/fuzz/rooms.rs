@@ -13,10 +13,12 @@ pub mod commands {
     pub mod report_words;
 }
 
-/// Errors.
+/// Errors, and how a client waits.
 #[path = "../../src/server"]
 pub mod server {
+    mod block;
     mod error;
 
+    pub use block::Block;
     pub use error::Error;
 }

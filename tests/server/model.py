@@ -6,6 +6,7 @@ RESP2; of an error only the first word. Pools are walked from end to end by ever
 
 import copy
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -228,7 +229,7 @@ class Limit:
         picks, millis, _ = self.rate
         return self.at + max(0, -((self.level - millis) // picks))
 
-    def told(self, names: list[bytes | None], tier: int = 0) -> list[Any]:
+    def told(self, names: list[bytes | None], tier: int = 0, balance: int = 0) -> list[Any]:
         """As LB.LIMIT shows it: what is its own. Costs are in the order of their names in the pool."""
         most, rate = self.own
         told = [b"max", most] if most else []
@@ -236,15 +237,16 @@ class Limit:
             picks, millis, burst = rate
             told += [b"rate", picks, b"rate-ms", millis, b"burst", burst]
         told += [b"tier", tier] if tier else []
+        told += [b"balance", balance] if balance else []
         own = [(name, self.costs[name]) for name in names if name in self.costs and self.costs[name].is_own]
         costs = [word for name, bucket in own for word in (name, bucket.told())]
         return told + ([b"costs", costs] if costs else [])
 
     def standing_costs(self, names: list[bytes | None], clock: int) -> list[Any]:
-        """As LB.STATS and LB.INFO show them."""
+        """As LB.STATS and LB.INFO show them, if any is limited."""
         held = [(name, self.costs[name]) for name in names if name in self.costs]
         told = [(name, [*bucket.told(), b"left", bucket.left(clock)]) for name, bucket in held]
-        return [b"costs", [word for pair in told for word in pair]]
+        return [b"costs", [word for pair in told for word in pair]] if told else []
 
     def standing(self, clock: int) -> list[Any]:
         """As LB.STATS and LB.INFO show it: with 0 where nothing is set, and with the tokens that are left."""
@@ -505,6 +507,7 @@ class Pool:
     epoch: int = 0
     sessions: dict[bytes, Session] = field(default_factory=dict)
     queue: tuple[int, bytes] = (0, b"fifo")
+    balance: int = 0  # in percent
     item: bytes = b""  # that the present pick asks for
     is_open: bool = False  # whether the server has opened an epoch since this value came to be
 
@@ -545,6 +548,7 @@ class Pool:
         limits = [self.limit, self.each]
         is_free = not any(limit.told([*limit.costs]) for limit in limits)
         is_set = self.policy != b"wrr" or not is_free or self.queue != (0, b"fifo")
+        is_set = is_set or self.balance > 0
         return not self.backends and not is_set
 
     def find_costs(self) -> None:
@@ -772,7 +776,13 @@ class Pool:
 
     def hash(self, eligible: list[Backend]) -> Backend:
         """The smallest exponential time for the weight. The client's own map is held against this one."""
-        return min(eligible, key=lambda b: (Fraction(drawn(self.item, b.name), b.weight), b.name))
+        able = [b for b in eligible if not self.balance or b.leases < self.bound(b, eligible)]
+        return min(able, key=lambda b: (Fraction(drawn(self.item, b.name), b.weight), b.name))
+
+    def bound(self, backend: Backend, eligible: list[Backend]) -> int:
+        """How many leases BALANCE lets it have."""
+        share = Fraction(backend.weight, sum(b.weight for b in eligible))
+        return math.ceil((len(self.leases) + 1) * Fraction(self.balance, 100) * share)
 
     def random(self, eligible: list[Backend]) -> Backend:
         """Each alike."""
@@ -834,8 +844,10 @@ def splitmix64(state: int) -> Iterator[int]:
 CHOOSE = {name.encode(): getattr(Pool, name) for name in [*ALGORITHMS, *BY_ITEM]}
 
 
-def limits(words: tuple[bytes, ...]) -> tuple[Any, int | None, Rate | None, int | None, dict[bytes, Rate]]:
-    """What stands behind the key in LB.LIMIT: whom it limits, and MAX, RATE, TIER and COST."""
+def limits(
+    words: tuple[bytes, ...],
+) -> tuple[Any, int | None, Rate | None, int | None, dict[bytes, Rate], int | None]:
+    """What stands behind the key in LB.LIMIT: whom it limits, and MAX, RATE, TIER, COST and BALANCE."""
     words = list(words)
     found: dict[bytes, Any] = {}
     rates: dict[bytes | None, list[int | None]] = {}  # that of picks is without a name
@@ -867,6 +879,10 @@ def limits(words: tuple[bytes, ...]) -> tuple[Any, int | None, Rate | None, int 
                     found[kind] = integer(value(), 0, MAX)
                 case b"TIER":
                     found[kind] = integer(value(), 0, 255)
+                case b"BALANCE":
+                    found[kind] = integer(value(), 0, 10_000)
+                    if 0 < found[kind] < 101:
+                        raise Refusal("ERR")
                 case _:
                     raise Refusal("ERR")
         if is_repeated:
@@ -876,9 +892,11 @@ def limits(words: tuple[bytes, ...]) -> tuple[Any, int | None, Rate | None, int 
     whose, tier = found.get(b"BACKEND"), found.get(b"TIER")
     if tier is not None and not isinstance(whose, list):
         raise Refusal("ERR")
+    if b"BALANCE" in found and whose:
+        raise Refusal("ERR")
     usual = {name: 1 if name is None else -(-rate[0] // 20) for name, rate in rates.items()}
     whole = {name: (rate[0], rate[1], rate[2] or usual[name]) for name, rate in rates.items()}
-    return whose, found.get(b"MAX"), whole.pop(None, None), tier, whole
+    return whose, found.get(b"MAX"), whole.pop(None, None), tier, whole, found.get(b"BALANCE")
 
 
 class Model:
@@ -1013,7 +1031,7 @@ class Model:
         told = [b"policy", pool.policy, *[word for pair in numbers for word in pair]]
         told += pool.limit.standing(pool.clock)
         told += [b"waiting", 0, b"oldest-wait-ms", 0, b"refused", ANY]
-        told += [b"ejected", 0, b"cooling", 0, b"held", 0]
+        told += [b"ejected", 0, b"cooling", 0, b"held", 0, b"balance", pool.balance]
         told += [b"sessions", sum(map(pool.sessions_on, pool.backends.values()))]
         told += [b"clock", pool.clock, b"rules-version", pool.rules, b"bytes", ANY]
         return told + pool.limit.standing_costs(pool.costs, pool.clock)
@@ -1104,9 +1122,11 @@ class Model:
         return listed[:count]
 
     def lb_limit(self, key: bytes, *words: bytes) -> Any:
-        whose, most, rate, tier, costs = limits(words)
-        if most is None and rate is None and tier is None and not costs:
+        whose, most, rate, tier, costs, balance = limits(words)
+        if most is None and rate is None and tier is None and balance is None and not costs:
             pool = self.looked(key)
+            if not whose:
+                return pool.limit.told(pool.costs, balance=pool.balance)
             if not isinstance(whose, list):
                 return (pool.each if whose == b"EACH" else pool.limit).told(pool.costs)
             there = pool.backends.get(*whose)
@@ -1116,6 +1136,8 @@ class Model:
         if len({*known, *(name for name, rate in costs.items() if rate[0])}) > max(COSTS, len(known)):
             raise Refusal("ERR")
         pool = self.made(key)
+        if balance is not None:
+            pool.balance = balance
         if tier is not None and tier != there.tier:
             there.tier = tier
             there.credit = 0

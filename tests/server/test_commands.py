@@ -14,7 +14,7 @@ UNLIMITED = {b"max": 0, b"rate": 0, b"rate-ms": 0, b"burst": 0, b"tokens": 0}
 A = {b"weight": 5, b"running-weight": b"5", b"state": b"up", b"health": b"ok", b"back-in-ms": -1}
 A |= {b"picks": 0, b"leases": 0, b"done": 0, b"failures": 0, b"failures-in-a-row": 0, b"ejections": 0}
 A |= {b"expired": 0} | UNLIMITED | {b"tier": 0}
-A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"sessions": 0, b"load": b"0", b"costs": {}}
+A |= {b"latency-us": 0, b"latency-sum-us": 0, b"latencies": 0, b"sessions": 0, b"load": b"0"}
 B = A | {b"weight": 1, b"running-weight": b"1"}
 INFO = {b"policy": b"wrr", b"backends": 3, b"available": 3, b"total-weight": 7, b"picks": 0, b"leases": 0}
 INFO |= UNLIMITED | {
@@ -24,11 +24,11 @@ INFO |= UNLIMITED | {
     b"ejected": 0,
     b"cooling": 0,
     b"held": 0,
+    b"balance": 0,
     b"sessions": 0,
     b"clock": 0,
     b"rules-version": 1,
     b"bytes": ANY,
-    b"costs": {},
 }
 
 HEALTH = {b"fails": 0, b"failrate": 0, b"min": 20, b"window": 5000, b"eject": 5000, b"maxeject": 50}
@@ -136,6 +136,8 @@ LEASED_REPLIES = [
     ("LB.LEASES web BACKEND x", []),
     ("LB.LEASES web OWNER o", [LEASE_1]),
     ("LB.LIMIT web", {b"max": 9}),
+    ("LB.LIMIT web BALANCE 125", "OK"),
+    ("LB.LIMIT web BALANCE 0 MAX 0", "OK"),
     ("LB.LIMIT web BACKEND a", {b"max": 3, b"rate": 2, b"rate-ms": 100, b"burst": 4}),
     ("LB.LIMIT web BACKEND c", {}),
     ("LB.LIMIT web EACH", {}),

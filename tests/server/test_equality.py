@@ -183,6 +183,7 @@ LIMIT = [
     ),
     *each([b"LB.LIMIT"], KEY, [*MOST, *RATE]) * 2,
     *each([b"LB.LIMIT"], KEY, [b"EACH"], [*MOST, *RATE]) * 3,
+    *each([b"LB.LIMIT"], KEY, [b"BALANCE"], [b"0", b"101", b"125", b"400"]) * 3,
 ]
 COSTING = [
     [b"0", b"0"],

@@ -157,6 +157,8 @@ class Typist:
 
     def limits(self) -> list[bytes]:
         """Limits of a backend or of the pool; often none, so that not all is limited at last."""
+        if self.chance(8):
+            return [b"BALANCE", self.one_of([b"0", b"0", b"101", b"125", b"250", b"10000"])]
         is_backend = self.chance(70)
         limits = [[b"BACKEND", self.name()]] if is_backend else [[b"EACH"]] * self.chance(60)
         if self.chance(40):

@@ -25,6 +25,7 @@ from awaited import FLAVOURS, Flavour
 from commands import COMMANDS
 from redis_lb import (
     BackendStats,
+    CostLimit,
     Granted,
     HealthSettings,
     Limits,
@@ -143,6 +144,11 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
         assert web.report("b", "FAIL", latency_us=7, load=1.5, cool_ms=1) is True
         assert web.report("nobody") is False
         assert web.release("o") == 1
+        assert web.set_limit_of_each(costs={"tokens": (9, 9)}) is None
+        assert web.picks(1, exclude=[*"abc"], costs={"tokens": 1}) == []
+        assert (web.done("0-0", costs={"tokens": 1}), web.report("b", left=("tokens", 1))) == (False, True)
+        assert web.when(costs={"tokens": 1}).reason == "available"
+        assert web.set_limit_of_each(costs={"tokens": (0, 0)}) is None
 
         assert web.set_limit("a", max=20, rate=(600, 60_000), burst=30, tier=1) is None
         assert web.limit("a") == Limits(max=20, rate=600, rate_ms=60_000, burst=30, tier=1)
@@ -200,8 +206,30 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
                 sent[name] += 1
                 words |= {(name, word) for word in more}
     assert set(COMMANDS) <= set(sent)
-    options = "DISTINCT EXCLUDE STICKY STRICT LEASE OWNER BLOCK PRIO FOR COUNT".split()
-    assert {("LB.PICK", option) for option in options} | {("LB.PEEK", "STICKY")} <= words
+    options = "DISTINCT EXCLUDE STICKY STRICT LEASE OWNER COSTS BLOCK PRIO FOR COUNT".split()
+    others = [("LB.PEEK", "STICKY"), ("LB.DONE", "COSTS"), ("LB.REPORT", "LEFT"), ("LB.WHEN", "COSTS")]
+    others += [("LB.LIMIT", "EACH"), ("LB.LIMIT", "COST")]
+    assert {("LB.PICK", option) for option in options} | {*others} <= words
+
+
+def test_costs_are_limited_taken_settled_and_shown(web):
+    web.set_limit_of_each(max=9, costs={"tokens": (60_000, 60_000, 500)})
+    web.set_limit(costs={"tokens": (90_000, 60_000), "images": (7, 1000)})
+    tokens = CostLimit(60_000, 60_000, 500)
+    assert web.limit_of_each() == Limits(max=9, costs={"tokens": tokens})
+    assert web.limit().costs == {"tokens": CostLimit(90_000, 60_000, 4500), "images": CostLimit(7, 1000, 1)}
+    ((name, lease),) = web.take_leases(1, 60_000, costs={"tokens": 400, "images": 1})
+    assert web.backend_stats(name).costs["tokens"].left in range(100, 200)
+    assert web.when(costs={"images": 1}).reason == "limited"
+    assert web.done(lease, costs={"tokens": 5_000})
+    assert web.stats()[name].costs["tokens"].left < 0 > web.info().costs["tokens"].left
+    assert web.picks(3, costs={"tokens": 1}) == []
+    web.set_limit(costs={"tokens": (0, 0), "images": (0, 0)})
+    other = next(backend for backend in web.list() if backend != name)
+    assert web.report(other, left=("tokens", 7))
+    assert web.backend_stats(other).costs["tokens"].left in range(7, 400)
+    with pytest.raises(ValueError, match="limit_of_each"):
+        web.set_limit_of_each()
 
 
 def test_what_a_record_shows_is_what_the_server_says(web, server):
@@ -214,6 +242,9 @@ def test_what_a_record_shows_is_what_the_server_says(web, server):
     def names(record):
         return {name.replace("_", "-") for name in record.__dataclass_fields__}
 
+    # Costs are shown where one is limited.
+    web.set_limit("a", costs={"tokens": (1, 1)})
+    web.set_limit(costs={"tokens": (1, 1)})
     assert fields(plain("LB.STATS", "web", "a")) == names(BackendStats)
     assert fields(plain("LB.INFO", "web")) == {"clock" if n == "clock-ms" else n for n in names(PoolInfo)}
     short = {name.removesuffix("-ms").removesuffix("-percent") for name in names(HealthSettings)}
@@ -233,6 +264,35 @@ def test_names_of_any_bytes_come_back_as_they_went(flavour, server):
     with pool.lease(exclude=ODD[1:], owner=ODD[1]) as lease:
         assert lease.backend == ODD[0]
         assert [of.owner for of in pool.leases()] == [ODD[1]]
+
+
+def test_a_session_stays_on_its_backend(web):
+    web.set_limit("b", max=1)
+    sticky = redis_lb.Sticky("alice", 60_000)
+    assert web.pick("rr", exclude=["a", "c"], sticky=sticky) == "b"
+    with web.lease("rr", sticky=sticky) as lease, web.lease("rr", sticky=sticky) as spilled:
+        assert (lease.backend, spilled.backend) == ("b", "c")
+        with pytest.raises(redis_lb.NoBackendError):
+            with web.lease(sticky=redis_lb.Sticky("alice", 60_000, strict=True)):
+                pass
+    tried = []
+    for attempt in web.attempts(2, sticky=sticky):
+        with attempt as lease:
+            tried.append(lease.backend)
+            if len(tried) == 1:
+                raise ConnectionError
+    assert tried[0] == web.peek(session="alice") == "b" and tried[1] != "b"
+
+
+def test_a_session_is_not_prefetched_and_has_one_shard(flavour, server):
+    sharded = flavour.sharded([flavour.client(port=server.port)], "web", 4, prefetch=8)
+    sharded.create({"a": 1, "b": 1, "c": 1})
+    for number in range(9):
+        sticky = redis_lb.Sticky(f"user-{number}", 60_000, strict=number % 2 == 0)
+        backend = sharded.pick(sticky=sticky)
+        assert [sharded.pick("rr", sticky=sticky) for _ in range(8)] == [backend] * 8
+    assert sum(shard.info().sessions for shard in sharded.shards) == 9
+    assert [sharded.forget(f"user-{number}") for number in (3, 3)] == [True, False]
 
 
 def test_errors_are_those_of_redis_py(web, server):
@@ -457,6 +517,51 @@ def test_a_pick_waits_longer_than_the_timeouts(flavour, server, open_leases):
     assert 0.4 <= time.monotonic() - start < 2
     assert pool.pick(wait_ms=150) is None
     assert server.client().info("clients")["blocked_clients"] == 0
+
+
+@two_servers
+def test_the_place_of_a_wait_is_that_of_the_caller(flavour, server):
+    pool = a_pool(flavour, server)
+    pool.set_limit(max=1)
+    pool.set_queue(max=2)
+    (held,) = pool.take_leases(1, 60_000)
+    served = []
+
+    def waiting(number):
+        with pool.lease(wait_ms=30_000, prio=number, tenant="t"):
+            served.append(number)
+
+    with ThreadPoolExecutor(3) as threads:
+        last = threads.submit(waiting, 9)
+        eventually(lambda: pool.queue().waiting == 1)
+        later = threads.submit(waiting, 7)
+        eventually(lambda: pool.queue().waiting == 2)
+        with pytest.raises(redis_lb.QueueFullError, match="QUEUEFULL"):
+            pool.pick(wait_ms=1_000, prio=9)
+        first = threads.submit(waiting, 5)
+        with pytest.raises(redis_lb.QueueFullError):
+            last.result()
+        pool.done(held.lease)
+        later.result()
+        first.result()
+    assert served == [5, 7]
+    assert pool.queue().waiting == 0
+
+
+@two_servers
+def test_a_pick_of_a_number_waits_a_little_so_that_it_passes_nobody(flavour, server):
+    """To a server one that does not wait is of number 0. Shards are asked without waiting, too."""
+    client = flavour.client(port=server.port)
+    for pool in flavour.pool(client, "web"), flavour.sharded([client], "fleet", 2):
+        with server.client() as observer, observer.monitor() as monitor:
+            assert pool.pick(prio=3, tenant="t") is None
+            assert pool.pick(tenant="t") is None
+            server.client().echo("end")
+            places = set()
+            while not (heard := monitor.next_command()["command"]).startswith("ECHO"):
+                if heard.startswith("LB.PICK"):
+                    places.add(heard.partition(" ")[2].partition(" ")[2])
+        assert places == {"BLOCK 1 PRIO 3 FOR t", ""}
 
 
 @two_servers

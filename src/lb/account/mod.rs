@@ -3,6 +3,7 @@
 //! It knows no pool and no algorithm. A pool that never used any of this has no account, and pays nothing for it.
 
 mod agenda;
+mod balance;
 mod costs;
 mod deadlines;
 mod entry;
@@ -25,6 +26,7 @@ mod timed;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
+pub use balance::{BALANCE_LEAST, BALANCE_MOST, Balance, Bound};
 pub use costs::{Amounts, COSTS_MAX, Cost, CostLimit};
 use costs::{Costs, Now};
 pub use health::{
@@ -70,6 +72,7 @@ pub struct Account {
     /// None in a pool that never had any.
     sessions: Option<Box<Sessions>>,
     queue: QueueSettings,
+    balance: Balance,
     /// How many leases a look ahead counts on which backends. None while nobody looks ahead.
     ahead: Option<Box<Ahead>>,
 }
@@ -113,6 +116,7 @@ impl Account {
             && self.costs.as_ref().is_none_or(|costs| costs.is_default())
             && !self.has_sessions()
             && self.queue == QueueSettings::default()
+            && self.balance == Balance::default()
             && self
                 .health
                 .as_ref()
@@ -621,6 +625,7 @@ impl Account {
     pub fn limits_pool(&self) -> bool {
         self.quotas.of(Whose::POOL).is_set()
             || self.quotas.holds_for_each()
+            || self.balance != Balance::default()
             || self.costs.as_ref().is_some_and(|costs| costs.limits_pool())
     }
 
@@ -864,6 +869,16 @@ impl Account {
         self.queue = settings;
     }
 
+    /// The setting of bounded load.
+    pub fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// Changes it.
+    pub fn set_balance(&mut self, balance: Balance) {
+        self.balance = balance;
+    }
+
     // Saved as sections of the second form: see `pool/saved.rs`
 
     /// Writes the clock.
@@ -1016,6 +1031,17 @@ impl Account {
     /// Reads them.
     pub fn load_queue(&mut self, from: &mut Reader) -> Result<(), Malformed> {
         self.queue = QueueSettings::load(from)?;
+        Ok(())
+    }
+
+    /// Writes the setting of bounded load, if it is not the default.
+    pub fn save_balance(&self, to: &mut Writer) {
+        self.balance.save(to);
+    }
+
+    /// Reads it.
+    pub fn load_balance(&mut self, from: &mut Reader) -> Result<(), Malformed> {
+        self.balance = Balance::load(from)?;
         Ok(())
     }
 

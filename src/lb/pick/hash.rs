@@ -13,6 +13,7 @@
 
 use super::own::{Before, DependsOn, Own, Pick};
 use super::view::View;
+use crate::lb::account::Bound;
 use crate::lb::field::{Field, Seat};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::chance::Chance;
@@ -35,11 +36,13 @@ impl Pick for Rendezvous {
     /// A backend whose probe is due can be chosen too: then it falls on it anyway.
     fn pick_if_any(own: &mut Heaviest, see: View<'_>, _: &mut Chance) -> Option<Slot> {
         let asked = see.asked()?;
+        let tier = see.tier_with_probes()?;
         let mut race = Race {
             item: public_hash(asked.item),
             cards: asked.cards,
             see,
-            tier: see.tier_with_probes()?,
+            tier,
+            bound: see.bound(tier),
             heaviest: own.among(see.seats()),
             rate: u64::MAX,
             limit: u64::MAX,
@@ -119,6 +122,7 @@ struct Race<'a> {
     cards: &'a [Card],
     see: View<'a>,
     tier: u8,
+    bound: Option<Bound>,
     heaviest: u64,
     /// At least the time / weight of the best. A backend whose first number is above this times its weight is not better.
     rate: u64,
@@ -164,7 +168,8 @@ impl Race<'_> {
 
     #[inline(never)]
     fn look_at(&mut self, slot: Slot, first: u64) {
-        if !self.see.takes(self.tier, slot) {
+        let is_admitted = |bound| self.see.admits(bound, slot);
+        if !self.see.takes(self.tier, slot) || !self.bound.as_ref().is_none_or(is_admitted) {
             return;
         }
         let weight = u64::from(self.see.seats()[slot].weight);

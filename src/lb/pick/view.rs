@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::lb::account::{Account, Outages};
+use crate::lb::account::{Account, Bound, Outages};
 use crate::lb::field::{Field, Seat};
 use crate::lb::ground::bounds::Slot;
 use crate::lb::roster::Card;
@@ -88,6 +88,28 @@ impl<'a> View<'a> {
     pub fn takes(self, tier: u8, slot: Slot) -> bool {
         self.seats[slot].running_in(tier).is_some()
             || (self.outages()).is_some_and(|outages| outages.probe_tier(slot) == Some(tier))
+    }
+
+    /// The bound of the load of each backend of this tier, if there is one.
+    pub fn bound(self, tier: u8) -> Option<Bound> {
+        let account = self.account?;
+        account
+            .balance()
+            .bound(account.leases(), || match account.health() {
+                None => self.total_weight(),
+                // Running weights are not the weights.
+                Some(_) => {
+                    let seats = self.seats.iter().enumerate();
+                    let of_tier = seats.filter(|(slot, _)| self.takes(tier, *slot));
+                    of_tier.map(|(_, seat)| u64::from(seat.weight)).sum()
+                }
+            })
+    }
+
+    /// Whether a backend can have one more lease by this bound.
+    pub fn admits(self, bound: &Bound, slot: Slot) -> bool {
+        let leases = self.account.map_or(0, |account| account.leases_on(slot));
+        bound.admits(leases, self.seats[slot].weight)
     }
 
     fn outages(self) -> Option<&'a Outages> {

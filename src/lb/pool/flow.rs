@@ -1,7 +1,9 @@
 //! Time, leases and limits.
 
 use super::parts::Pool;
-use crate::lb::account::{Account, KeptOut, Lease, LeaseId, Limits, Reason, Tally, Timed, Whose};
+use crate::lb::account::{
+    Account, Balance, KeptOut, Lease, LeaseId, Limits, Reason, Tally, Timed, Whose,
+};
 use crate::lb::field::State;
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
 use crate::lb::ground::clock::{self, Millis};
@@ -252,6 +254,20 @@ impl Pool {
             tier: tier.filter(|tier| *tier > 0),
             ..limits.unwrap_or_default()
         }
+    }
+
+    /// The largest load that `hash` gives a backend, in percent of its share; 0 = any.
+    pub fn balance(&self) -> u16 {
+        (self.account.as_ref()).map_or(0, |account| account.balance().percent())
+    }
+
+    /// Sets it, 0 or in range; answers whether that changed anything.
+    pub fn set_balance(&mut self, percent: u16) -> bool {
+        let changed = percent != self.balance();
+        if changed {
+            self.account().set_balance(Balance::of(percent));
+        }
+        changed
     }
 
     /// How many picks the rate of the backend in that slot, or of the pool as a whole, allows at the pool's clock, where one is set.

@@ -74,10 +74,10 @@ mod tests {
         assert_eq!(refused(&[134, 2, 0, 0]), Some(Malformed::Field("sections")));
         assert_eq!(refused(&[134, 2, 7, 2]), Some(Malformed::Syntax));
         assert_eq!(
-            refused(&[133, 3, 7, 0, 0]),
+            refused(&[134, 3, 7, 0, 0]),
             Some(Malformed::Field("sections"))
         );
-        let too_many = [133, 6, 0x80, 0x80, 0x80, 0x80, 8, 0];
+        let too_many = [134, 6, 0x80, 0x80, 0x80, 0x80, 8, 0];
         assert_eq!(refused(&too_many), Some(Malformed::Field("queue")));
     }
 }

@@ -37,6 +37,8 @@ const COSTS: u8 = 132;
 const SESSIONS: u8 = 133;
 /// That of the settings of the queue.
 const QUEUE: u8 = 134;
+/// That of the setting of bounded load.
+const BALANCE: u8 = 135;
 
 impl Pool {
     /// The form that the pool is saved in.
@@ -71,6 +73,7 @@ impl Pool {
                 account.save_sessions(&self.roster.gaps(), slots.len(), to);
             });
             add(QUEUE, &|to| account.save_queue(to));
+            add(BALANCE, &|to| account.save_balance(to));
         }
         sections
     }
@@ -235,6 +238,7 @@ impl Pool {
                 (COSTS, Some(account)) => account.load_costs(slots, &mut rest)?,
                 (SESSIONS, Some(account)) => account.load_sessions(slots, &mut rest)?,
                 (QUEUE, Some(account)) => account.load_queue(&mut rest)?,
+                (BALANCE, Some(account)) => account.load_balance(&mut rest)?,
                 _ => (self.owns).load_section(code, slots, &mut rest)?,
             }
             checked("sections", (), rest.is_at_end())?;
