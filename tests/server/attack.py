@@ -222,10 +222,16 @@ class Generator:
             for place, word in enumerate(option)
         ]
 
+    def algorithm(self) -> list[bytes]:
+        """One, often none."""
+        word = self.chance.choice([*WORDS, b"hash"])
+        item = [self.chance.choice(SESSIONS)] if word == b"hash" else []
+        return [word, *item] if self.chance.random() < 0.6 else []
+
     def wanted(self) -> tuple[list[bytes], bool]:
         """What stands behind the key in LB.PICK, but for LEASE and BLOCK; whether an array is answered."""
         count = self.chance.random() < 0.3
-        words = [self.chance.choice(WORDS)] if self.chance.random() < 0.6 else []
+        words = self.algorithm()
         if count:
             words += [b"COUNT", self.number(1, 2, 3, 9, 100)]
             words += [b"DISTINCT"] * self.chance.randrange(2)
@@ -258,7 +264,7 @@ class Generator:
 
     def stick(self) -> Command:
         """A pick for a session."""
-        words = [self.chance.choice(WORDS)] if self.chance.random() < 0.6 else []
+        words = self.algorithm()
         lease = [b"LEASE", self.number(1, 30, 1000, 60_000)]
         excluded = self.names(3)
         words += [b"STICKY", self.chance.choice(SESSIONS), self.number(1, 30, 500, 60_000, 2**40)]
@@ -374,6 +380,8 @@ class Generator:
             words.append([b"TIER", self.number(0, 0, 1, 2, 255)])
         elif self.chance.random() < 0.5:
             backend = [b"EACH"]
+        else:
+            words.append([b"BALANCE", self.number(0, 101, 125, 10_000)])
         for cost in self.chance.sample(COSTS, self.chance.choice([0, 0, 1, 2])):
             limit = [self.number(1, 20, 1000, 2**40), self.number(1, 100, 2**40)]
             limit += self.maybe([b"BURST", self.number(1, 30, 2**40)])
@@ -509,7 +517,7 @@ class Limited:
 
     def command(self) -> Command:
         chance, held = self._chance, self._held
-        algorithm = chance.choice([[], [], [b"rr"], [b"lc"], [b"p2c"], [b"random"]])
+        algorithm = chance.choice([[], [], [b"rr"], [b"lc"], [b"p2c"], [b"random"], [b"hash", b"x"]])
         count = chance.choice([[], [], [b"COUNT", b"3"], [b"COUNT", b"2", b"DISTINCT"]])
         shape = (is_list_of if count else is_or_nil)(is_lease)
         pick = Command(

@@ -1166,14 +1166,14 @@ class Model:
 
     def lb_queue(self, key: bytes, *words: bytes) -> Any:
         found = options(words, {b"MAX": 1, b"ORDER": 1})
+        given = [integer(word, 0, MAX) for word in found.get(b"MAX", [])]
+        named = [word.lower() for word in found.get(b"ORDER", [])]
+        if not {*named} <= {b"fifo", b"fair"}:
+            raise Refusal("ERR")
         most, order = self.looked(key).queue
         if not found:
             return [b"max", most, b"order", order, b"waiting", 0, b"oldest-wait-ms", 0]
-        most = integer(*found.get(b"MAX", [b"%d" % most]), 0, MAX)
-        order = found.get(b"ORDER", [order])[0].lower()
-        if order not in (b"fifo", b"fair"):
-            raise Refusal("ERR")
-        self.made(key).queue = (most, order)
+        self.made(key).queue = ([most, *given][-1], [order, *named][-1])
         self.delete_if_void(key)
         return "OK"
 

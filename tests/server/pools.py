@@ -66,7 +66,7 @@ def sessions():
 
 
 def costs():
-    """Commands that make a pool with costs of all, of each and of one; with debts and estimates."""
+    """Commands that make a pool with limited costs, of all, of each and of one, with debts and estimates."""
     yield from ("LB.ADD costs a 5 b 3 gone 4 c 2", "LB.SEED costs 1")
     yield from ("LB.PICK costs LEASE 1 OWNER opener", "LB.RELEASE costs OWNER opener", "LB.EPOCH costs 7")
     yield from ("LB.RULES costs 2", "LB.TICK costs 4000", "LB.LIMIT costs EACH MAX 30 RATE 90 1000 BURST 40")

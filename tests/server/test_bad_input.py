@@ -187,6 +187,14 @@ MISTAKES = {
         "LB.LIMIT web BACKEND a MAX 3 BURST 3",
     ]
     + ["LB.LIMIT web RATE 0 0 BURST 3", "LB.LIMIT web RATE 0 1000 BURST 3", "LB.LIMIT none BURST 3"],
+    "ERR BALANCE lacks its value": ["LB.LIMIT web BALANCE"],
+    "ERR BALANCE concerns the pool": ["LB.LIMIT web EACH BALANCE 125", "LB.LIMIT web BALANCE 0 BACKEND a"],
+    "ERR BALANCE is '100', which is neither 0 nor…101 to 10000": [
+        "LB.LIMIT web BALANCE 100",
+        "LB.LIMIT none MAX 1 BALANCE 100",
+    ],
+    "ERR BALANCE is '10001'": ["LB.LIMIT web BALANCE 10001"],
+    "ERR 'BALANCE' is given twice": ["LB.LIMIT web BALANCE 125 BALANCE 0"],
     "ERR COST lacks its value": ["LB.LIMIT web COST", "LB.LIMIT none COST tokens"],
     "ERR the time of COST lacks its value": ["LB.LIMIT web COST tokens 5", "LB.LIMIT none COST tokens 0"],
     "ERR COSTS lacks its value": ["LB.PICK web COSTS", "LB.PICK none COSTS 2 a 1", "LB.WHEN web COSTS 1 a"],
@@ -215,14 +223,6 @@ MISTAKES = {
         "LB.LIMIT web COST a 1 1 COST b 1 1 COST c 1 1 COST d 1 1 COST e 1 1"
     ]
     + ["LB.LIMIT none EACH COST a 1 1 COST b 1 1 COST c 1 1 COST d 1 1 COST e 1 1 COST f 0 0"],
-    "ERR BALANCE lacks its value": ["LB.LIMIT web BALANCE"],
-    "ERR BALANCE concerns the pool": ["LB.LIMIT web EACH BALANCE 125", "LB.LIMIT web BALANCE 0 BACKEND a"],
-    "ERR BALANCE is '100', which is neither 0 nor…101 to 10000": [
-        "LB.LIMIT web BALANCE 100",
-        "LB.LIMIT none MAX 1 BALANCE 100",
-    ],
-    "ERR BALANCE is '10001'": ["LB.LIMIT web BALANCE 10001"],
-    "ERR 'BALANCE' is given twice": ["LB.LIMIT web BALANCE 125 BALANCE 0"],
     "ERR TIER needs BACKEND": ["LB.LIMIT web TIER 1", "LB.LIMIT web MAX 3 TIER 0", "LB.LIMIT none TIER 1"],
     "ERR LB.PEEK changes nothing…neither STRICT nor LEASE…BLOCK": [
         "LB.PEEK web STICKY s STRICT",

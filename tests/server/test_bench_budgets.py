@@ -49,7 +49,7 @@ def test_the_targets_are_reached(data):
 def test_the_picture_and_the_document_show_the_figures(data):
     assert (budgets.DATA / "budgets.svg").read_text() == budgets.picture(data["whole"])
     _, _, rest = DOCUMENT.read_text().partition(budgets.MARKS[0])
-    assert rest.partition(budgets.MARKS[1])[0] == budgets.shown(data["whole"])
+    assert rest.partition(budgets.MARKS[1])[0] == budgets.shown(data)
 
 
 # The provider

@@ -182,8 +182,8 @@ LIMIT = [
         [b"LB.LIMIT"], KEY, [b"BACKEND"], NAMES, [*MOST, *RATE, *each([b"TIER"], [b"0", b"0", b"1", b"255"])]
     ),
     *each([b"LB.LIMIT"], KEY, [*MOST, *RATE]) * 2,
-    *each([b"LB.LIMIT"], KEY, [b"EACH"], [*MOST, *RATE]) * 3,
     *each([b"LB.LIMIT"], KEY, [b"BALANCE"], [b"0", b"101", b"125", b"400"]) * 3,
+    *each([b"LB.LIMIT"], KEY, [b"EACH"], [*MOST, *RATE]) * 3,
 ]
 COSTING = [
     [b"0", b"0"],

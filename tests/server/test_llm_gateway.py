@@ -8,10 +8,11 @@ from statistics import median
 
 import pytest
 
+import redis_lb
 from documents import ROOT, blocks_of
 from provider import MINUTE, Limits, Reserving
 from stage import Stage, Wish
-from wire import Wire
+from wire import Wire, dict_of
 
 DOCUMENT = ROOT / "src" / "clients" / "gateway" / "README.md"
 GATEWAYS = 3
@@ -108,3 +109,29 @@ def test_debts_are_paid_where_estimates_are_half_of_what_is_used(manual, program
     )
     assert stage.provider.refused == dict.fromkeys(stage.provider.refused, 0)
     assert nothing_is_forgotten(stage) < 0
+
+
+@pytest.mark.once("the client is the same on all servers")
+def test_a_lease_settles_what_the_request_has_cost(manual):
+    with manual.client() as client:
+        pool = redis_lb.Pool(client, "llm")
+        pool.add("key")
+        client.execute_command("LB.LIMIT llm COST tokens 1000 60000 BURST 1000")
+
+        def left():
+            return dict_of(dict_of(dict_of(client.execute_command("LB.INFO llm"))["costs"])["tokens"])["left"]
+
+        with pool.lease(costs={"tokens": 600}) as lease:
+            assert left() == 400
+            lease.costs = {"tokens": 100}
+        assert left() == 900
+        with pool.lease(costs={"tokens": 600}):
+            pass
+        assert left() == 300, "the estimate stays"
+        with pytest.raises(redis_lb.NoBackendError):
+            pool.lease(costs={"tokens": 301}).__enter__()
+        for attempt in pool.attempts(1, costs={"tokens": 300}):
+            with attempt as lease:
+                lease.costs = {"tokens": 700}
+        assert left() == -400
+        pool.close()

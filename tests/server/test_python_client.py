@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import email.utils
+import json
 import os
 import random
 import subprocess
@@ -34,6 +35,7 @@ from redis_lb import (
     PoolInfo,
     QueueInfo,
     When,
+    affinity,
 )
 from redis_lb.flow import method
 from redis_lb.local import Memory
@@ -616,8 +618,30 @@ def test_picks_go_on_without_the_server_and_with_it_again(flavour, new_server, p
     server.client().execute_command("LB.SET", "web", "a", 1, "c", 1, "new", 2)
     eventually(lambda: not pool._memory.rests)
     eventually(lambda: pool.pick() and "new" in pool._memory._backends)
+    items = ["item", b"\0\xff", *(f"user:{number}" for number in range(40))]
+    homes = [pool.pick(redis_lb.Hash(item)) for item in items]
+    assert {*homes} == {"a", "c", "new"} and homes == [pool.peek(redis_lb.Hash(item)) for item in items]
     server.kill()
+    assert [pool.pick(redis_lb.Hash(item)) for item in items] == homes
+    with pool.lease(redis_lb.Hash("item")) as lease:
+        assert (lease.backend, lease.id) == (homes[0], None)
+    assert "a" not in {pool.pick(redis_lb.Hash(item), exclude=["a"]) for item in items}
     assert Counter(pool.pick() for _ in range(400)) == {"a": 100, "c": 100, "new": 200}
+
+
+def test_hash_sends_items_where_the_published_vectors_say():
+    vectors = json.loads((Path(__file__).parents[1] / "data" / "hash" / "vectors.json").read_text())
+    for text, expected in vectors["hashes"]:
+        assert affinity.xxh3_64(bytes.fromhex(text)) == int(expected, 16)
+    for first, expected in vectors["times"]:
+        assert affinity.time(int(first, 16)) == int(expected, 16)
+    for case in vectors["pools"]:
+        for item, order in case["items"].items():
+            left = dict(case["weights"])
+            for name in order:
+                assert affinity.winner(item.encode(), left) == name
+                del left[name]
+            assert affinity.winner(item.encode(), left) is None
 
 
 @two_servers

@@ -5,7 +5,7 @@
 
 from pathlib import Path
 
-from .commands import Sticky
+from .commands import Hash, Sticky
 from .lease import Attempt, Lease, NoBackendError
 from .link import QueueFullError
 from .pool import Pool
@@ -29,6 +29,7 @@ __all__ = [
     "CostLimit",
     "CostStats",
     "Granted",
+    "Hash",
     "HealthSettings",
     "Lease",
     "Limits",

@@ -42,6 +42,17 @@ class Sticky:
     strict: bool = False
 
 
+@dataclass(frozen=True)
+class Hash:
+    """In place of an algorithm: the item goes always to the same backend, as far as it can."""
+
+    item: Name
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        return ("hash", self.item)
+
+
 class Commands:
     """The commands on the pool at one key. Each sends what it says, and nothing else."""
 
@@ -116,7 +127,7 @@ class Commands:
     def picks(
         self,
         count: int,
-        algorithm: Algorithm | None = None,
+        algorithm: Algorithm | Hash | None = None,
         *,
         distinct: bool = False,
         exclude: Iterable[Name] = (),
@@ -135,7 +146,7 @@ class Commands:
         self,
         count: int,
         ttl_ms: int,
-        algorithm: Algorithm | None = None,
+        algorithm: Algorithm | Hash | None = None,
         *,
         owner: Name | None = None,
         distinct: bool = False,
@@ -161,7 +172,7 @@ class Commands:
 
     @method
     def peek(
-        self, algorithm: Foreseeable | None = None, *, exclude: Iterable[Name] = (), session: Name | None = None
+        self, algorithm: Foreseeable | Hash | None = None, *, exclude: Iterable[Name] = (), session: Name | None = None
     ) -> Flow[str | None]:
         """What the next pick would give, or that of a session. It changes nothing, and works on replicas."""
         words = pick_words(algorithm, exclude=exclude) + options(STICKY=session)
@@ -169,7 +180,12 @@ class Commands:
 
     @method
     def peeks(
-        self, count: int, algorithm: Foreseeable | None = None, *, distinct: bool = False, exclude: Iterable[Name] = ()
+        self,
+        count: int,
+        algorithm: Foreseeable | Hash | None = None,
+        *,
+        distinct: bool = False,
+        exclude: Iterable[Name] = (),
     ) -> Flow[Names]:
         """What the next picks would give."""
         words = pick_words(algorithm, count=count, distinct=distinct, exclude=exclude)
@@ -255,13 +271,15 @@ class Commands:
         burst: int | None = None,
         costs: CostRates = NOTHING_EACH,
         tier: int | None = None,
+        balance_percent: int | None = None,
     ) -> Flow[None]:
         """Limit a backend, or the pool as a whole: `max` leases at once, `rate` picks in milliseconds.
 
         `rate=(600, 60_000)` is 600 picks a minute; `costs={"tokens": (90_000, 60_000, 5_000)}` is 90,000 tokens a
-        minute, 5,000 of them at once. 0 removes a limit.
+        minute, 5,000 of them at once. `balance_percent` bounds what `Hash` gives a backend, as a percentage of its
+        share of the leases. 0 removes a limit.
         """
-        words = limit_words(max, rate, burst, costs) + options(TIER=tier)
+        words = limit_words(max, rate, burst, costs) + options(TIER=tier, BALANCE=balance_percent)
         if not words:
             raise ValueError("set_limit() needs a limit; limit() reads them")
         yield from self._ask("LB.LIMIT", *options(BACKEND=backend), *words, parse=replies.nothing)
@@ -406,7 +424,7 @@ def options(**given: Word | tuple[Word, ...] | None) -> tuple[Word, ...]:
 
 
 def pick_words(
-    algorithm: str | None,
+    algorithm: str | Hash | None,
     *,
     count: int | None = None,
     distinct: bool = False,
@@ -419,7 +437,9 @@ def pick_words(
 ) -> tuple[Word, ...]:
     """The words behind the key in LB.PICK and LB.PEEK."""
     names = several(exclude)
-    words: tuple[Word, ...] = () if algorithm is None else (algorithm,)
+    words: tuple[Word, ...] = ()
+    if algorithm is not None:
+        words = algorithm.words if isinstance(algorithm, Hash) else (algorithm,)
     words += options(COUNT=count) + (("DISTINCT",) if distinct else ())
     words += options(EXCLUDE=(len(names), *names) if names else None)
     if sticky is not None:

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import redis
 
 from . import forks
-from .commands import NOTHING, Algorithm, Amounts, Name, Outcome, Place, Sticky, several
+from .commands import NOTHING, Algorithm, Amounts, Hash, Name, Outcome, Place, Sticky, several
 from .flow import Flow
 from .link import in_background, log
 from .replies import When
@@ -60,7 +60,7 @@ class Terms:
     """What to lease."""
 
     ttl_ms: int
-    algorithm: Algorithm | None
+    algorithm: Algorithm | Hash | None
     owner: Name | None
     exclude: tuple[Name, ...]
     place: Place
@@ -245,7 +245,7 @@ class Leasing(Generic[L, A]):
 
     def lease(
         self,
-        algorithm: Algorithm | None = None,
+        algorithm: Algorithm | Hash | None = None,
         *,
         ttl_ms: int = 10_000,
         wait_ms: int = 0,
@@ -274,7 +274,7 @@ class Leasing(Generic[L, A]):
     def attempts(
         self,
         most: int,
-        algorithm: Algorithm | None = None,
+        algorithm: Algorithm | Hash | None = None,
         *,
         ttl_ms: int = 10_000,
         wait_ms: int = 0,

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 
-from . import forks
+from . import affinity, forks
 from .replies import BackendStats
 
 # A read of all backends takes at most this share of the time.
@@ -126,12 +126,14 @@ class Memory:
             self._credits = {name: self._credits.get(name, 0) for name in self._backends}
             self._refresh_at = time.monotonic() + max(self._refresh_s, took_s / REFRESH_SHARE)
 
-    def pick(self, exclude: Collection[str]) -> str | None:
-        """Smooth weighted round robin over the lowest tier, as the server does it."""
+    def pick(self, exclude: Collection[str], item: str | bytes | None = None) -> str | None:
+        """Over the lowest tier, smooth weighted round robin as the server does it, or the backend of an item."""
         with self._lock:
             eligible = {name: of for name, of in self._backends.items() if name not in exclude}
             lowest = min((of.tier for of in eligible.values()), default=0)
             weights = {name: of.weight for name, of in eligible.items() if of.tier == lowest}
+            if item is not None:
+                return affinity.winner(item if isinstance(item, bytes) else item.encode(), weights)
             for name, weight in weights.items():
                 self._credits[name] += weight
             best = max(weights, key=self._credits.__getitem__, default=None)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import redis
 
 from . import replies
-from .commands import Algorithm, Commands, Name, Outcome, Place, Sticky, pick_words, several
+from .commands import Algorithm, Commands, Hash, Name, Outcome, Place, Sticky, pick_words, several
 from .flow import Flow, Sync, method
 from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
 from .link import AWAY, Command, Link, SyncLink, log
@@ -55,7 +55,7 @@ class PoolFlows(Commands, Leasing[L, A]):
     @method
     def pick(
         self,
-        algorithm: Algorithm | None = None,
+        algorithm: Algorithm | Hash | None = None,
         *,
         exclude: Iterable[Name] = (),
         sticky: Sticky | None = None,
@@ -69,10 +69,10 @@ class PoolFlows(Commands, Leasing[L, A]):
         """
         names = several(exclude)
         asking = self._picking(algorithm, names, sticky, Place(wait_ms, prio, tenant))
-        return (yield from self._unless_away(asking, partial(self._local, names)))
+        return (yield from self._unless_away(asking, partial(self._local, names, algorithm)))
 
     def _picking(
-        self, algorithm: Algorithm | None, exclude: tuple[Name, ...], sticky: Sticky | None, place: Place
+        self, algorithm: Algorithm | Hash | None, exclude: tuple[Name, ...], sticky: Sticky | None, place: Place
     ) -> Flow[str | None]:
         if self._ahead.most == 1 or algorithm or exclude or sticky or place.wait_ms or place.prio:
             words = pick_words(algorithm, exclude=exclude, sticky=sticky, place=place)
@@ -104,7 +104,7 @@ class PoolFlows(Commands, Leasing[L, A]):
 
     def _grant(self, terms: Terms, exclude: tuple[Name, ...]) -> Flow[Held]:
         asking = self._granting(terms, exclude, terms.place)
-        held = yield from self._unless_away(asking, partial(self._local_lease, exclude))
+        held = yield from self._unless_away(asking, partial(self._local_lease, exclude, terms.algorithm))
         if held is None:
             raise NoBackendError(self.key, (yield from self._why()))
         return held
@@ -151,11 +151,12 @@ class PoolFlows(Commands, Leasing[L, A]):
                 raise
             return local()
 
-    def _local(self, exclude: tuple[Name, ...]) -> str | None:
-        return self._memory.pick({replies.text(n) if isinstance(n, bytes) else n for n in exclude})
+    def _local(self, exclude: tuple[Name, ...], algorithm: str | Hash | None = None) -> str | None:
+        names = {replies.text(n) if isinstance(n, bytes) else n for n in exclude}
+        return self._memory.pick(names, algorithm.item if isinstance(algorithm, Hash) else None)
 
-    def _local_lease(self, exclude: tuple[Name, ...]) -> Held | None:
-        backend = self._local(exclude)
+    def _local_lease(self, exclude: tuple[Name, ...], algorithm: str | Hash | None = None) -> Held | None:
+        backend = self._local(exclude, algorithm)
         return None if backend is None else Held(self, backend, None)
 
     def _renew(self, lease: str, ttl_ms: int) -> Flow[bool | None]:

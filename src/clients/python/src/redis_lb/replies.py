@@ -104,6 +104,7 @@ class PoolInfo:
     ejected: int = 0
     cooling: int = 0
     held: int = 0
+    balance: int = 0
     sessions: int = 0
     clock_ms: int = 0
     rules_version: int = 1
@@ -120,6 +121,7 @@ class Limits:
     rate_ms: int | None = None
     burst: int | None = None
     tier: int | None = None
+    balance: int | None = None
     costs: Mapping[str, CostLimit] = field(default_factory=_no_limits)
 
 

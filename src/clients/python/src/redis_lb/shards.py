@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from .commands import Algorithm, Commands, Name, Place, Sticky, several
+from .commands import Algorithm, Commands, Hash, Name, Place, Sticky, several
 from .flow import Flow, Sync, method
 from .lease import A, Attempt, Held, L, Lease, Leasing, NoBackendError, Terms
 from .pool import Pool, PoolFlows
@@ -64,7 +64,7 @@ class ShardFlows(Leasing[L, A], Generic[S, L, A]):
     @method
     def pick(
         self,
-        algorithm: Algorithm | None = None,
+        algorithm: Algorithm | Hash | None = None,
         *,
         exclude: Iterable[Name] = (),
         sticky: Sticky | None = None,
@@ -78,7 +78,7 @@ class ShardFlows(Leasing[L, A], Generic[S, L, A]):
             yield from self._go_round(
                 self._order(sticky),
                 lambda shard, place: shard._picking(algorithm, names, sticky, place),
-                lambda shard: shard._local(names),
+                lambda shard: shard._local(names, algorithm),
                 Place(wait_ms, prio, tenant),
             )
         )
@@ -96,7 +96,7 @@ class ShardFlows(Leasing[L, A], Generic[S, L, A]):
         held = yield from self._go_round(
             order,
             lambda shard, place: shard._granting(terms, exclude, place),
-            lambda shard: shard._local_lease(exclude),
+            lambda shard: shard._local_lease(exclude, terms.algorithm),
             terms.place,
         )
         if held is None:
