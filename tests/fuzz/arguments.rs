@@ -11,8 +11,8 @@ use redis_lb::commands::health_words::health_words;
 use redis_lb::commands::limit_words::{LimitWords, limit_words};
 use redis_lb::commands::report_words::{Teller, Told, report_words};
 use redis_lb::lb::{
-    COSTS_NAMED_MAX, COUNT_MAX, Cost, EXCLUDE_MAX, HealthSettings, LOAD_MAX, Limited, NAME_MAX, Outcome, Pool,
-    RATE_MAX, SPAN_MAX,
+    COSTS_NAMED_MAX, COUNT_MAX, Cost, EXCLUDE_MAX, HealthSettings, LOAD_MAX, Limited, NAME_MAX,
+    Outcome, Pool, RATE_MAX, SPAN_MAX,
 };
 use redis_lb::server::Error;
 
@@ -149,7 +149,9 @@ fn is_told(said: &Told, words: &[&[u8]]) {
     let mut pool = Pool::new();
     pool.add(b"a", None);
     pool.report(b"a", report);
-    said.left.iter().for_each(|left| _ = pool.lower(b"a", *left));
+    said.left
+        .iter()
+        .for_each(|left| _ = pool.lower(b"a", *left));
     pool.check();
 }
 
@@ -157,15 +159,20 @@ fn is_told(said: &Told, words: &[&[u8]]) {
 /// their ranges at least.
 fn names_a_cost_twice(costs: &[Cost], words: &[&[u8]]) -> bool {
     assert!(costs.len() <= COSTS_NAMED_MAX);
-    assert!(costs.iter().all(|(name, amount)| {
-        (1..=NAME_MAX).contains(&name.len()) && *amount <= RATE_MAX
-    }));
-    let number = costs.len().to_string();
-    let mut pairs = words.windows(2);
-    !costs.is_empty()
-        && !pairs.any(|pair| {
-            pair[0].eq_ignore_ascii_case(b"COSTS") && pair[1] == number.as_bytes()
-        })
+    assert!(
+        costs
+            .iter()
+            .all(|(name, amount)| { (1..=NAME_MAX).contains(&name.len()) && *amount <= RATE_MAX })
+    );
+    // A cost may be called COSTS.
+    let are_here = |at: usize| {
+        let number: usize = std::str::from_utf8(words.get(at + 1)?).ok()?.parse().ok()?;
+        let pairs = words.get(at + 2..)?.get(..number.checked_mul(2)?)?;
+        let names: HashSet<&[u8]> = pairs.iter().copied().step_by(2).collect();
+        let is_said = words[at].eq_ignore_ascii_case(b"COSTS") && number > names.len();
+        Some(is_said && names == costs.iter().map(|(name, _)| *name).collect())
+    };
+    (0..words.len()).any(|at| are_here(at) == Some(true))
 }
 
 /// They are in their ranges, and a pool bears them.
@@ -189,6 +196,9 @@ fn are_limits(read: &LimitWords) {
         Limited::Each => _ = pool.set_limits_of_each(&read.limits),
         Limited::Backend(name) => _ = pool.set_limits(Some(name), &read.limits),
     }
+    read.balance
+        .iter()
+        .for_each(|percent| _ = pool.set_balance(*percent));
     pool.check();
 }
 

@@ -26,6 +26,7 @@ from awaited import FLAVOURS, Flavour
 from commands import COMMANDS
 from redis_lb import (
     BackendStats,
+    CostLimit,
     Granted,
     HealthSettings,
     Limits,
@@ -145,6 +146,11 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
         assert web.report("b", "FAIL", latency_us=7, load=1.5, cool_ms=1) is True
         assert web.report("nobody") is False
         assert web.release("o") == 1
+        assert web.set_limit_of_each(costs={"tokens": (9, 9)}) is None
+        assert web.picks(1, exclude=[*"abc"], costs={"tokens": 1}) == []
+        assert (web.done("0-0", costs={"tokens": 1}), web.report("b", left=("tokens", 1))) == (False, True)
+        assert web.when(costs={"tokens": 1}).reason == "available"
+        assert web.set_limit_of_each(costs={"tokens": (0, 0)}) is None
 
         assert web.set_limit("a", max=20, rate=(600, 60_000), burst=30, tier=1) is None
         assert web.limit("a") == Limits(max=20, rate=600, rate_ms=60_000, burst=30, tier=1)
@@ -202,8 +208,30 @@ def test_every_method_sends_its_command_and_replies_have_their_types(web, server
                 sent[name] += 1
                 words |= {(name, word) for word in more}
     assert set(COMMANDS) <= set(sent)
-    options = "DISTINCT EXCLUDE STICKY STRICT LEASE OWNER BLOCK PRIO FOR COUNT".split()
-    assert {("LB.PICK", option) for option in options} | {("LB.PEEK", "STICKY")} <= words
+    options = "DISTINCT EXCLUDE STICKY STRICT LEASE OWNER COSTS BLOCK PRIO FOR COUNT".split()
+    others = [("LB.PEEK", "STICKY"), ("LB.DONE", "COSTS"), ("LB.REPORT", "LEFT"), ("LB.WHEN", "COSTS")]
+    others += [("LB.LIMIT", "EACH"), ("LB.LIMIT", "COST")]
+    assert {("LB.PICK", option) for option in options} | {*others} <= words
+
+
+def test_costs_are_limited_taken_settled_and_shown(web):
+    web.set_limit_of_each(max=9, costs={"tokens": (60_000, 60_000, 500)})
+    web.set_limit(costs={"tokens": (90_000, 60_000), "images": (7, 1000)})
+    tokens = CostLimit(60_000, 60_000, 500)
+    assert web.limit_of_each() == Limits(max=9, costs={"tokens": tokens})
+    assert web.limit().costs == {"tokens": CostLimit(90_000, 60_000, 4500), "images": CostLimit(7, 1000, 1)}
+    ((name, lease),) = web.take_leases(1, 60_000, costs={"tokens": 400, "images": 1})
+    assert web.backend_stats(name).costs["tokens"].left in range(100, 200)
+    assert web.when(costs={"images": 1}).reason == "limited"
+    assert web.done(lease, costs={"tokens": 5_000})
+    assert web.stats()[name].costs["tokens"].left < 0 > web.info().costs["tokens"].left
+    assert web.picks(3, costs={"tokens": 1}) == []
+    web.set_limit(costs={"tokens": (0, 0), "images": (0, 0)})
+    other = next(backend for backend in web.list() if backend != name)
+    assert web.report(other, left=("tokens", 7))
+    assert web.backend_stats(other).costs["tokens"].left in range(7, 400)
+    with pytest.raises(ValueError, match="limit_of_each"):
+        web.set_limit_of_each()
 
 
 def test_what_a_record_shows_is_what_the_server_says(web, server):
@@ -216,6 +244,9 @@ def test_what_a_record_shows_is_what_the_server_says(web, server):
     def names(record):
         return {name.replace("_", "-") for name in record.__dataclass_fields__}
 
+    # Costs are shown where one is limited.
+    web.set_limit("a", costs={"tokens": (1, 1)})
+    web.set_limit(costs={"tokens": (1, 1)})
     assert fields(plain("LB.STATS", "web", "a")) == names(BackendStats)
     assert fields(plain("LB.INFO", "web")) == {"clock" if n == "clock-ms" else n for n in names(PoolInfo)}
     short = {name.removesuffix("-ms").removesuffix("-percent") for name in names(HealthSettings)}

@@ -9,12 +9,25 @@ from .commands import Hash, Sticky
 from .lease import Attempt, Lease, NoBackendError
 from .link import QueueFullError
 from .pool import Pool
-from .replies import BackendStats, Granted, HealthSettings, Limits, OpenLease, PoolInfo, QueueInfo, When
+from .replies import (
+    BackendStats,
+    CostLimit,
+    CostStats,
+    Granted,
+    HealthSettings,
+    Limits,
+    OpenLease,
+    PoolInfo,
+    QueueInfo,
+    When,
+)
 from .shards import ShardedPool
 
 __all__ = [
     "Attempt",
     "BackendStats",
+    "CostLimit",
+    "CostStats",
     "Granted",
     "Hash",
     "HealthSettings",

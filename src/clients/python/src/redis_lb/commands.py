@@ -19,6 +19,8 @@ Name: TypeAlias = str | bytes
 # The methods below are called like some types.
 Names: TypeAlias = list[str]
 Amounts: TypeAlias = Mapping[str, int]
+# Of each cost how much comes in how many milliseconds, and how much of it at once.
+CostRates: TypeAlias = Mapping[str, tuple[int, int] | tuple[int, int, int]]
 Weights: TypeAlias = Mapping[str, int] | Mapping[bytes, int] | Mapping[Name, int]
 Leased: TypeAlias = list[Granted]
 OpenLeases: TypeAlias = list[OpenLease]
@@ -28,6 +30,7 @@ Algorithm: TypeAlias = Literal["rr", "wrr", "random", "wrandom", "lc", "p2c", "e
 Order: TypeAlias = Literal["fifo", "fair"]
 Foreseeable: TypeAlias = Literal["rr", "wrr", "lc", "ewma"]
 NOTHING: Amounts = MappingProxyType({})
+NOTHING_EACH: CostRates = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -128,13 +131,14 @@ class Commands:
         *,
         distinct: bool = False,
         exclude: Iterable[Name] = (),
+        costs: Amounts = NOTHING,
         wait_ms: int = 0,
         prio: int = 0,
         tenant: Name | None = None,
     ) -> Flow[Names]:
         """Up to `count` picks, by one command; fewer if no more are eligible. Waits for the first one."""
         place = Place(wait_ms, prio, tenant)
-        words = pick_words(algorithm, count=count, distinct=distinct, exclude=exclude, place=place)
+        words = pick_words(algorithm, count=count, distinct=distinct, exclude=exclude, costs=costs, place=place)
         return (yield from self._ask("LB.PICK", *words, parse=replies.texts, wait_ms=wait_ms))
 
     @method
@@ -147,6 +151,7 @@ class Commands:
         owner: Name | None = None,
         distinct: bool = False,
         exclude: Iterable[Name] = (),
+        costs: Amounts = NOTHING,
         wait_ms: int = 0,
         prio: int = 0,
         tenant: Name | None = None,
@@ -154,7 +159,14 @@ class Commands:
         """Up to `count` picks with leases, which you end by done(). Pool.lease() does that by itself."""
         place = Place(wait_ms, prio, tenant)
         words = pick_words(
-            algorithm, count=count, distinct=distinct, exclude=exclude, ttl_ms=ttl_ms, owner=owner, place=place
+            algorithm,
+            count=count,
+            distinct=distinct,
+            exclude=exclude,
+            ttl_ms=ttl_ms,
+            owner=owner,
+            costs=costs,
+            place=place,
         )
         return (yield from self._ask("LB.PICK", *words, parse=replies.all_granted, wait_ms=wait_ms))
 
@@ -210,9 +222,13 @@ class Commands:
         latency_us: int | None = None,
         load: float | None = None,
         cool_ms: int | None = None,
+        left: tuple[Name, int] | None = None,
     ) -> Flow[bool]:
-        """Report how a backend does, without a lease. False if there is no such backend."""
-        words = report_words(outcome, latency_us, load, cool_ms)
+        """Report how a backend does, without a lease. False if there is no such backend.
+
+        `left=("tokens", 900)` says what a provider's header does: no more than that is left of this cost.
+        """
+        words = report_words(outcome, latency_us, load, cool_ms) + options(LEFT=left)
         return (yield from self._ask("LB.REPORT", backend, *words, parse=replies.flag))
 
     @method
@@ -241,6 +257,11 @@ class Commands:
         return (yield from self._ask("LB.LIMIT", *options(BACKEND=backend), parse=replies.limits))
 
     @method
+    def limit_of_each(self) -> Flow[Limits]:
+        """The limits of each backend that has none of its own."""
+        return (yield from self._ask("LB.LIMIT", "EACH", parse=replies.limits_of_each))
+
+    @method
     def set_limit(
         self,
         backend: Name | None = None,
@@ -248,18 +269,35 @@ class Commands:
         max: int | None = None,
         rate: tuple[int, int] | None = None,
         burst: int | None = None,
+        costs: CostRates = NOTHING_EACH,
         tier: int | None = None,
         balance_percent: int | None = None,
     ) -> Flow[None]:
         """Limit a backend, or the pool as a whole: `max` leases at once, `rate` picks in milliseconds.
 
-        `rate=(600, 60_000)` is 600 picks a minute. `balance_percent` bounds what `Hash` gives a backend, as a
-        percentage of its share of the leases. 0 removes a limit.
+        `rate=(600, 60_000)` is 600 picks a minute; `costs={"tokens": (90_000, 60_000, 5_000)}` is 90,000 tokens a
+        minute, 5,000 of them at once. `balance_percent` bounds what `Hash` gives a backend, as a percentage of its
+        share of the leases. 0 removes a limit.
         """
-        words = options(BACKEND=backend, MAX=max, RATE=rate, BURST=burst, TIER=tier, BALANCE=balance_percent)
-        if len(words) <= 2 * (backend is not None):
+        words = limit_words(max, rate, burst, costs) + options(TIER=tier, BALANCE=balance_percent)
+        if not words:
             raise ValueError("set_limit() needs a limit; limit() reads them")
-        yield from self._ask("LB.LIMIT", *words, parse=replies.nothing)
+        yield from self._ask("LB.LIMIT", *options(BACKEND=backend), *words, parse=replies.nothing)
+
+    @method
+    def set_limit_of_each(
+        self,
+        *,
+        max: int | None = None,
+        rate: tuple[int, int] | None = None,
+        burst: int | None = None,
+        costs: CostRates = NOTHING_EACH,
+    ) -> Flow[None]:
+        """Limit every backend that has no limit of that kind of its own, newcomers too. See set_limit()."""
+        words = limit_words(max, rate, burst, costs)
+        if not words:
+            raise ValueError("set_limit_of_each() needs a limit; limit_of_each() reads them")
+        yield from self._ask("LB.LIMIT", "EACH", *words, parse=replies.nothing)
 
     @method
     def health(self) -> Flow[HealthSettings]:
@@ -302,9 +340,9 @@ class Commands:
     # Looking
 
     @method
-    def when(self) -> Flow[When]:
-        """Whether a backend can be picked; if not, why, and in how many milliseconds."""
-        return (yield from self._ask("LB.WHEN", parse=replies.when))
+    def when(self, *, costs: Amounts = NOTHING) -> Flow[When]:
+        """Whether a backend can be picked, and has these amounts; if not, why, and in how many milliseconds."""
+        return (yield from self._ask("LB.WHEN", *options(COSTS=amounts(costs)), parse=replies.when))
 
     @method
     def info(self) -> Flow[PoolInfo | None]:
@@ -412,6 +450,14 @@ def pick_words(
 def amounts(costs: Amounts | None) -> tuple[Word, ...] | None:
     """The words behind COSTS."""
     return (len(costs), *flat(costs)) if costs else None
+
+
+def limit_words(max: int | None, rate: tuple[int, int] | None, burst: int | None, costs: CostRates) -> tuple[Word, ...]:
+    """The words of LB.LIMIT that a backend, each backend and the pool have alike."""
+    words = options(MAX=max, RATE=rate, BURST=burst)
+    for name, (amount, ms, *bursts) in costs.items():
+        words += options(COST=(name, amount, ms), BURST=bursts[0] if bursts else None)
+    return words
 
 
 def report_words(

@@ -4,10 +4,10 @@ Names come as bytes, whatever `decode_responses` says, and become str. A name th
 with surrogates, as file names do in `os`; given back to a command it is the same bytes again.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, get_type_hints
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, get_args, get_type_hints
 
 # The type of pools, for SCAN.
 TYPE = "lbpool---"
@@ -27,6 +27,30 @@ class When(NamedTuple):
 
     reason: str
     ms: int | None
+
+
+@dataclass(frozen=True)
+class CostLimit:
+    """How much of a cost comes in `rate_ms` milliseconds, and how much of it at once."""
+
+    rate: int
+    rate_ms: int
+    burst: int
+
+
+@dataclass(frozen=True)
+class CostStats(CostLimit):
+    """And how much is left. Below zero it is a debt."""
+
+    left: int
+
+
+def _no_limits() -> Mapping[str, CostLimit]:
+    return {}
+
+
+def _no_costs() -> Mapping[str, CostStats]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -56,6 +80,7 @@ class BackendStats:
     latencies: int = 0
     sessions: int = 0
     load: float = 0.0
+    costs: Mapping[str, CostStats] = field(default_factory=_no_costs)
 
 
 @dataclass(frozen=True)
@@ -84,6 +109,7 @@ class PoolInfo:
     clock_ms: int = 0
     rules_version: int = 1
     bytes: int = 0
+    costs: Mapping[str, CostStats] = field(default_factory=_no_costs)
 
 
 @dataclass(frozen=True)
@@ -96,6 +122,7 @@ class Limits:
     burst: int | None = None
     tier: int | None = None
     balance: int | None = None
+    costs: Mapping[str, CostLimit] = field(default_factory=_no_limits)
 
 
 @dataclass(frozen=True)
@@ -183,6 +210,10 @@ def limits(reply: Any) -> Limits | None:
     return None if reply is None else _record(Limits, reply)
 
 
+def limits_of_each(reply: Any) -> Limits:
+    return _record(Limits, reply)
+
+
 def health(reply: Any) -> HealthSettings:
     return _record(HealthSettings, reply)
 
@@ -219,15 +250,18 @@ def _record(record: type[R], reply: Any) -> R:
 def _by_field(record: Any) -> dict[bytes, tuple[str, Any]]:
     """The name and the type of what each field of the reply becomes. Our names have units."""
     hints = get_type_hints(record)
-    names = {field.name.replace("_", "-"): field.name for field in fields(record)}
-    for field, name in list(names.items()):
-        names.setdefault(field.removesuffix("-ms").removesuffix("-percent"), name)
-    return {field.encode(): (name, hints[name]) for field, name in names.items()}
+    names = {of.name.replace("_", "-"): of.name for of in fields(record)}
+    for shown, name in list(names.items()):
+        names.setdefault(shown.removesuffix("-ms").removesuffix("-percent"), name)
+    return {shown.encode(): (name, hints[name]) for shown, name in names.items()}
 
 
 def _value(hint: Any, value: Any) -> Any:
     if hint is float:
         return float(value)
+    if hint in (Mapping[str, CostLimit], Mapping[str, CostStats]):
+        record = get_args(hint)[1]
+        return {text(name): _record(record, of) for name, of in pairs(value)}
     if hint == int | None:
         return None if value is None or value < 0 else value
     return text(value) if isinstance(value, bytes) else value
