@@ -56,7 +56,8 @@ impl Command for Info {
         ];
         let limits = standing(pool, None).map(|(field, number)| (field, number as usize));
         let costs = StandingCosts::of(pool, None);
-        reply.map(1 + costs.fields() + before.len() + limits.len() + of_process.len() + after.len());
+        reply
+            .map(1 + costs.fields() + before.len() + limits.len() + of_process.len() + after.len());
         reply.bulk(b"policy");
         reply.bulk(pool.policy().name().as_bytes());
         let fields = before.into_iter().chain(limits).chain(of_process);
