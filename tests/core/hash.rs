@@ -341,7 +341,7 @@ fn no_backend_is_above_its_bound_and_the_other_items_stay() {
 #[test]
 fn many_picks_at_once_are_what_single_picks_would_be() {
     for (balance, max, health) in [
-        (0, 3, false),
+        (0, 9, false),
         (101, 0, true),
         (125, 0, false),
         (300, 40, true),
