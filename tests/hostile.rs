@@ -9,8 +9,8 @@ use std::time::Instant;
 use rand::rngs::Xoshiro256PlusPlus as Random;
 use rand::{RngExt, SeedableRng};
 use redis_lb::lb::{
-    ALGORITHMS, HealthSettings, LeaseTerms, Limits, Order, Outcome, POLICIES, Pool, QueueSettings,
-    Rate, Report, Request, State, Sticky, TIERS_MAX, WAITING_MAX, codec,
+    ALGORITHMS, HealthSettings, LeaseTerms, Limited, Limits, NAME_MAX, Order, Outcome, POLICIES,
+    Pool, QueueSettings, Rate, Report, Request, State, Sticky, TIERS_MAX, WAITING_MAX, codec,
 };
 
 /// Numbers at which something may end, as the codec writes them.
@@ -236,8 +236,175 @@ fn pool(random: &mut Random) -> Pool {
     if random.random_bool(0.4) {
         stick(random, &mut pool);
     }
+    if random.random_bool(0.4) {
+        cost(random, &mut pool);
+    }
     pool.remove(b"gone");
     pool
+}
+
+/// Costs, and what holds for each backend.
+fn cost(random: &mut Random, pool: &mut Pool) {
+    let long = [b'c'; NAME_MAX];
+    let costs: [&[u8]; 4] = [b"t", b"images", b"\0\r\n", &long];
+    let names: Vec<Vec<u8>> = pool.backends().map(|b| b.name().to_vec()).collect();
+    pool.tick(pool.clock() + random.random_range(1..100));
+    for _ in 0..random.random_range(1..6) {
+        let rate = Rate {
+            picks: *any(random, &[1, 7, 1 << 40]),
+            millis: *any(random, &[1, 1000, 1 << 40]),
+            burst: *any(random, &[1, 30, 1 << 40]),
+        };
+        let rate = random.random_ratio(4, 5).then_some(rate);
+        let name = any(random, &names);
+        let limited = *any(
+            random,
+            &[Limited::Pool, Limited::Each, Limited::Backend(name)],
+        );
+        pool.set_costs(limited, &[(*any(random, &costs), rate)]);
+        let limits = Limits {
+            max: Some(random.random_range(0..4)),
+            rate: Some(rate),
+            tier: None,
+        };
+        if random.random_ratio(1, 3) {
+            pool.set_limits_of_each(&limits);
+        }
+        pool.lower(name, (*any(random, &costs), *any(random, &[0, 5])));
+        let span = *any(random, &[1, 100, 1 << 40]);
+        let picked = pool.picks(&Request {
+            count: 2,
+            terms: Some(LeaseTerms { span, owner: None }),
+            costs: vec![(*any(random, &costs), *any(random, &[0, 1, 9, 1 << 40]))],
+            ..Request::default()
+        });
+        if let Some(lease) = picked.lease.filter(|_| random.random_bool(0.5)) {
+            pool.settle(
+                lease,
+                &[(*any(random, &costs), *any(random, &[0, 99, 1 << 40]))],
+            );
+            pool.done(lease, &Report::default());
+        }
+    }
+}
+
+/// The most memory that few bytes can ask for by costs: buckets of short numbers, and leases that took something.
+#[test]
+fn many_costs_take_memory_in_proportion() {
+    for backends in [1u16, 9, 65, 200, 3000] {
+        for leases in [0, 1, 100, 1025, 5000] {
+            let mut pool = Pool::new();
+            pool.raise_rules(2);
+            for i in 0..backends {
+                let name = i.to_be_bytes();
+                pool.add(&name[usize::from(i < 256)..], None);
+            }
+            let (picks, millis, burst) = (1, 1, 1);
+            let rate = Some(Rate {
+                picks,
+                millis,
+                burst,
+            });
+            pool.set_costs(
+                Limited::Each,
+                &[b"a", b"b", b"c", b"d"].map(|name| (&name[..], rate)),
+            );
+            for _ in 0..leases {
+                pool.tick(pool.clock() + 1);
+                pool.picks(&Request {
+                    count: 1,
+                    terms: Some(LeaseTerms {
+                        span: 100_000,
+                        owner: None,
+                    }),
+                    costs: vec![(b"a", 1)],
+                    ..Request::default()
+                });
+            }
+            assert!(sound::holds_a_pool(&codec::encode(&pool)));
+        }
+    }
+}
+
+/// Costs that no pool has. Each payload differs in one number from one that a pool has.
+#[test]
+fn wrong_costs_are_refused() {
+    let mut pool = Pool::new();
+    pool.raise_rules(2);
+    pool.add(b"a", None);
+    pool.tick(100);
+    pool.open_epoch(7);
+    let (picks, millis, burst) = (3, 5, 9);
+    let rate = Some(Rate {
+        picks,
+        millis,
+        burst,
+    });
+    let limits = Limits {
+        max: Some(2),
+        rate: Some(rate),
+        tier: None,
+    };
+    pool.set_limits_of_each(&limits);
+    pool.set_costs(Limited::Each, &[(b"x", rate)]);
+    pool.set_costs(Limited::Pool, &[(b"y", rate)]);
+    pool.picks(&Request {
+        count: 1,
+        terms: Some(LeaseTerms {
+            span: 100,
+            owner: None,
+        }),
+        costs: vec![(b"x", 4), (b"y", 0)],
+        ..Request::default()
+    });
+    let sound = codec::encode(&pool);
+    assert!(sound::holds_a_pool(&sound));
+    // MAX, RATE, and that the backend has both of them from there.
+    let each = [131, 6, 2, 1, 3, 5, 9, 3];
+    // Two names; the rate of `x` for each; of the pool that of `y`, full; of the backend `x`, with 5 left; what the lease took.
+    let costs = [
+        132, 31, 1, 1, b'x', 1, 1, b'y', 0, 0, 1, 3, 5, 9, 0, 0, 0, 2, 3, 5, 9, 90, 100, 0, 17, 50,
+        100, 0, 0, 4, 0, 0, 0,
+    ];
+    let begins = sound.len() - costs.len();
+    assert_eq!(sound[begins..], costs);
+    assert_eq!(sound[begins - each.len()..begins], each);
+    let with = |at: usize, number: u8| {
+        let mut payload = sound.clone();
+        payload[at] = number;
+        sound::holds_a_pool(&payload)
+    };
+    let (each, costs) = (begins - each.len(), begins);
+    // Other numbers that a pool can have.
+    for (at, number) in [
+        (costs + 25, 51),
+        (costs + 25, 88),
+        (costs + 29, 5),
+        (costs + 27, 1),
+        (each + 7, 1),
+    ] {
+        assert!(with(at, number), "{at} {number}");
+    }
+    for (at, number) in [
+        (each + 2, 0), // MAX of another number, or none
+        (each + 2, 3),
+        (each + 4, 4), // another rate than the backend has
+        (each + 7, 4),
+        (costs + 4, b'y'), // two of one name
+        (costs + 2, 0),    // no name
+        (costs + 11, 0),   // a rate of 0
+        (costs + 17, 1),   // the pool has a bucket without a name, or none
+        (costs + 17, 3),
+        (costs + 21, 92),  // more than full
+        (costs + 22, 101), // later than the clock
+        (costs + 24, 1),   // an own rate, which is not there
+        (costs + 24, 0),   // the backend has not what holds for each
+        (costs + 27, 2),   // since a lease that was not granted yet
+        (costs + 28, 1),   // a lease that is not there
+        (costs + 29, 0),   // it took nothing
+    ] {
+        assert!(!with(at, number), "{at} {number}");
+    }
 }
 
 /// Sessions. Some of them are over and not cleared.

@@ -18,6 +18,7 @@ mod health_words;
 mod info;
 mod leases;
 mod limit;
+mod limit_words;
 mod list;
 mod load;
 mod peek;

@@ -11,7 +11,7 @@ impl Command for Tick {
     const SPEC: Spec = Spec {
         name: "LB.TICK",
         summary: "Moves the clock of a pool forward, to milliseconds since 1970. A primary writes it into the stream before a change that depends on time.",
-        complexity: "O(log N + log L) for each lease that it clears, at most 1,000, with N the number of backends in the pool and L the number of open leases",
+        complexity: "O(log N + log L) for each lease or session that it clears, at most 1,000, with N the number of backends in the pool and L the number of open leases or sessions",
         since: "0.2.0",
         arity: 3,
         flags: "write",

@@ -4,10 +4,10 @@ use std::os::raw::c_int;
 
 use redis_module::raw;
 
+use super::block::Block;
 use super::error::Error;
 use super::key::Key;
 use super::key_ref::{self, KeyRef};
-use super::queue::Block;
 use super::reply::Reply;
 use super::{lacking, waiting};
 use crate::lb::{Request, Sticky};

@@ -39,6 +39,7 @@ macro_rules! module {
 }
 
 mod allocator;
+mod block;
 mod call;
 mod clock;
 mod command;
@@ -67,6 +68,7 @@ mod value;
 mod waiting;
 mod waits;
 
+pub use block::Block;
 pub use call::{Args, Call};
 pub use command::{Access, Command, Effect};
 pub use error::Error;
@@ -75,7 +77,6 @@ pub use guard::fault::arm as arm_fault;
 pub use key::{Key, Needed};
 pub use load::on_load;
 pub(crate) use module;
-pub use queue::Block;
 pub use register::{Entry, entry};
 pub use reply::Reply;
 pub use spec::{Arg, Kind, Spec};

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use redis_module::raw;
 
+use super::block::Block;
 use super::clock::now;
 use super::error::Error;
 use super::grants::Granted;
@@ -23,7 +24,7 @@ use super::key::{Key, Needed};
 use super::key_ref::{KeyRef, databases};
 use super::lacking::{self, Lacking};
 use super::listening::{is_deaf, listen};
-use super::queue::{Asked, At, Block, Fit, Room};
+use super::queue::{Asked, At, Fit, Room};
 use super::reply::Reply;
 use super::timer;
 use super::waits::{self, Client, Waiter, at};

@@ -107,6 +107,7 @@ TENANTS = [
     Tenant("batch", (400, 1000), (300, 1000), open=600),
 ]
 LARGEST = 2_000
+BURST = 3 * LARGEST // 2
 
 
 def bounded(prompt: int, answer: int, most: int) -> int:
@@ -251,7 +252,7 @@ class Pool:
     been answered.
     """
 
-    def __init__(self, port: int, keys: int, order: str) -> None:
+    def __init__(self, port: int, keys: int, order: str, burst: int = BURST) -> None:
         self._port = port
         self._open = ExitStack()
         self._control = self._wire()
@@ -261,11 +262,11 @@ class Pool:
         self._poll = self._open.enter_context(select.epoll())
         self._ask("FLUSHALL")
         self._ask("LB.ADD pool " + " ".join(f"{key} 1" for key in range(keys)))
-        burst, tokens = LIMITS.requests // 20, 3 * LARGEST // 2
+        requests = LIMITS.requests // 20
         self._ask(
             f"LB.LIMIT pool EACH MAX {LIMITS.at_once} "
-            f"RATE {budget(LIMITS.requests, burst)} {MINUTE} BURST {burst} "
-            f"COST tokens {budget(LIMITS.tokens, tokens)} {MINUTE} BURST {tokens}"
+            f"RATE {budget(LIMITS.requests, requests)} {MINUTE} BURST {requests} "
+            f"COST tokens {budget(LIMITS.tokens, burst)} {MINUTE} BURST {burst}"
         )
         self._ask(f"LB.QUEUE pool ORDER {order}")
 
@@ -302,7 +303,7 @@ class Pool:
         self._tick(now)
         granted = []
         while self._waiting and dict_of(self._ask("LB.INFO pool"))[b"waiting"] != len(self._waiting):
-            for handle, _ in self._poll.poll(1):
+            for handle, _ in self._poll.poll(0):
                 wire, job = self._waiting.pop(handle)
                 self._poll.unregister(handle)
                 key, lease = wire.read()
@@ -430,6 +431,7 @@ class Run:
 # All ways
 
 OURS = {"redis-lb, fair": "fair", "redis-lb, fifo": "fifo"}
+BURSTS = [LARGEST * percent // 100 for percent in (100, 110, 125, 150, 200, 300)]
 OTHERS: dict[str, type[Limiter]] = {
     "counters by hand": limiters.Reserved,
     "LiteLLM": limiters.LiteLLM,
@@ -455,6 +457,15 @@ def of_others(scenario: Scenario, seed: int = 1) -> Rows:
     for way, limiter in OTHERS.items():
         fleet = Counters(limiter(scenario.keys, LIMITS, GATEWAYS))
         found.append(row(scenario, way, Run(scenario, fleet, seed).found()))
+    return found
+
+
+def of_bursts(port: int, scenario: Scenario, seed: int = 1) -> Rows:
+    """What becomes of them with buckets of other sizes."""
+    found = []
+    for burst in BURSTS:
+        with closing(Pool(port, scenario.keys, "fair", burst)) as fleet:
+            found.append(row(scenario, f"{burst / LARGEST:g} ×", Run(scenario, fleet, seed).found()))
     return found
 
 
@@ -509,6 +520,16 @@ def tables(rows: Rows) -> list[str]:
         for title, bound, figure, is_reached in reached(rows)
     ]
     return [*found, table(["", "target", "is"], targets)]
+
+
+def bursts(rows: Rows) -> str:
+    """What the size of a bucket changes, in Markdown."""
+    head = ["BURST, the largest estimate = 1", "used", "of a key ≥", "refused"]
+    lines = [
+        [row["way"], f"{row['used']:.1f} %", f"{row['used of a key']:.1f} %", str(refused(row))]
+        for row in rows
+    ]
+    return table(head, lines)
 
 
 WAITS = [f"{tenant.name}, p50 / p99" for tenant in TENANTS]
@@ -615,9 +636,9 @@ def say(what: str) -> None:
     print(f"[{time.monotonic() - START:4.0f} s] {what}", file=sys.stderr, flush=True)
 
 
-def shown(rows: Rows) -> str:
+def shown(data: dict[str, Rows]) -> str:
     """What README.md shows between the marks."""
-    return "".join(f"\n{part}\n" for part in tables(rows)) + "\n"
+    return "".join(f"\n{part}\n" for part in [*tables(data["whole"]), bursts(data["bursts"])]) + "\n"
 
 
 def main(library: Path, is_quick: bool) -> None:
@@ -628,8 +649,10 @@ def main(library: Path, is_quick: bool) -> None:
             print(json.dumps(data["short"], indent=1))
             return
         data["whole"] = figures(server.port, SCENARIOS)
+        say("buckets of other sizes")
+        data["bursts"] = of_bursts(server.port, replace(SCENARIOS[0], keys=5))
     (DATA / "budgets.json").write_text(written(data))
     (DATA / "budgets.svg").write_text(picture(data["whole"]))
     before, _, rest = README.read_text().partition(MARKS[0])
-    README.write_text(f"{before}{MARKS[0]}{shown(data['whole'])}{MARKS[1]}{rest.partition(MARKS[1])[2]}")
-    print(shown(data["whole"]))
+    README.write_text(f"{before}{MARKS[0]}{shown(data)}{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+    print(shown(data))

@@ -1,6 +1,7 @@
 //! The core held against a naive form of itself, against nginx, and against its own copies.
 
 mod bounds;
+mod costs;
 mod growth;
 mod hash;
 mod house;

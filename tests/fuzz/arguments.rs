@@ -1,4 +1,4 @@
-//! Any words, with blanks between, as the arguments of LB.PICK, LB.ADD, LB.DONE and LB.HEALTH: what is understood says what the words
+//! Any words, with blanks between, as the arguments of LB.PICK, LB.ADD, LB.DONE, LB.REPORT, LB.LIMIT and LB.HEALTH: what is understood says what the words
 //! say, and a pool bears it; what is refused is refused in one line.
 
 #![no_main]
@@ -8,9 +8,11 @@ use std::collections::{HashMap, HashSet};
 use libfuzzer_sys::fuzz_target;
 use redis_lb::commands::arguments::{PickWords, StickyForm, pairs, pick_words};
 use redis_lb::commands::health_words::health_words;
-use redis_lb::commands::report_words::report_words;
+use redis_lb::commands::limit_words::{LimitWords, limit_words};
+use redis_lb::commands::report_words::{Teller, Told, report_words};
 use redis_lb::lb::{
-    COUNT_MAX, EXCLUDE_MAX, HealthSettings, LOAD_MAX, NAME_MAX, Outcome, Pool, Report, SPAN_MAX,
+    COSTS_NAMED_MAX, COUNT_MAX, Cost, EXCLUDE_MAX, HealthSettings, LOAD_MAX, Limited, NAME_MAX, Outcome, Pool,
+    RATE_MAX, SPAN_MAX,
 };
 use redis_lb::server::Error;
 
@@ -24,8 +26,14 @@ fuzz_target!(|data: &[u8]| {
         Ok(pairs) => are_the_last(&pairs, &words),
         Err(error) => is_one_line(&error),
     }
-    match report_words(words.iter().copied()) {
-        Ok(report) => is_told(&report, &words),
+    for teller in [Teller::Done, Teller::Report] {
+        match report_words(teller, words.iter().copied()) {
+            Ok(told) => is_told(&told, &words),
+            Err(error) => is_one_line(&error),
+        }
+    }
+    match limit_words(words.iter().copied()) {
+        Ok(read) => are_limits(&read),
         Err(error) => is_one_line(&error),
     }
     match health_words(words.iter().copied()) {
@@ -43,7 +51,9 @@ fn is_understood(read: &PickWords, words: &[&[u8]]) {
         // It says what is so anyway.
         written.extend(["PRIO".into(), "0".into()]);
     }
-    assert_eq!(in_any_order(&written), in_any_order(words));
+    if !names_a_cost_twice(&request.costs, words) {
+        assert_eq!(in_any_order(&written), in_any_order(words));
+    }
 
     let mut pool = Pool::new();
     for backend in [&b"a"[..], b"COUNT", b"1"] {
@@ -93,7 +103,8 @@ fn are_the_last(pairs: &[(&[u8], u16)], words: &[&[u8]]) {
 }
 
 /// All words are in the report, and a pool bears it.
-fn is_told(report: &Report, words: &[&[u8]]) {
+fn is_told(said: &Told, words: &[&[u8]]) {
+    let report = &said.report;
     assert!(
         report
             .cool
@@ -122,11 +133,62 @@ fn is_told(report: &Report, words: &[&[u8]]) {
             .expect("a number");
         assert!((near * 1e6 - f64::from(report.load.unwrap_or(0))).abs() < 1.01);
     }
-    assert_eq!(in_any_order(&told), in_any_order(words));
+    if !said.costs.is_empty() {
+        told.extend([b"COSTS".into(), said.costs.len().to_string().into()]);
+    }
+    if said.left.is_some() {
+        told.push(b"LEFT".into());
+    }
+    for (name, amount) in said.costs.iter().chain(&said.left) {
+        told.extend([name.to_vec(), amount.to_string().into()]);
+    }
+    if !names_a_cost_twice(&said.costs, words) {
+        assert_eq!(in_any_order(&told), in_any_order(words));
+    }
 
     let mut pool = Pool::new();
     pool.add(b"a", None);
     pool.report(b"a", report);
+    said.left.iter().for_each(|left| _ = pool.lower(b"a", *left));
+    pool.check();
+}
+
+/// Whether some of what was said of costs counts no more: of one that is named twice the last amount counts. Then all are in
+/// their ranges at least.
+fn names_a_cost_twice(costs: &[Cost], words: &[&[u8]]) -> bool {
+    assert!(costs.len() <= COSTS_NAMED_MAX);
+    assert!(costs.iter().all(|(name, amount)| {
+        (1..=NAME_MAX).contains(&name.len()) && *amount <= RATE_MAX
+    }));
+    let number = costs.len().to_string();
+    let mut pairs = words.windows(2);
+    !costs.is_empty()
+        && !pairs.any(|pair| {
+            pair[0].eq_ignore_ascii_case(b"COSTS") && pair[1] == number.as_bytes()
+        })
+}
+
+/// They are in their ranges, and a pool bears them.
+fn are_limits(read: &LimitWords) {
+    let rates = read.costs.iter().filter_map(|(_, rate)| *rate);
+    for rate in rates.chain(read.limits.rate.flatten()) {
+        assert!((1..=RATE_MAX).contains(&rate.picks) && (1..=RATE_MAX).contains(&rate.burst));
+        assert!((1..=SPAN_MAX).contains(&rate.millis));
+    }
+    let mut pool = Pool::new();
+    pool.add(b"a", None);
+    if let Limited::Backend(name) = read.limited {
+        assert!((1..=NAME_MAX).contains(&name.len()));
+        pool.add(name, None);
+    }
+    if pool.has_room_for_costs(read.costs.iter().map(|(name, _)| *name)) {
+        pool.set_costs(read.limited, &read.costs);
+    }
+    match read.limited {
+        Limited::Pool => _ = pool.set_limits(None, &read.limits),
+        Limited::Each => _ = pool.set_limits_of_each(&read.limits),
+        Limited::Backend(name) => _ = pool.set_limits(Some(name), &read.limits),
+    }
     pool.check();
 }
 

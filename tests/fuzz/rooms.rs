@@ -8,14 +8,17 @@ pub mod lb;
 pub mod commands {
     pub mod arguments;
     pub mod health_words;
+    pub mod limit_words;
     mod refusals;
     pub mod report_words;
 }
 
-/// Errors.
+/// Errors, and how a client waits.
 #[path = "../../src/server"]
 pub mod server {
+    mod block;
     mod error;
 
+    pub use block::Block;
     pub use error::Error;
 }

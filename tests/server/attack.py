@@ -48,10 +48,12 @@ KEYS = [b"p", b"q", b"r", b"\0\r\n", b"%s%n", b"", b"\xff" * 300]
 NAMES = [b"a", b"b", b"c", b"COUNT", b"LEASE", b"\0\r\n", b"%s%n", b"\xff" * 512, b"10.0.0.1:8080"]
 SESSIONS = [b"s", b"t", b"STRICT", b"9", b"\0\r\n", b"%n" * 256]
 OWNERS = [b"o", b"OWNER", b"\0", b"%n" * 256]
+COSTS = [b"tokens", b"t", b"COSTS", b"\0", b"%s", b"c" * 512]
 # None of them is what is wanted, anywhere; some are.
 JUNK = [b"", b"n" * 513, b"-1", b"01", b"1.5", b"5x", b"0", b"1", b"65536", b"10001", b"9" * 40, b"\xff\0"]
 JUNK += [b"%d" % number for number in (2**31, 2**32, 2**40, 2**40 + 1, 2**47, 2**63, 2**64, -(2**63))]
 JUNK += [b"COUNT", b"DISTINCT", b"EXCLUDE", b"LEASE", b"OWNER", b"MAX", b"RATE", b"BURST", b"TIER"]
+JUNK += [b"COST", b"COSTS", b"EACH", b"LEFT"]
 JUNK += [
     b"PRIO",
     b"FOR",
@@ -109,6 +111,11 @@ def is_map(reply: Any) -> bool:
     return isinstance(reply, dict) and all(map(is_name, reply))
 
 
+def is_time(reply: Any) -> bool:
+    """A reason, and milliseconds."""
+    return isinstance(reply, list) and len(reply) == 2 and is_int(reply[1])
+
+
 def is_anything(reply: Any) -> bool:
     return True
 
@@ -159,6 +166,7 @@ class Generator:
             *[self.pick] * 10,
             *[self.grant] * 8,
             *[self.stick] * 6,
+            *[self.spend] * 6,
             self.forget,
             *[self.done] * 6,
             *[self.add] * 4,
@@ -243,6 +251,17 @@ class Generator:
         shape = is_list_of(is_lease) if count else is_or_nil(is_lease)
         return Command([b"LB.PICK", self.key(), *words, *lease], shape)
 
+    def costs(self) -> list[bytes]:
+        """Amounts of costs."""
+        costs = self.chance.choices(COSTS, k=self.chance.randint(1, 3))
+        words = [word for cost in costs for word in (cost, self.number(0, 1, 7, 40, 2**40))]
+        return [b"COSTS", b"%d" % len(costs), *words]
+
+    def spend(self) -> Command:
+        """A pick that takes costs too."""
+        command = self.chance.choice([self.pick, self.grant, self.grant, self.stick])()
+        return Command([*command.words, *self.costs()], command.shape)
+
     def stick(self) -> Command:
         """A pick for a session."""
         words = self.algorithm()
@@ -261,7 +280,7 @@ class Generator:
 
     def waiting(self) -> Command:
         """One that may wait."""
-        command = self.chance.choice([self.pick, self.grant, self.stick])()
+        command = self.chance.choice([self.pick, self.grant, self.stick, self.spend])()
         place = self.maybe(
             [b"PRIO", self.number(0, 1, 7, 255)], [b"FOR", self.chance.choice(OWNERS)], share=0.5
         )
@@ -290,10 +309,13 @@ class Generator:
 
     def done(self) -> Command:
         words = [b"LB.DONE", self.key(), self.lease(), *self.told()]
+        words += self.costs() if self.chance.random() < 0.4 else []
         return Command(words, lambda reply: reply in (0, 1))
 
     def report(self) -> Command:
         words = [b"LB.REPORT", self.key(), self.name(), *self.told()]
+        left = [b"LEFT", self.chance.choice(COSTS), self.number(0, 5, 2**40)]
+        words += left if self.chance.random() < 0.2 else []
         return Command(words, lambda reply: reply in (0, 1))
 
     def health(self) -> Command:
@@ -356,8 +378,14 @@ class Generator:
         words = [[b"MAX", self.number(0, 0, 1, 2, 9, 2**31 - 1)], rate]
         if backend := self.maybe([b"BACKEND", self.name()], share=0.6):
             words.append([b"TIER", self.number(0, 0, 1, 2, 255)])
+        elif self.chance.random() < 0.5:
+            backend = [b"EACH"]
         else:
             words.append([b"BALANCE", self.number(0, 101, 125, 10_000)])
+        for cost in self.chance.sample(COSTS, self.chance.choice([0, 0, 1, 2])):
+            limit = [self.number(1, 20, 1000, 2**40), self.number(1, 100, 2**40)]
+            limit += self.maybe([b"BURST", self.number(1, 30, 2**40)])
+            words.append([b"COST", cost, *self.chance.choice([limit, limit, [b"0", b"0"]])])
         options = self.maybe(*words, share=0.5)
         return Command([b"LB.LIMIT", self.key(), *backend, *options], is_anything if not options else is_ok)
 
@@ -378,7 +406,11 @@ class Generator:
                 ([b"LB.STATE", key, self.name()], is_or_nil(lambda r: r in ("up", "drain", "down"))),
                 ([b"LB.POLICY", key], is_or_nil(lambda r: isinstance(r, str))),
                 ([b"LB.LIMIT", key, *self.maybe([b"BACKEND", self.name()])], is_or_nil(is_map)),
-                ([b"LB.WHEN", key], lambda r: isinstance(r, list) and len(r) == 2 and is_int(r[1])),
+                ([b"LB.LIMIT", key, b"EACH"], is_map),
+                (
+                    [b"LB.WHEN", key, *self.maybe(self.costs(), share=0.5)],
+                    is_time,
+                ),
             ]
         )
         return Command(words, shape, only_reads=words[0] not in (b"LB.WHEN",))

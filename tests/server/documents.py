@@ -7,6 +7,7 @@
     ```python litellm                        one that needs LiteLLM: litellm_cases.py
     ```python client, also sh, rust, js, c   a program for test_clients.py; ```text client: what it prints
     ```js waiting                            another one, with a pick that waits
+    ```python gateway                        a program for test_llm_gateway.py
     ```text, ```ini                          nothing that can be run: a drawing, a log, lines of redis.conf
 
 In an answer `…` stands for what differs from run to run. Port 6379 becomes that of the test server.

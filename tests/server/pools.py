@@ -65,6 +65,28 @@ def sessions():
     yield "LB.TICK sessions 5000"
 
 
+def costs():
+    """Commands that make a pool with limited costs, of all, of each and of one, with debts and estimates."""
+    yield from ("LB.ADD costs a 5 b 3 gone 4 c 2", "LB.SEED costs 1")
+    yield from ("LB.PICK costs LEASE 1 OWNER opener", "LB.RELEASE costs OWNER opener", "LB.EPOCH costs 7")
+    yield from ("LB.RULES costs 2", "LB.TICK costs 4000", "LB.LIMIT costs EACH MAX 30 RATE 90 1000 BURST 40")
+    yield "LB.LIMIT costs EACH COST tokens 700 1000 BURST 90 COST images 3 700 BURST 4"
+    yield "LB.LIMIT costs COST tokens 1500 1000 BURST 300 COST chars 9 90"
+    yield "LB.LIMIT costs BACKEND b MAX 9 COST tokens 70 900 COST seconds 1 1"
+    yield from (
+        "LB.PICK costs COUNT 4 LEASE 60000 COSTS 2 tokens 50 images 1",
+        "LB.PICK costs COSTS 1 tokens 999",
+    )
+    yield from ("LB.PICK costs EXCLUDE 1 a LEASE 300 COSTS 1 tokens 30", "LB.ADD costs d 2")
+    yield from ("LB.DONE costs 7-1 OK COSTS 2 tokens 200 images 0", "LB.DONE costs 7-2 COSTS 1 tokens 7")
+    yield from (
+        "LB.REPORT costs d LEFT tokens 11",
+        "LB.LIMIT costs BACKEND b COST seconds 0 0",
+        "LB.REM costs gone",
+    )
+    yield "LB.TICK costs 4100"
+
+
 # Commands that make a pool of each kind, in the middle of all sequences.
 MAKE = [
     "LB.ADD web a 5 b 3 gone 4 c 2 d 1",

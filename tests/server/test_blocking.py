@@ -886,7 +886,8 @@ def test_no_wait_leaves_anything_behind(server, web, how):
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(bool(missing()), reason=str(missing()))
 @pytest.mark.parametrize("excluded", ["EXCLUDE 1 b", "EXCLUDE 3 b x{n} y{n}"], ids=["alike", "different"])
-def test_what_a_command_costs_does_not_grow_with_the_waiters(binary, request, excluded):
+@pytest.mark.parametrize("order", ["fifo", "fair"])
+def test_what_a_command_costs_does_not_grow_with_the_waiters(binary, request, order, excluded):
     """To end a lease, which serves the next one; and to pick `b`, which all who wait pass over."""
     server = Callgrind(binary, module(), maxclients=11_000, timeout=0)
     request.addfinalizer(server.close)
@@ -895,11 +896,15 @@ def test_what_a_command_costs_does_not_grow_with_the_waiters(binary, request, ex
     with Wire(server.port) as wire:
         take(wire)
         wire.ask("LB.ADD web b")
+        wire.ask(f"LB.QUEUE web ORDER {order}")
         for before, waiters in (0, 20), (20, 10_000):
-            commands = [
-                f"LB.PICK web {excluded.format(n=n)} LEASE 60000000 BLOCK 0" for n in range(before, waiters)
-            ]
-            stacks.append(load(server, commands, 300)[0])
+            for first in range(before, waiters, 1000):
+                numbers = range(first, min(first + 1000, waiters))
+                wanted = [(excluded.format(n=n), n % 1000) for n in numbers]
+                commands = [
+                    f"LB.PICK web {words} LEASE 60000000 BLOCK 0 FOR {name}" for words, name in wanted
+                ]
+                stacks.append(load(server, commands, 300)[0])
 
             def done():
                 held = wire.ask("LB.LEASES web COUNT 1")[0][1].decode()

@@ -43,6 +43,7 @@ TIMES = [b"5", b"10", b"40", b"41", b"100", b"333", b"1000", b"5000", b"%d" % 2*
 # What a mistake puts among the words.
 JUNK = [b"", b"n" * 513, b"70000", b"-1", b"01", b"5x", b"0", b"3", b"10001", b"9" * 30, b"\x01\0\xff"]
 JUNK += [b"COUNT", b"DISTINCT", b"EXCLUDE", b"hash", b"wrr", b"REPLACE", b"drain", "Ā".encode()]
+JUNK += [b"COST", b"COSTS", b"EACH", b"LEFT"]
 JUNK += [b"COOL", b"LOAD", b"LEASE", b"OWNER", b"MAX", b"RATE", b"7-0", b"%d" % 2**40]
 
 # Runs commands, each behind the number of its words; `call` stops at an error, `pcall` goes on.
@@ -124,11 +125,21 @@ REPLACE = [[b"REPLACE"], []]
 OWNERS = [b"o", b"\0\xff"]
 LEASE = [[b"LEASE", b"1"], *each([b"LEASE"], [b"30", b"400"], [b"OWNER"], OWNERS), [b"lease", b"%d" % 2**40]]
 
+# One more than a pool can limit.
+COST = [b"tokens", b"t", b"\0\xff", b"COSTS", b"images"]
+COSTS = [
+    *each([b"COSTS", b"1"], COST, [b"0", b"3", b"9", b"%d" % 2**40]),
+    *each([b"costs", b"2"], COST[:2], [b"2"], COST[1:4], [b"1", b"30"]),
+]
+
 PICK = each([b"LB.PICK"], KEY, OPTIONAL_ALGORITHM, COUNT, EXCLUDE)
 GRANT = each([b"LB.PICK"], KEY, [*OPTIONAL_ALGORITHM, b"ewma", b"Ewma"], COUNT, EXCLUDE, LEASE)
 STICKY = each([b"STICKY"], [*SESSIONS], [b"30", b"400", b"%d" % 2**40], [[], [], [b"strict"]])
 STICK = each([b"LB.PICK"], KEY, [*OPTIONAL_ALGORITHM, b"lc"], EXCLUDE, STICKY)
 STICK += each([b"LB.PICK"], KEY, [[], b"lc", b"ewma"], STICKY, LEASE)
+SPEND = each([b"LB.PICK"], KEY, [*OPTIONAL_ALGORITHM, b"ewma"], [[], [b"COUNT", b"3"]], COSTS, LEASE)
+SPEND += each([b"LB.PICK"], KEY, OPTIONAL_ALGORITHM, EXCLUDE, COSTS)
+SPEND += each([b"LB.PICK"], KEY, [[], b"lc"], STICKY, COSTS)
 FORGET = each([b"LB.FORGET"], KEY, [*SESSIONS])
 LOOK = [
     *each([b"LB.PEEK"], KEY, [[], b"rr", b"lc"], EXCLUDE, [b"STICKY"], [*SESSIONS]),
@@ -137,6 +148,8 @@ LOOK = [
     *each([b"LB.LIST", b"LB.CARD", b"LB.INFO", b"LB.STATS", b"LB.POLICY"], KEY) * 5,
     *each([b"LB.LEASES", b"LB.LIMIT", b"LB.WHEN"], KEY) * 5,
     *each([b"LB.LEASES"], KEY, [b"OWNER"], OWNERS),
+    *each([b"LB.WHEN"], KEY, COSTS),
+    *each([b"LB.LIMIT"], KEY, [b"EACH"]) * 5,
 ]
 CHANGE = [
     *each([b"LB.ADD", b"LB.REM"], KEY, NAMES),
@@ -160,6 +173,7 @@ QUEUE = each(
 REPORTS = [[], [b"OK"], [b"FAIL"], [b"FAIL"], [b"OK", b"LATENCY", b"900"], [b"OK", b"latency", b"70"]]
 REPORTS += [[b"LOAD", b"0.9", b"FAIL"], [b"LOAD", b"0.25"], [b"COOL", b"40"], [b"cool", b"%d" % 2**40, b"OK"]]
 REPORT = each([b"LB.REPORT"], KEY, NAMES, REPORTS)
+LEFT = each([b"LB.REPORT"], KEY, NAMES, [[], [b"OK"]], [b"LEFT"], COST, [b"0", b"7"])
 TICK = each([b"LB.TICK"], KEY, TIMES)
 MOST = each([b"MAX"], [b"0", b"1", b"2", b"9"])
 RATE = [*each([b"RATE"], [b"1", b"3"], [b"7", b"300"], [[], [b"BURST", b"5"]]), [b"RATE", b"0", b"0"]]
@@ -169,7 +183,15 @@ LIMIT = [
     ),
     *each([b"LB.LIMIT"], KEY, [*MOST, *RATE]) * 2,
     *each([b"LB.LIMIT"], KEY, [b"BALANCE"], [b"0", b"101", b"125", b"400"]) * 3,
+    *each([b"LB.LIMIT"], KEY, [b"EACH"], [*MOST, *RATE]) * 3,
 ]
+COSTING = [
+    [b"0", b"0"],
+    *each([b"20", b"100"], [b"30", b"500"], [[], [], [b"BURST", b"3"], [b"burst", b"40"]]),
+]
+COSTED = each(
+    [b"LB.LIMIT"], KEY, [[], [], [b"EACH"], [b"each"], *each([b"BACKEND"], NAMES)], [b"COST"], COST, COSTING
+)
 MOVE = [
     *each([b"DEL", b"UNLINK"], KEY) * 2,
     *each([b"RENAME"], KEY, KEY),
@@ -180,7 +202,7 @@ SIZES = [*range(9, 20), 64, 65, 150]
 FLEETS = each([b"LB.ADD", b"LB.SET"], KEY, [fleet(size, step) for size in SIZES for step in range(7)])
 RELOADS = each([b"EVAL"], [RELOAD], [b"2"], KEY, KEY, REPLACE)
 OUTCOMES = [[], [b"FAIL"], [b"OK", b"LATENCY", b"900"], [b"LATENCY", b"%d" % 2**50, b"FAIL"]]
-OUTCOMES += REPORTS
+OUTCOMES += REPORTS + COSTS
 ABOUT = [*each([b"LB.DONE"], OUTCOMES), *each([b"LB.RENEW"], [b"1", b"70", b"9000"])]
 ABOUT_LEASES = each([b"EVAL"], [ABOUT_LEASE], [b"1"], KEY, [b"1", b"2", b"7"], ABOUT)
 
@@ -209,16 +231,18 @@ CRAFTED = st.builds(
     st.sampled_from(OVERS),
     st.sampled_from(PINNED),
 )
-PICKS = [PICK, PICK, PICK, GRANT, GRANT, STICK, STICK, FORGET, TICK]
+PICKS = [PICK, PICK, PICK, GRANT, GRANT, SPEND, SPEND, STICK, STICK, FORGET, TICK]
 VALID = mixed(
     *PICKS,
     CHANGE,
     CHANGE,
     LIMIT,
+    COSTED,
     HEALTH,
     QUEUE,
     REPORT,
     REPORT,
+    LEFT,
     WEIGHTED,
     REMOVED,
     LOOK,

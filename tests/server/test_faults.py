@@ -37,8 +37,9 @@ COMMANDS = {
     "LB.LIST": [[]],
     "LB.CARD": [[]],
     "LB.PICK": [[], ["rr"], ["random"], ["wrr", "COUNT", 2], ["EXCLUDE", 1, "a"], ["BLOCK", 9], ["LEASE", 9]]
-    + [["ewma", "LEASE", 9], ["p2c", "LEASE", 9, "OWNER", "o", "COUNT", 2]],
-    "LB.PEEK": [[], ["rr"], ["lc"], ["wrr", "COUNT", 2]],
+    + [["ewma", "LEASE", 9], ["p2c", "LEASE", 9, "OWNER", "o", "COUNT", 2], ["STICKY", "s", 9]],
+    "LB.PEEK": [[], ["rr"], ["lc"], ["wrr", "COUNT", 2], ["STICKY", "s"]],
+    "LB.FORGET": [["s"]],
     "LB.DONE": [["7-1"], ["7-1", "FAIL", "LATENCY", 9], ["7-1", "OK", "LOAD", "0.5", "COOL", 9]],
     "LB.REPORT": [["a"], ["a", "OK", "LATENCY", 9], ["a", "FAIL", "LOAD", "0.5", "COOL", 9]],
     "LB.RENEW": [["7-1", 9]],

@@ -12,14 +12,18 @@ import json
 import os
 import sys
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 import callgrind
 from conftest import module
+from server import eventually
+from waiter import blocked
 from wire import Refused, Wire, pack, words
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -111,6 +115,30 @@ def test_no_command_is_dearer_than_it_was(binary):
     if cheaper:
         warnings.warn(f"cheaper than the baseline, which can be lowered: {cheaper}", stacklevel=1)
     assert not dearer, "dearer, as multiples of INCR, or a request's of its floor"
+
+
+@pytest.mark.once("the waiters are the module's own")
+@pytest.mark.skipif(callgrind.missing() is not None, reason=callgrind.missing() or "")
+@pytest.mark.timeout(300)
+def test_an_end_of_a_lease_costs_the_same_however_many_wait(binary):
+    """2,000 clients of 1,000 tenants that take turns. (10,000: test_blocking.py, with --long.)"""
+    costs = {}
+    with callgrind.Callgrind(binary, module()) as server, Wire(server.port) as wire, ExitStack() as waiters:
+        for command in ["LB.ADD pool a", "LB.QUEUE pool ORDER fair", "LB.LIMIT pool MAX 1"]:
+            assert not isinstance(wire.ask(command), Refused)
+        _, held = wire.ask(PICK)
+        for before, number in (0, 10), (10, 2_000):
+            waiting = [waiters.enter_context(Wire(server.port)) for _ in range(before, number)]
+            for place, waiter in enumerate(waiting):
+                waiter.send(pack(words(f"{PICK} BLOCK 0 FOR tenant-{place % 1000}")))
+            eventually(lambda: blocked(wire) >= len(waiting), 60)  # noqa: B023
+            counts = []
+            for _ in range(7):
+                counts.append(server._instructions(wire, lambda: wire.ask(DONE.format(id=held.decode()))))  # noqa: B023
+                held = wire.ask("LB.LEASES pool")[0][1]
+            costs[number] = median(counts)
+    print(costs)
+    assert costs[2_000] < 2 * costs[10]
 
 
 def ratios(binary):

@@ -166,8 +166,8 @@ def test_a_replica_answers_reads_and_refuses_writes(start):
     here, there = Wire(primary.port), Wire(replica.port)
     assert {there.ask(command).code for command in WRITES} == {"READONLY"}
     assert [there.ask(command) for command in READS] == [here.ask(command) for command in READS]
-    *described, _bytes, _ = here.ask("LB.INFO web")
-    assert there.ask("LB.INFO web")[:-2] == described
+    *described, _bytes, _, _costs, _ = here.ask("LB.INFO web")
+    assert there.ask("LB.INFO web")[:-4] == described
 
 
 # What goes into the stream, and who hears of it

@@ -237,6 +237,35 @@ def test_names_of_any_bytes_come_back_as_they_went(flavour, server):
         assert [of.owner for of in pool.leases()] == [ODD[1]]
 
 
+def test_a_session_stays_on_its_backend(web):
+    web.set_limit("b", max=1)
+    sticky = redis_lb.Sticky("alice", 60_000)
+    assert web.pick("rr", exclude=["a", "c"], sticky=sticky) == "b"
+    with web.lease("rr", sticky=sticky) as lease, web.lease("rr", sticky=sticky) as spilled:
+        assert (lease.backend, spilled.backend) == ("b", "c")
+        with pytest.raises(redis_lb.NoBackendError):
+            with web.lease(sticky=redis_lb.Sticky("alice", 60_000, strict=True)):
+                pass
+    tried = []
+    for attempt in web.attempts(2, sticky=sticky):
+        with attempt as lease:
+            tried.append(lease.backend)
+            if len(tried) == 1:
+                raise ConnectionError
+    assert tried[0] == web.peek(session="alice") == "b" and tried[1] != "b"
+
+
+def test_a_session_is_not_prefetched_and_has_one_shard(flavour, server):
+    sharded = flavour.sharded([flavour.client(port=server.port)], "web", 4, prefetch=8)
+    sharded.create({"a": 1, "b": 1, "c": 1})
+    for number in range(9):
+        sticky = redis_lb.Sticky(f"user-{number}", 60_000, strict=number % 2 == 0)
+        backend = sharded.pick(sticky=sticky)
+        assert [sharded.pick("rr", sticky=sticky) for _ in range(8)] == [backend] * 8
+    assert sum(shard.info().sessions for shard in sharded.shards) == 9
+    assert [sharded.forget(f"user-{number}") for number in (3, 3)] == [True, False]
+
+
 def test_errors_are_those_of_redis_py(web, server):
     with pytest.raises(redis.ResponseError, match="NOBACKEND"):
         web.set_weight({"nobody": 1})
@@ -459,6 +488,51 @@ def test_a_pick_waits_longer_than_the_timeouts(flavour, server, open_leases):
     assert 0.4 <= time.monotonic() - start < 2
     assert pool.pick(wait_ms=150) is None
     assert server.client().info("clients")["blocked_clients"] == 0
+
+
+@two_servers
+def test_the_place_of_a_wait_is_that_of_the_caller(flavour, server):
+    pool = a_pool(flavour, server)
+    pool.set_limit(max=1)
+    pool.set_queue(max=2)
+    (held,) = pool.take_leases(1, 60_000)
+    served = []
+
+    def waiting(number):
+        with pool.lease(wait_ms=30_000, prio=number, tenant="t"):
+            served.append(number)
+
+    with ThreadPoolExecutor(3) as threads:
+        last = threads.submit(waiting, 9)
+        eventually(lambda: pool.queue().waiting == 1)
+        later = threads.submit(waiting, 7)
+        eventually(lambda: pool.queue().waiting == 2)
+        with pytest.raises(redis_lb.QueueFullError, match="QUEUEFULL"):
+            pool.pick(wait_ms=1_000, prio=9)
+        first = threads.submit(waiting, 5)
+        with pytest.raises(redis_lb.QueueFullError):
+            last.result()
+        pool.done(held.lease)
+        later.result()
+        first.result()
+    assert served == [5, 7]
+    assert pool.queue().waiting == 0
+
+
+@two_servers
+def test_a_pick_of_a_number_waits_a_little_so_that_it_passes_nobody(flavour, server):
+    """To a server one that does not wait is of number 0. Shards are asked without waiting, too."""
+    client = flavour.client(port=server.port)
+    for pool in flavour.pool(client, "web"), flavour.sharded([client], "fleet", 2):
+        with server.client() as observer, observer.monitor() as monitor:
+            assert pool.pick(prio=3, tenant="t") is None
+            assert pool.pick(tenant="t") is None
+            server.client().echo("end")
+            places = set()
+            while not (heard := monitor.next_command()["command"]).startswith("ECHO"):
+                if heard.startswith("LB.PICK"):
+                    places.add(heard.partition(" ")[2].partition(" ")[2])
+        assert places == {"BLOCK 1 PRIO 3 FOR t", ""}
 
 
 @two_servers

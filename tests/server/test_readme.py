@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usual_ports
 HERE = {("sh", ""), ("redis", ""), ("python", "")}
 ELSEWHERE = {("python", "cluster"), ("python", "sentinel"), ("python", "litellm")}
 ELSEWHERE |= {(language, "client") for language in ("python", "rust", "js", "c", "sh", "text")}
-ELSEWHERE |= {("js", "waiting")}
+ELSEWHERE |= {("js", "waiting"), ("python", "gateway")}
 NOT_RUN = {("text", ""), ("ini", "")}
 
 # What a test cannot do as it stands in an sh block, and what it does instead.

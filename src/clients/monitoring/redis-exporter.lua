@@ -21,7 +21,7 @@ local POOL = {
   {'backends', 'backends'}, {'available', 'available_backends'}, {'ejected', 'ejected_backends'},
   {'cooling', 'cooling_backends'}, {'held', 'held_ejections_total'}, {'total-weight', 'weight'},
   {'refused', 'refused_picks_total'}, {'waiting', 'waiting_clients'}, {'oldest-wait-ms', 'oldest_wait_seconds', 1e3},
-  {'bytes', 'bytes'}, {'picks', 'picks_total'}, {'leases', 'leases'}, {'max', 'max_leases'},
+  {'bytes', 'bytes'}, {'picks', 'picks_total'}, {'leases', 'leases'}, {'sessions', 'sessions'}, {'max', 'max_leases'},
   {'max-per-second', 'max_picks_per_second'}, {'burst', 'burst_picks'}, {'tokens', 'tokens'},
 }
 local BACKEND = {
@@ -29,6 +29,7 @@ local BACKEND = {
   {'expired', 'expired_total'}, {'failures', 'failures_total'}, {'failures-in-a-row', 'failures_in_a_row'},
   {'ejections', 'ejections_total'}, {'back-in-ms', 'back_in_seconds', 1e3}, {'latencies', 'latencies_total'},
   {'latency-sum-us', 'latency_seconds_total', 1e6}, {'load', 'load'}, {'picks', 'picks_total'}, {'leases', 'leases'},
+  {'sessions', 'sessions'},
   {'max', 'max_leases'}, {'max-per-second', 'max_picks_per_second'}, {'burst', 'burst_picks'}, {'tokens', 'tokens'},
 }
 

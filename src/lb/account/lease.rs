@@ -2,8 +2,8 @@
 //!
 //! A lease is found by its number, by its backend and by its owner in O(1), and by its deadline in O(log n). No step walks
 //! all leases, moves them, or makes room for all of them: so none takes long, however many there are. A lease takes 56 bytes, up
-//! to 4 in the order of deadlines and 3 in the table of numbers. When they end, a pool keeps room for 48 leases, if
-//! it had as many at once: 9 KB at most, and 9 KB more if each had an owner of its own.
+//! to 4 in the order of deadlines and 3 in the table of numbers. When they end, a pool keeps room for 32 leases, if
+//! it had as many at once: 5 KB at most, and 5 KB more if each had an owner of its own.
 //!
 //! A lease is *over* at its deadline, or by a mark: an owner released its leases, a backend is down or gone. It is *cleared*
 //! later, and counts until then. What is over and not yet cleared is state.
@@ -747,7 +747,7 @@ mod tests {
             leases.check();
             let of_slots = leases.of_slots.heap_bytes() + leases.groups.heap_bytes();
             let bytes = leases.heap_bytes() - of_slots;
-            assert!(bytes <= 18 * 1024, "{bytes} bytes, {owners} owners");
+            assert!(bytes <= 10 * 1024, "{bytes} bytes, {owners} owners");
         }
     }
 
@@ -757,12 +757,12 @@ mod tests {
         let mut leases = Leases::default();
         let mut rooms = Vec::new();
         for round in 0..10 {
-            for _ in 0..48 {
+            for _ in 0..32 {
                 leases.grant(0, Some(b"gateway"), round, round + 1);
             }
             while let Some((_, at)) = leases.first_due() {
                 leases.end(at);
-                assert_eq!(leases.entries.records.len(), 48);
+                assert_eq!(leases.entries.records.len(), 32);
             }
             leases.check();
             rooms.push(leases.heap_bytes());

@@ -41,7 +41,7 @@ pub struct Places<T> {
 
 /// This number of places stays, also where all are vacant. So a pool whose leases come and go by a few dozens does not allocate,
 /// move and free for them.
-const SPARE: usize = 48;
+const SPARE: usize = 32;
 
 impl<T> Default for Places<T> {
     fn default() -> Places<T> {

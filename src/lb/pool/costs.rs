@@ -154,6 +154,9 @@ impl Pool {
 
     /// Whether a request would be answered a backend. The pool stays as it is.
     pub fn would_pick(&mut self, request: &Request) -> bool {
+        if request.terms.is_some() && !self.has_numbers_for(request.count) {
+            return false;
+        }
         let Some(mut purchase) = self.purchase(request) else {
             return self.has_eligible(&request.exclude);
         };

@@ -11,7 +11,7 @@ use crate::lb::ground::chance::Chance;
 use crate::lb::pick::{Algorithm, Asked, Before, Choices, View};
 
 /// A request for picks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request<'a> {
     /// By which algorithm; the pool's policy where none is named.
     pub algorithm: Option<Algorithm>,

@@ -21,17 +21,6 @@ pub struct Asked {
     sticky: Option<Sticky>,
 }
 
-/// How a client waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Block<'a> {
-    /// The longest wait; 0 = no limit.
-    pub millis: Millis,
-    /// The number: lower ones are served first.
-    pub prio: u8,
-    /// The name for which it waits.
-    pub tenant: Option<&'a [u8]>,
-}
-
 impl Asked {
     pub fn of(request: &Request) -> Asked {
         let terms = request.terms;

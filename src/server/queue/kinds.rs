@@ -1,6 +1,7 @@
 //! The kinds of waiters at one key. Either all waiters of one kind find a backend, or none does, costs aside. Of those that name the same
 //! costs one that lacks them keeps back all that come later.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -139,15 +140,18 @@ impl Kinds {
     }
 
     /// The kinds that cannot be served. For each session that waits, its pin is looked at.
-    pub fn out(&self, pool: &Pool) -> KindSet {
+    pub fn out(&self, pool: &Pool) -> Cow<'_, KindSet> {
         let mut out = match pool.available() {
-            0 => self.known.clone(),
+            0 => Cow::Borrowed(&self.known),
             _ => self.excluding_all(pool),
         };
         for number in self.sticky.but(&KindSet::default()) {
-            match self.kind(number).can_be_served(!out.contains(number), pool) {
-                true => out.remove(number),
-                false => out.insert(number),
+            let is_out = out.contains(number);
+            let can_be_served = self.kind(number).can_be_served(!is_out, pool);
+            match (is_out, can_be_served) {
+                (true, true) => out.to_mut().remove(number),
+                (false, false) => out.to_mut().insert(number),
+                _ => {}
             }
         }
         out
@@ -156,85 +160,111 @@ impl Kinds {
     /// The kinds that exclude every backend that can be picked. There is such a backend.
     ///
     /// All kinds are tried together, 64 at a time: for each available backend only the kinds that exclude it too are left. The
-    /// longest list of exclusions bounds the number of backends that are looked at.
-    fn excluding_all(&self, pool: &Pool) -> KindSet {
-        let mut out: Option<KindSet> = None;
+    /// longest list of exclusions bounds the number of backends that are looked at. Backends that all kinds exclude, or none, cost
+    /// only a look.
+    fn excluding_all(&self, pool: &Pool) -> Cow<'_, KindSet> {
+        let mut out = Cow::Borrowed(&self.known);
         for name in pool.eligible() {
             let Some(kinds) = self.excluding.get(name) else {
-                return KindSet::default();
+                return Cow::default();
             };
-            let left = out.get_or_insert_with(|| kinds.clone());
-            left.keep_common(kinds);
-            if left.is_empty() {
-                break;
+            if out.len() == self.known.len() {
+                out = Cow::Borrowed(kinds);
+            } else if kinds.len() < self.known.len() {
+                out.to_mut().keep_common(kinds);
+                if out.is_empty() {
+                    break;
+                }
             }
         }
-        out.unwrap_or_default()
+        out
     }
 }
 
 /// A set of numbers of kinds, 64 to a word. Only words with any bit are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KindSet(BTreeMap<u32, u64>);
+pub struct KindSet {
+    words: BTreeMap<u32, u64>,
+    len: usize,
+}
 
 impl KindSet {
     pub fn contains(&self, number: u32) -> bool {
-        let word = self.0.get(&(number / 64));
+        let word = self.words.get(&(number / 64));
         word.is_some_and(|bits| bits >> (number % 64) & 1 == 1)
     }
 
     pub fn insert(&mut self, number: u32) {
-        *self.0.entry(number / 64).or_default() |= 1 << (number % 64);
+        let bits = self.words.entry(number / 64).or_default();
+        let bit = 1 << (number % 64);
+        self.len += usize::from(*bits & bit == 0);
+        *bits |= bit;
     }
 
     pub fn remove(&mut self, number: u32) {
-        if let Some(bits) = self.0.get_mut(&(number / 64)) {
-            *bits &= !(1 << (number % 64));
+        if let Some(bits) = self.words.get_mut(&(number / 64)) {
+            let bit = 1 << (number % 64);
+            self.len -= usize::from(*bits & bit != 0);
+            *bits &= !bit;
             if *bits == 0 {
-                self.0.remove(&(number / 64));
+                self.words.remove(&(number / 64));
             }
         }
     }
 
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len == 0
     }
 
     /// Keeps the numbers that are in the other set too.
     fn keep_common(&mut self, other: &KindSet) {
-        self.0.retain(|word, bits| {
-            *bits &= other.0.get(word).copied().unwrap_or(0);
+        self.words.retain(|word, bits| {
+            *bits &= other.words.get(word).copied().unwrap_or(0);
             *bits != 0
         });
+        self.count();
     }
 
     /// Adds the numbers of the other set.
     pub fn add_all(&mut self, other: &KindSet) {
-        for (word, bits) in &other.0 {
-            *self.0.entry(*word).or_default() |= bits;
+        for (word, bits) in &other.words {
+            *self.words.entry(*word).or_default() |= bits;
         }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.len = self
+            .words
+            .values()
+            .map(|bits| bits.count_ones() as usize)
+            .sum();
     }
 
     /// The numbers that are not in the other set.
     pub fn but<'a>(&'a self, other: &'a KindSet) -> impl Iterator<Item = u32> + 'a {
-        let words = self.0.iter().map(|(word, bits)| {
-            let others = other.0.get(word).copied().unwrap_or(0);
-            (*word, bits & !others)
-        });
-        words.flat_map(|(word, bits)| {
-            let bits = (0..64).filter(move |bit| bits >> bit & 1 == 1);
-            bits.map(move |bit| word * 64 + bit)
+        self.words.iter().flat_map(|(word, bits)| {
+            let mut left = bits & !other.words.get(word).copied().unwrap_or(0);
+            std::iter::from_fn(move || {
+                let lowest = (left > 0).then(|| word * 64 + left.trailing_zeros())?;
+                left &= left - 1;
+                Some(lowest)
+            })
         })
     }
 
     /// The lowest number that is not in the set.
     pub fn first_missing(&self) -> u32 {
         let full = self
-            .0
+            .words
             .iter()
             .zip(0..)
             .take_while(|((word, bits), at)| **word == *at && **bits == u64::MAX);
         let word = full.count() as u32;
-        word * 64 + self.0.get(&word).map_or(0, |bits| bits.trailing_ones())
+        word * 64 + self.words.get(&word).map_or(0, |bits| bits.trailing_ones())
     }
 }

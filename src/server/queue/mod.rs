@@ -5,7 +5,7 @@
 //! no turns are stored up: who comes back stands behind all other lines.
 //!
 //! A waiter that cannot use what came keeps its place, and must not make each search a walk over all waiters. So waiters are known by
-//! their [`Kind`]s, few in general. A search tries the [`NEAR`] first lines, and in a line the [`NEAR`] first kinds; beyond that it
+//! their [`Kind`]s, few in general. A search tries the first lines, and in a line the first kinds (see [`line::NEAR`]); beyond that it
 //! goes by the kinds that can be served: O(kinds), whatever the number of waiters and lines.
 //!
 //! Rejected: tags of virtual time, given at arrival, which need no lines. Clients that give up would use up turns of their name.
@@ -13,19 +13,21 @@
 mod asked;
 mod kinds;
 mod line;
+mod lines;
 #[cfg(test)]
 mod naive;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::ops::Bound;
 use std::rc::Rc;
 
-pub use asked::{Asked, At, Block};
+pub use asked::{Asked, At};
 pub use kinds::Kind;
-use kinds::{KindSet, Kinds};
-use line::{Line, NEAR, Place};
+use kinds::Kinds;
+use lines::{LineKey, Lines};
 
+use super::block::Block;
 use crate::lb::{Order, Pool, QueueSettings};
 
 /// Whether a waiter can be served now, as far as its kind does not tell that. If it cannot, this says what keeps it out, and so
@@ -49,23 +51,13 @@ pub enum Room<'a, W> {
     None,
 }
 
-/// The waiters whose turn it is together: their number, and under `fair` the name for which they wait.
-type LineKey = (u8, Option<Rc<[u8]>>);
-
 /// The waiters at one key. A waiter is known by its arrival, a number that grows.
 #[derive(Debug)]
 struct Queue<W> {
     order: Order,
     waiters: BTreeMap<u64, Waiting<W>>,
     kinds: Kinds,
-    /// The lines in the order of their turns.
-    lines: BTreeMap<Place, Line>,
-    places: HashMap<LineKey, Place>,
-    /// The lines in which each kind stands. Their places may be those of earlier turns; a search corrects the first ones.
-    listed: HashMap<u32, BTreeMap<Place, LineKey>>,
-    /// The number, the length and the turn of each line. The last waiter of all stands in the last of these lines.
-    lengths: BTreeSet<(u8, usize, u64)>,
-    turns: u64,
+    lines: Lines,
 }
 
 #[derive(Debug)]
@@ -90,11 +82,7 @@ impl<W> Queue<W> {
             order,
             waiters: BTreeMap::new(),
             kinds: Kinds::default(),
-            lines: BTreeMap::new(),
-            places: HashMap::new(),
-            listed: HashMap::new(),
-            lengths: BTreeSet::new(),
-            turns: 0,
+            lines: Lines::default(),
         }
     }
 
@@ -105,54 +93,23 @@ impl<W> Queue<W> {
             kind: self.kinds.join(kind),
             waiter,
         };
-        self.line_up(
-            arrival,
-            self.key(waiting.prio, &waiting.tenant),
-            waiting.kind,
-        );
+        let key = waiting.line(self.order);
+        self.lines.add(arrival, key, waiting.kind);
         self.waiters.insert(arrival, waiting);
     }
 
     fn remove(&mut self, arrival: u64) -> Option<W> {
         let waiting = self.waiters.remove(&arrival)?;
-        let key = self.key(waiting.prio, &waiting.tenant);
-        let place = *self.places.get(&key)?;
-        let line = self.lines.get_mut(&place)?;
-        self.lengths.remove(&(place.0, line.len(), place.1));
-        let listed = line.remove(arrival, waiting.kind);
-        match line.len() {
-            0 => {
-                self.lines.remove(&place);
-                self.places.remove(&key);
-            }
-            len => _ = self.lengths.insert((place.0, len, place.1)),
-        }
-        if let (Some(listed), Some(lines)) = (listed, self.listed.get_mut(&waiting.kind)) {
-            lines.remove(&listed);
-            if lines.is_empty() {
-                self.listed.remove(&waiting.kind);
-            }
-        }
+        let key = waiting.line(self.order);
+        self.lines.remove(arrival, &key, waiting.kind);
         self.kinds.leave(waiting.kind);
         Some(waiting.waiter)
     }
 
-    /// The line of a waiter has had its turn.
+    /// A waiter is served: its line has had its turn.
     fn turn(&mut self, arrival: u64) {
-        let waiting = self
-            .waiters
-            .get(&arrival)
-            .filter(|_| self.order == Order::Fair);
-        let key = waiting.map(|waiting| self.key(waiting.prio, &waiting.tenant));
-        let Some(place) = key.and_then(|key| self.places.get_mut(&key)) else {
-            return;
-        };
-        if let Some(line) = self.lines.remove(place) {
-            self.lengths.remove(&(place.0, line.len(), place.1));
-            place.1 = self.turns;
-            self.turns += 1;
-            self.lengths.insert((place.0, line.len(), place.1));
-            self.lines.insert(*place, line);
+        if let (Some(waiting), Order::Fair) = (self.waiters.get(&arrival), self.order) {
+            self.lines.turn(&waiting.line(self.order));
         }
     }
 
@@ -162,39 +119,10 @@ impl<W> Queue<W> {
             return;
         }
         self.order = order;
-        self.lines.clear();
-        self.places.clear();
-        self.listed.clear();
-        self.lengths.clear();
-        let waiters = self.waiters.iter();
-        let waiters: Vec<_> = waiters
-            .map(|(arrival, waiting)| {
-                let key = self.key(waiting.prio, &waiting.tenant);
-                (*arrival, key, waiting.kind)
-            })
-            .collect();
-        for (arrival, key, kind) in waiters {
-            self.line_up(arrival, key, kind);
+        self.lines = Lines::default();
+        for (arrival, waiting) in &self.waiters {
+            self.lines.add(*arrival, waiting.line(order), waiting.kind);
         }
-    }
-
-    fn key(&self, prio: u8, tenant: &Option<Rc<[u8]>>) -> LineKey {
-        let tenant = tenant.as_ref().filter(|_| self.order == Order::Fair);
-        (prio, tenant.cloned())
-    }
-
-    fn line_up(&mut self, arrival: u64, key: LineKey, kind: u32) {
-        let place = *self.places.entry(key.clone()).or_insert_with(|| {
-            let place = (key.0, self.turns);
-            self.turns += 1;
-            place
-        });
-        let line = self.lines.entry(place).or_default();
-        self.lengths.remove(&(place.0, line.len(), place.1));
-        if line.add(arrival, kind, place) {
-            self.listed.entry(kind).or_default().insert(place, key);
-        }
-        self.lengths.insert((place.0, line.len(), place.1));
     }
 
     /// The first waiter that can be served from this pool, among those of the number `most` and lower ones.
@@ -207,14 +135,16 @@ impl<W> Queue<W> {
         if pool.available() == 0 && !self.kinds.is_any_sticky() {
             return None;
         }
+        let known = self.kinds.known();
         let mut out = self.kinds.out(pool);
-        loop {
-            let arrival = self.first_but(most, &out)?;
-            let waiting = &self.waiters[&arrival];
+        while out.len() < known.len() {
+            let arrival = self.lines.first(most, known, &out)?;
+            let waiting = self.waiters.get(&arrival)?;
             match fit(self.kinds.kind(waiting.kind), &waiting.waiter) {
-                Fit::Fits => return Some(&self.waiters[&arrival].waiter),
-                Fit::NoLeases => out.add_all(self.kinds.leasing()),
+                Fit::Fits => return Some(&waiting.waiter),
+                Fit::NoLeases => out.to_mut().add_all(self.kinds.leasing()),
                 Fit::LacksCosts => {
+                    let out = out.to_mut();
                     out.insert(waiting.kind);
                     let costs = self.kinds.kind(waiting.kind).costs.iter();
                     let limited = costs.filter(|cost| pool.limits_cost(cost));
@@ -223,51 +153,26 @@ impl<W> Queue<W> {
                 }
             }
         }
-    }
-
-    /// The first waiter whose kind is not among those that are out, up to that number.
-    fn first_but(&mut self, most: u8, out: &KindSet) -> Option<u64> {
-        self.kinds.known().but(out).next()?;
-        let lines = self.lines.range(..=(most, u64::MAX));
-        let near = lines.take(NEAR).find_map(|(_, line)| line.first(out));
-        if near.is_some() || self.lines.len() <= NEAR {
-            return near;
-        }
-        let kinds: Vec<u32> = self.kinds.known().but(out).collect();
-        let places = kinds.into_iter().filter_map(|kind| self.first_place(kind));
-        let place = places.min().filter(|place| place.0 <= most)?;
-        self.lines.get(&place)?.first(out)
-    }
-
-    /// The place of the first line in which that kind stands.
-    fn first_place(&mut self, kind: u32) -> Option<Place> {
-        let lines = self.listed.get_mut(&kind)?;
-        loop {
-            let (listed, key) = lines.pop_first()?;
-            let place = *self.places.get(&key)?;
-            lines.insert(place, key);
-            if place == listed {
-                return Some(place);
-            }
-            self.lines.get_mut(&place)?.listed(kind, place);
-        }
+        None
     }
 
     fn room(&self, max: u32, block: &Block) -> Room<'_, W> {
-        let last = match self.lengths.last() {
-            Some(last) if max > 0 && self.waiters.len() >= max as usize => *last,
-            _ => return Room::Free,
-        };
-        let key = self.key(block.prio, &block.tenant.map(Into::into));
-        let own = self.places.get(&key);
-        let own = own.and_then(|place| Some((self.lines.get(place)?.len() + 1, place.1)));
-        let (len, turn) = own.unwrap_or((1, u64::MAX));
-        if (block.prio, len, turn) > last {
-            return Room::None;
+        if max == 0 || self.waiters.len() < max as usize {
+            return Room::Free;
         }
-        let line = self.lines.get(&(last.0, last.2));
-        let last = line.and_then(|line| self.waiters.get(&line.last()?));
+        let tenant = block.tenant.filter(|_| self.order == Order::Fair);
+        let key = (block.prio, tenant.map(Into::into));
+        let last = self.lines.last_behind(&key);
+        let last = last.and_then(|arrival| self.waiters.get(&arrival));
         last.map_or(Room::None, |last| Room::InPlaceOf(&last.waiter))
+    }
+}
+
+impl<W> Waiting<W> {
+    /// The line in which it stands under this order.
+    fn line(&self, order: Order) -> LineKey {
+        let tenant = self.tenant.as_ref().filter(|_| order == Order::Fair);
+        (self.prio, tenant.cloned())
     }
 }
 

@@ -163,22 +163,9 @@ fn check(queues: &Queues<usize, usize>) {
     let Some(queue) = queues.queues.get(&at()) else {
         return;
     };
-    assert_eq!(queue.lines.len(), queue.places.len());
-    assert_eq!(queue.lengths.len(), queue.lines.len());
-    let waiters: usize = queue.lines.values().map(Line::len).sum();
-    assert_eq!(waiters, queue.waiters.len());
-    let mut listed = HashSet::new();
-    for (kind, lines) in &queue.listed {
-        for (place, key) in lines {
-            assert!(*place <= queue.places[key]);
-            listed.insert((*kind, queue.places[key]));
-        }
-    }
-    let stands = queue.waiters.values().map(|waiting| {
-        let key = queue.key(waiting.prio, &waiting.tenant);
-        (waiting.kind, queue.places[&key])
-    });
-    assert_eq!(listed, stands.collect());
+    let waiters = queue.waiters.values();
+    let stands = waiters.map(|waiting| (waiting.line(queue.order), waiting.kind));
+    queue.lines.check(stands);
 }
 
 fn any_wait(random: &mut Random, client: usize, tenants: u16) -> Wait {

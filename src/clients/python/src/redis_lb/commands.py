@@ -6,6 +6,7 @@ its name reads, and `set_` before it sets. If COUNT changes the type of the repl
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from . import replies
@@ -17,6 +18,7 @@ T = TypeVar("T")
 Name: TypeAlias = str | bytes
 # The methods below are called like some types.
 Names: TypeAlias = list[str]
+Amounts: TypeAlias = Mapping[str, int]
 Weights: TypeAlias = Mapping[str, int] | Mapping[bytes, int] | Mapping[Name, int]
 Leased: TypeAlias = list[Granted]
 OpenLeases: TypeAlias = list[OpenLease]
@@ -25,6 +27,7 @@ Outcome: TypeAlias = Literal["OK", "FAIL"]
 Algorithm: TypeAlias = Literal["rr", "wrr", "random", "wrandom", "lc", "p2c", "ewma"]
 Order: TypeAlias = Literal["fifo", "fair"]
 Foreseeable: TypeAlias = Literal["rr", "wrr", "lc", "ewma"]
+NOTHING: Amounts = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -192,9 +195,10 @@ class Commands:
         latency_us: int | None = None,
         load: float | None = None,
         cool_ms: int | None = None,
+        costs: Amounts | None = None,
     ) -> Flow[bool]:
-        """End a lease, and report how its request went. False if the lease was over."""
-        words = report_words(outcome, latency_us, load, cool_ms)
+        """End a lease, and report how its request went, and what it cost. False if the lease was over."""
+        words = report_words(outcome, latency_us, load, cool_ms) + options(COSTS=amounts(costs))
         return (yield from self._ask("LB.DONE", lease, *words, parse=replies.flag))
 
     @method
@@ -390,6 +394,7 @@ def pick_words(
     sticky: Sticky | None = None,
     ttl_ms: int | None = None,
     owner: Name | None = None,
+    costs: Amounts = NOTHING,
     place: Place = Place(),
 ) -> tuple[Word, ...]:
     """The words behind the key in LB.PICK and LB.PEEK."""
@@ -401,7 +406,12 @@ def pick_words(
     words += options(EXCLUDE=(len(names), *names) if names else None)
     if sticky is not None:
         words += ("STICKY", sticky.session, sticky.ms) + (("STRICT",) if sticky.strict else ())
-    return words + options(LEASE=ttl_ms, OWNER=owner) + place.words()
+    return words + options(LEASE=ttl_ms, OWNER=owner, COSTS=amounts(costs)) + place.words()
+
+
+def amounts(costs: Amounts | None) -> tuple[Word, ...] | None:
+    """The words behind COSTS."""
+    return (len(costs), *flat(costs)) if costs else None
 
 
 def report_words(

@@ -63,6 +63,7 @@ SERVER = [
 BOTH = [
     Figure("picks", "picks_total", "Picks"),
     Figure("leases", "leases", "Open leases"),
+    Figure("sessions", "sessions", "Sessions that stick to a backend"),
     Figure("max", "max_leases", "Leases that MAX allows at one time; 0 = no limit"),
     Figure("max-per-second", "max_picks_per_second", "Picks that RATE allows in a second; 0 = no limit"),
     Figure("burst", "burst_picks", "Picks that BURST allows at one moment; 0 = no limit"),

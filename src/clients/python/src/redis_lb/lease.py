@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import redis
 
 from . import forks
-from .commands import Algorithm, Hash, Name, Outcome, Place, Sticky, several
+from .commands import NOTHING, Algorithm, Amounts, Hash, Name, Outcome, Place, Sticky, several
 from .flow import Flow
 from .link import in_background, log
 from .replies import When
@@ -66,6 +66,7 @@ class Terms:
     place: Place
     failures: tuple[type[Exception], ...]
     sticky: Sticky | None
+    costs: Amounts
 
 
 @dataclass
@@ -87,6 +88,8 @@ class LeaseFlows:
     latency_us: int | None = None
     #: The utilisation that the backend told; 1 is fully used.
     load: float | None = None
+    #: What the request really cost, by the name of the cost. A cost that is not named here keeps its estimate.
+    costs: Amounts | None = None
     #: Whether the server has ended it, by its deadline or by an operator, while the block runs.
     is_lost = False
 
@@ -144,7 +147,8 @@ class LeaseFlows:
         # In the child of a fork the lease is still that of the parent.
         if self._held and self.id is not None and os.getpid() == self._pid:
             told = latency_us if outcome == "OK" else None
-            yield from self._held.pool._end(self.id, outcome, latency_us=told, load=self.load, cool_ms=self._cool_ms)
+            report = {"latency_us": told, "load": self.load, "cool_ms": self._cool_ms, "costs": self.costs}
+            yield from self._held.pool._end(self.id, outcome, **report)
         if self._series is None:
             return False
         if not isinstance(error, self._terms.failures):
@@ -251,6 +255,7 @@ class Leasing(Generic[L, A]):
         exclude: Iterable[Name] = (),
         sticky: Sticky | None = None,
         failures: tuple[type[Exception], ...] = (Exception,),
+        costs: Amounts = NOTHING,
     ) -> L:
         """A backend for as long as the block runs: `with pool.lease() as lease: call(lease.backend)`.
 
@@ -260,9 +265,10 @@ class Leasing(Generic[L, A]):
         With `sticky` it is the backend of that session.
         Raises NoBackendError if nothing can be picked within `wait_ms`; 0 does not wait. Waiters with a lower `prio`, 0
         to 255, are served first. If set_queue() says so, those of one `prio` take turns by their `tenant`.
+        `costs` estimates what the request costs, as {"tokens": 1200}; set `lease.costs` to what it really was.
         """
         place = Place(wait_ms, prio, tenant)
-        terms = Terms(ttl_ms, algorithm, owner, several(exclude), place, failures, sticky)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), place, failures, sticky, costs)
         return type(self)._lease(self, terms, None)
 
     def attempts(
@@ -278,13 +284,14 @@ class Leasing(Generic[L, A]):
         exclude: Iterable[Name] = (),
         sticky: Sticky | None = None,
         failures: tuple[type[Exception], ...] = (Exception,),
+        costs: Amounts = NOTHING,
     ) -> Iterator[A]:
         """Leases for one request, each on another backend, until a block raises none of `failures`.
 
         `for attempt in pool.attempts(3): with attempt as lease: …`. The error of the last attempt is raised.
         """
         place = Place(wait_ms, prio, tenant)
-        terms = Terms(ttl_ms, algorithm, owner, several(exclude), place, failures, sticky)
+        terms = Terms(ttl_ms, algorithm, owner, several(exclude), place, failures, sticky, costs)
         series = Series(most)
         while series.left:
             series.left -= 1

@@ -91,7 +91,13 @@ class PoolFlows(Commands, Leasing[L, A]):
             return granted and Command(("LB.DONE", self.key, granted.lease))
 
         words = pick_words(
-            terms.algorithm, exclude=exclude, sticky=terms.sticky, ttl_ms=terms.ttl_ms, owner=terms.owner, place=place
+            terms.algorithm,
+            exclude=exclude,
+            sticky=terms.sticky,
+            ttl_ms=terms.ttl_ms,
+            owner=terms.owner,
+            costs=terms.costs,
+            place=place,
         )
         granted = replies.granted((yield from self._shared(words, place.wait_ms, undo)))
         return granted and Held(self, granted.backend, granted.lease)
