@@ -1,8 +1,11 @@
 //! Consistent hashing: where items go, and which of them move.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
 
-use redis_lb::lb::{Algorithm, HealthSettings, LeaseTerms, Outcome, Pool, Report, Request, State};
+use redis_lb::lb::{
+    Algorithm, HealthSettings, LeaseTerms, Limits, Outcome, Pool, Report, Request, State,
+};
 
 fn name(i: u32) -> Vec<u8> {
     format!("10.{}.{}.{}:8080", i >> 16, i >> 8 & 255, i & 255).into_bytes()
@@ -332,4 +335,89 @@ fn no_backend_is_above_its_bound_and_the_other_items_stay() {
     // The hot item fills nearly half of the fleet up to the bounds. Other items move only from there.
     assert!(hot.len() > 10);
     assert!(moved * 2 < requests / 2, "{moved} of {requests}");
+}
+
+/// Many picks of one command line the backends up. Single ones look at all of them.
+#[test]
+fn many_picks_at_once_are_what_single_picks_would_be() {
+    for (balance, max, health) in [
+        (0, 9, false),
+        (101, 0, true),
+        (125, 0, false),
+        (300, 40, true),
+    ] {
+        let mut pool = pool(200);
+        pool.set_balance(balance);
+        for i in 0..200 {
+            let limits = Limits {
+                max: Some(max),
+                tier: Some((i % 3 == 0).into()),
+                ..Limits::default()
+            };
+            pool.set_limits(Some(&name(i)), &limits);
+        }
+        if health {
+            pool.set_health(HealthSettings {
+                fails: 1,
+                eject: 10,
+                slow_start: 5000,
+                max_eject: 20,
+                ..HealthSettings::default()
+            });
+            let failed = Report {
+                outcome: Some(Outcome::Fail),
+                ..Report::default()
+            };
+            (0..20).for_each(|i| _ = pool.report(&name(i), &failed));
+            // Some are probed, later ones start slowly.
+            pool.tick(pool.clock() + 1000);
+        }
+        let mut single = pool.clone();
+        for item in [&b"x"[..], b"y"] {
+            let mut request = Request {
+                algorithm: Some(Algorithm::HASH),
+                item: Some(item),
+                count: 700,
+                distinct: false,
+                exclude: vec![],
+                terms: Some(LeaseTerms {
+                    span: 60_000,
+                    owner: None,
+                }),
+                costs: vec![],
+            };
+            let many = pool.picks(&request).slots;
+            request.count = 1;
+            let singles = (0..700).flat_map(|_| single.picks(&request).slots);
+            assert_eq!(many, singles.collect::<Vec<_>>());
+            assert!(many.len() > 300);
+        }
+    }
+}
+
+/// Else a command with the largest COUNT takes the square of a large pool.
+#[test]
+fn many_picks_at_once_do_not_look_at_all_backends_each() {
+    let mut pool = pool(20_000);
+    pool.set_balance(125);
+    let mut request = Request {
+        algorithm: Some(Algorithm::HASH),
+        item: Some(b"hot"),
+        count: 10,
+        distinct: true,
+        exclude: vec![],
+        terms: Some(LeaseTerms {
+            span: 60_000,
+            owner: None,
+        }),
+        costs: vec![],
+    };
+    let mut took = [10, 10_000].map(|count| {
+        request.count = count;
+        let start = Instant::now();
+        assert_eq!(pool.picks(&request).slots.len(), count);
+        start.elapsed()
+    });
+    took[0] *= 200;
+    assert!(took[1] < took[0], "{took:?}");
 }

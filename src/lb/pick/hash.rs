@@ -11,7 +11,7 @@
 //! instructions each. O(n). Rejected: lookup tables, trees and skeletons, which are faster and move other items than they must;
 //! two multiplications for a mix, which no test of the shares told from one.
 
-use super::own::{Before, DependsOn, Own, Pick};
+use super::own::{DependsOn, Own, Pick};
 use super::view::View;
 use crate::lb::account::Bound;
 use crate::lb::field::{Field, Seat};
@@ -51,19 +51,11 @@ impl Pick for Rendezvous {
         race.run(asked.hashes);
         race.best.map(|best| best.slot)
     }
-
-    fn pick_ahead(own: &mut Self::Own, see: View<'_>) -> Option<(Slot, Before)> {
-        let slot = Rendezvous::pick_if_any(own, see, &mut Chance::default())?;
-        Some((slot, 0))
-    }
-
-    /// There is no place that a pick has moved.
-    fn take_back(_: &mut Self::Own, _: View<'_>, _: Slot, _: Before) {}
 }
 
 /// The first number that a backend draws for an item: the two halves of the product of their hashes.
 #[inline(always)]
-fn mix(item: u64, name: u64) -> u64 {
+pub(super) fn mix(item: u64, name: u64) -> u64 {
     let product = u128::from(item) * u128::from(name);
     product as u64 ^ (product >> 64) as u64
 }
@@ -72,7 +64,7 @@ fn mix(item: u64, name: u64) -> u64 {
 ///
 /// A trial draws numbers while each is below the one before. If their number is odd, the time is the first of them, and 1 for
 /// each trial before. No stream of numbers goes on for long without that: it has a period of 2^64, and two trials in three end.
-fn time(first: u64) -> u128 {
+pub(super) fn time(first: u64) -> u128 {
     let mut stream = first;
     let (mut trials, mut start) = (0, first);
     loop {

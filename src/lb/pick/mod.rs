@@ -1,6 +1,7 @@
 //! The algorithms: one file each, one line each in the table.
 
 mod by_tier;
+mod choices;
 mod duels;
 mod ewma;
 mod hash;
@@ -16,6 +17,7 @@ mod view;
 mod wrandom;
 mod wrr;
 
+pub use choices::Choices;
 pub use lc::Turns;
 pub use own::{Before, DependsOn, Own};
 pub use view::{Asked, View};

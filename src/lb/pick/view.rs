@@ -92,24 +92,31 @@ impl<'a> View<'a> {
 
     /// The bound of the load of each backend of this tier, if there is one.
     pub fn bound(self, tier: u8) -> Option<Bound> {
+        self.bound_by(|| match self.outages() {
+            None => self.total_weight(),
+            // Running weights are not the weights.
+            Some(_) => {
+                let seats = self.seats.iter().enumerate();
+                let of_tier = seats.filter(|(slot, _)| self.takes(tier, *slot));
+                of_tier.map(|(_, seat)| u64::from(seat.weight)).sum()
+            }
+        })
+    }
+
+    /// The same, where the weights of these backends have that sum.
+    pub fn bound_by(self, weights: impl FnOnce() -> u64) -> Option<Bound> {
         let account = self.account?;
-        account
-            .balance()
-            .bound(account.leases(), || match account.health() {
-                None => self.total_weight(),
-                // Running weights are not the weights.
-                Some(_) => {
-                    let seats = self.seats.iter().enumerate();
-                    let of_tier = seats.filter(|(slot, _)| self.takes(tier, *slot));
-                    of_tier.map(|(_, seat)| u64::from(seat.weight)).sum()
-                }
-            })
+        account.balance().bound(account.leases(), weights)
+    }
+
+    /// How many leases are open on a backend, or not cleared yet.
+    pub fn leases_on(self, slot: Slot) -> u32 {
+        self.account.map_or(0, |account| account.leases_on(slot))
     }
 
     /// Whether a backend can have one more lease by this bound.
     pub fn admits(self, bound: &Bound, slot: Slot) -> bool {
-        let leases = self.account.map_or(0, |account| account.leases_on(slot));
-        bound.admits(leases, self.seats[slot].weight)
+        bound.admits(self.leases_on(slot), self.seats[slot].weight)
     }
 
     fn outages(self) -> Option<&'a Outages> {

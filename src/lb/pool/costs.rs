@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use super::flow::Availability;
 use super::parts::Pool;
-use super::picking::Request;
+use super::picking::{Item, Request};
 use crate::lb::account::{Account, Amounts, Cost, CostLimit, LeaseId, Limits, Rate, Whose};
 use crate::lb::ground::bounds::{Slot, counted};
 use crate::lb::ground::clock::Millis;
@@ -50,7 +50,7 @@ type Choose = fn(&mut Pool, By) -> Option<(Slot, Choice)>;
 #[derive(Clone, Copy)]
 struct By<'a> {
     algorithm: Algorithm,
-    item: Option<&'a [u8]>,
+    item: Option<&'a Item<'a>>,
 }
 
 /// What a request takes, and how many it has passed over.
@@ -73,10 +73,11 @@ impl Pool {
     pub(super) fn choose_with(
         &mut self,
         purchase: &mut Purchase,
-        request: &Request,
+        algorithm: Option<Algorithm>,
+        item: Option<&Item>,
         passed_over: &mut Vec<Slot>,
     ) -> Option<Slot> {
-        let by = self.by(request);
+        let by = self.by(algorithm, item);
         if !self.affords(Whose::POOL, &purchase.amounts) {
             return None;
         }
@@ -93,11 +94,9 @@ impl Pool {
         Some(slot)
     }
 
-    fn by<'a>(&self, request: &Request<'a>) -> By<'a> {
-        By {
-            algorithm: request.algorithm.unwrap_or(self.owns.policy),
-            item: request.item,
-        }
+    fn by<'a>(&self, algorithm: Option<Algorithm>, item: Option<&'a Item<'a>>) -> By<'a> {
+        let algorithm = algorithm.unwrap_or(self.owns.policy);
+        By { algorithm, item }
     }
 
     fn choose_among(
@@ -164,7 +163,8 @@ impl Pool {
         if !self.affords(Whose::POOL, &purchase.amounts) {
             return false;
         }
-        let by = self.by(request);
+        let item = request.item.map(Item::of);
+        let by = self.by(request.algorithm, item.as_ref());
         let chance = self.chance.clone();
         let mut passed_over = self.pass_over(&request.exclude);
         let choose = Pool::try_choice;

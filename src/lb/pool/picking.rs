@@ -1,5 +1,6 @@
 //! Picking, and looking ahead.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 
 use super::backend::Backend;
@@ -7,7 +8,7 @@ use super::parts::Pool;
 use crate::lb::account::{Cost, IdText, LeaseId, LeaseTerms, Outage, TokensBefore, Whose};
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::chance::Chance;
-use crate::lb::pick::{Algorithm, Asked, Before, View};
+use crate::lb::pick::{Algorithm, Asked, Before, Choices, View};
 
 /// A request for picks.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,19 @@ pub struct Request<'a> {
     pub costs: Vec<Cost<'a>>,
 }
 
+/// An item, and what a command knows of its choices after some picks.
+pub(super) struct Item<'a> {
+    bytes: &'a [u8],
+    choices: RefCell<Choices>,
+}
+
+impl Item<'_> {
+    pub(super) fn of(bytes: &[u8]) -> Item<'_> {
+        let choices = RefCell::default();
+        Item { bytes, choices }
+    }
+}
+
 /// The answer to a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Picked {
@@ -39,6 +53,7 @@ pub struct Picked {
 
 /// How a step of a look ahead is undone.
 enum Undo {
+    Nothing,
     Pick(Slot, Before),
     Probe(Slot, Box<Outage>),
     Lease(Slot),
@@ -78,7 +93,7 @@ impl Pool {
 
     /// Picks the backend of an item.
     pub fn pick_for(&mut self, item: &[u8]) -> Option<Backend<'_>> {
-        let slot = self.choose_for(item)?;
+        let slot = self.choose_for(&Item::of(item))?;
         if self.account.is_some() {
             self.spend(slot, None);
         }
@@ -91,7 +106,7 @@ impl Pool {
         if !self.has_numbers_for(1) {
             return None;
         }
-        let slot = self.choose_for(item)?;
+        let slot = self.choose_for(&Item::of(item))?;
         let lease = self.spend(slot, Some(terms))?;
         let text = self.account().id_text(lease);
         let card = self.roster.count(slot);
@@ -99,32 +114,35 @@ impl Pool {
     }
 
     /// As [`Pool::choose`], for an item: no probe is preferred.
-    fn choose_for(&mut self, item: &[u8]) -> Option<Slot> {
+    fn choose_for(&mut self, item: &Item) -> Option<Slot> {
         let slot = self.find_for(item)?;
         self.picks = counted(self.picks);
         Some(slot)
     }
 
     /// The backend of an item. Nothing changes.
-    pub(super) fn find_for(&mut self, item: &[u8]) -> Option<Slot> {
+    pub(super) fn find_for(&mut self, item: &Item) -> Option<Slot> {
         if self.is_closed() {
             return None;
         }
         let (cards, hashes) = self.roster.hashed();
         let asked = Asked {
-            item,
+            item: item.bytes,
             cards,
             hashes,
         };
         let see = View::of(&self.field, self.account.as_deref()).for_item(&asked);
-        Algorithm::HASH.pick(&mut self.owns, see, &mut self.chance)
+        let mut choices = item.choices.borrow_mut();
+        match choices.is_due() {
+            true => choices.choose(see),
+            false => Algorithm::HASH.pick(&mut self.owns, see, &mut self.chance),
+        }
     }
 
-    /// As the request says.
-    fn choose_by(&mut self, request: &Request) -> Option<Slot> {
-        match request.item {
+    fn choose_by(&mut self, algorithm: Option<Algorithm>, item: Option<&Item>) -> Option<Slot> {
+        match item {
             Some(item) => self.choose_for(item),
-            None => self.choose(request.algorithm),
+            None => self.choose(algorithm),
         }
     }
 
@@ -174,13 +192,17 @@ impl Pool {
             slots: Vec::with_capacity(request.count),
             lease: None,
         };
+        let item = request.item.map(Item::of);
+        let item = item.as_ref();
         let mut purchase = self.purchase(request);
         // A pick that finds nobody leaves no trace.
         let chance = purchase.as_ref().map(|_| self.chance.clone());
         while picked.slots.len() < request.count
             && let Some(slot) = match &mut purchase {
-                None => self.choose_by(request),
-                Some(purchase) => self.choose_with(purchase, request, &mut passed_over),
+                None => self.choose_by(request.algorithm, item),
+                Some(purchase) => {
+                    self.choose_with(purchase, request.algorithm, item, &mut passed_over)
+                }
             }
         {
             self.heed_latencies_for(request.algorithm);
@@ -263,6 +285,7 @@ impl Pool {
         if algorithm.goes_by_latency() && !self.has_numbers_for(request.count) {
             return Some(Vec::new());
         }
+        let item = request.item.map(Item::of);
         let had_account = self.account.is_some();
         let mut undo = Vec::new();
         for name in &request.exclude {
@@ -273,7 +296,7 @@ impl Pool {
         let mut picked = Vec::new();
         let mut is_whole = true;
         while picked.len() < request.count && self.has_eligible_now() {
-            let Some((slot, step)) = self.choose_ahead(algorithm, request.item) else {
+            let Some((slot, step)) = self.choose_ahead(algorithm, item.as_ref()) else {
                 is_whole = false;
                 break;
             };
@@ -305,27 +328,20 @@ impl Pool {
     }
 
     /// As [`Pool::choose`] will. There is an eligible backend. No answer where that cannot be undone.
-    fn choose_ahead(&mut self, algorithm: Algorithm, item: Option<&[u8]>) -> Option<(Slot, Undo)> {
-        if let Some(slot) = self.next_probe().filter(|_| item.is_none()) {
+    fn choose_ahead(&mut self, algorithm: Algorithm, item: Option<&Item>) -> Option<(Slot, Undo)> {
+        if let Some(item) = item {
+            let slot = self.find_for(item)?;
+            return match self.is_probe_open(slot) {
+                true => self.probe_ahead(slot),
+                false => Some((slot, Undo::Nothing)),
+            };
+        }
+        if let Some(slot) = self.next_probe() {
             return self.probe_ahead(slot);
         }
         let see = View::of(&self.field, self.account.as_deref());
-        let Some(item) = item else {
-            let (slot, before) = algorithm.pick_ahead(&mut self.owns, see)?;
-            return Some((slot, Undo::Pick(slot, before)));
-        };
-        let (cards, hashes) = self.roster.hashed();
-        let asked = Asked {
-            item,
-            cards,
-            hashes,
-        };
-        let see = see.for_item(&asked);
         let (slot, before) = algorithm.pick_ahead(&mut self.owns, see)?;
-        match self.is_probe_open(slot) {
-            true => self.probe_ahead(slot),
-            false => Some((slot, Undo::Pick(slot, before))),
-        }
+        Some((slot, Undo::Pick(slot, before)))
     }
 
     fn probe_ahead(&mut self, slot: Slot) -> Option<(Slot, Undo)> {
@@ -335,6 +351,7 @@ impl Pool {
 
     fn undo(&mut self, algorithm: Algorithm, step: Undo) {
         match step {
+            Undo::Nothing => {}
             Undo::Pick(slot, before) => {
                 let see = View::of(&self.field, self.account.as_deref());
                 algorithm.take_back(&mut self.owns, see, slot, before);
