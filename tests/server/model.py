@@ -732,13 +732,15 @@ class Pool:
                 serving = [b for b in eligible if b.tier == lowest]
             if self.chance is None and (request.algorithm or self.policy) in CHANCE:
                 raise Unseeded
-            if request.lease and not self.is_open:
-                raise Unopened
             backend, undo = self.tried(choose, serving)
             if not backend.limit.affords(request.costs, self.clock):
                 undo()
                 eligible.remove(backend)
                 continue
+            if request.lease and not self.is_open:
+                undo()
+                self.chance = chance
+                raise Unopened
             picked.append(self.take(backend, request))
             limit = backend.limit
             if request.distinct or not limit.allows(backend.leases, self.clock):

@@ -37,15 +37,18 @@ COMMANDS = {
     "LB.LIST": [[]],
     "LB.CARD": [[]],
     "LB.PICK": [[], ["rr"], ["random"], ["wrr", "COUNT", 2], ["EXCLUDE", 1, "a"], ["BLOCK", 9], ["LEASE", 9]]
-    + [["ewma", "LEASE", 9], ["p2c", "LEASE", 9, "OWNER", "o", "COUNT", 2], ["STICKY", "s", 9]],
+    + [["ewma", "LEASE", 9], ["p2c", "LEASE", 9, "OWNER", "o", "COUNT", 2], ["STICKY", "s", 9]]
+    + [["hash", "item"], ["COSTS", 1, "tokens", 9]],
     "LB.PEEK": [[], ["rr"], ["lc"], ["wrr", "COUNT", 2], ["STICKY", "s"]],
     "LB.FORGET": [["s"]],
+    "LB.QUEUE": [[], ["MAX", 9], ["ORDER", "fair"]],
     "LB.DONE": [["7-1"], ["7-1", "FAIL", "LATENCY", 9], ["7-1", "OK", "LOAD", "0.5", "COOL", 9]],
     "LB.REPORT": [["a"], ["a", "OK", "LATENCY", 9], ["a", "FAIL", "LOAD", "0.5", "COOL", 9]],
     "LB.RENEW": [["7-1", 9]],
     "LB.RELEASE": [["OWNER", "o"]],
     "LB.LEASES": [[], ["BACKEND", "a", "OWNER", "o", "COUNT", 2]],
-    "LB.LIMIT": [[], ["BACKEND", "a"], ["MAX", 9], ["BACKEND", "a", "MAX", 9, "RATE", 9, 9, "TIER", 1]],
+    "LB.LIMIT": [[], ["BACKEND", "a"], ["MAX", 9], ["BACKEND", "a", "MAX", 9, "RATE", 9, 9, "TIER", 1]]
+    + [["EACH", "COST", "tokens", 9, 9], ["BALANCE", 125]],
     "LB.HEALTH": [
         [],
         ["FAILS", 3, "FAILRATE", 50, "MIN", 9, "WINDOW", 9, "EJECT", 9],
