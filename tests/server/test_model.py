@@ -318,9 +318,15 @@ class Exchange:
         """The first one that gives leases in a pool that is new, or newly loaded or copied."""
         self.flush()
         answer = self._wire.ask(command)
-        _, lease = answer[0] if isinstance(answer[0], list) else answer
         pool = self._model.keys[command[1]]
-        pool.epoch, pool.is_open = int(lease.partition(b"-")[0]), True
+        pool.is_open = True
+        if not answer:
+            # Nobody holds what it takes. The epoch, if there is one now, is not known yet.
+            assert answer == self._model.run(command), command
+            pool.is_open = False
+            return
+        _, lease = answer[0] if isinstance(answer[0], list) else answer
+        pool.epoch = int(lease.partition(b"-")[0])
         assert answer == self._model.run(command), command
         self._typist.past.append(lease)
 
