@@ -141,6 +141,30 @@ def test_an_end_of_a_lease_costs_the_same_however_many_wait(binary):
     assert costs[2_000] < 2 * costs[10]
 
 
+@pytest.mark.once("it counts what the module alone does")
+@pytest.mark.skipif(callgrind.missing() is not None, reason=callgrind.missing() or "")
+def test_a_pick_by_hash_takes_up_to_eight_instructions_for_each_backend(binary):
+    """Above a constant, alike or not. A backend that holds nearly all weight costs some more."""
+    picks = [f"LB.PICK pool hash item:{i}" for i in range(64)]
+    most = {"alike": 8, "mixed": 8, "one heavy": 20}
+    took = {}
+    with callgrind.Callgrind(binary, module()) as server:
+        for title, weight in {"alike": lambda i: 1, "mixed": mixed, "one heavy": heavy}.items():
+            costs = []
+            for members in (1_000, 2_000):
+                pairs = " ".join(f"{name(i).decode()} {weight(i)}" for i in range(members))
+                with Wire(server.port) as wire:
+                    prepare(wire, [f"LB.ADD pool {pairs}"])
+                costs.append(server.cost(picks, COUNTED))
+            took[title] = (costs[1] - costs[0]) / 1_000
+    assert all(took[title] <= most[title] for title in most), took
+
+
+def heavy(i):
+    """One of weight 65535 among those of weight 1."""
+    return 65535 if i == 500 else 1
+
+
 def ratios(binary):
     """What the commands cost, as multiples of INCR, and requests, as multiples of their floors."""
     costs = {title: [] for title in [*CASES, *REQUESTS]}

@@ -8,8 +8,8 @@
 //! All in whole numbers. The exponential time is drawn as von Neumann did it ("Various techniques used in connection with random
 //! digits", 1951), by comparing uniform numbers, so there is no logarithm whose last bit could differ between machines. Its first
 //! number is never above the time that comes out of it, so one multiplication and one comparison pass over nearly every backend: 6
-//! instructions each. O(n). Rejected: lookup tables, trees and skeletons, which are faster and move other items than they must;
-//! two multiplications for a mix, which no test of the shares told from one.
+//! instructions each. O(n). Rejected: lookup tables, trees and skeletons, which are faster and move other items than they must; a second
+//! multiplication in the mix, since with one the shares and the next choices already differ from the weights only as chance does.
 
 use super::own::{DependsOn, Own, Pick};
 use super::view::View;
