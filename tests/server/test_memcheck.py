@@ -79,6 +79,14 @@ COMMANDS = """
     LB.PICK web ewma LEASE 1000
     LB.PICK web ewma COUNT 9 LEASE 1000
     LB.PEEK web ewma COUNT 9
+    LB.LIMIT web BALANCE 125
+    LB.PICK web hash item
+    LB.PICK web hash item COUNT 40 DISTINCT LEASE 1000
+    LB.PEEK web hash item COUNT 40
+    LB.PICK web STICKY s 1000
+    LB.FORGET web s
+    LB.QUEUE web MAX 3 ORDER fair
+    LB.QUEUE web MAX 0 ORDER fifo
     LB.HEALTH web FAILS 0 FAILRATE 0 SLOWSTART 0 ADAPT 0
     LB.LIST web
     LB.CARD web
