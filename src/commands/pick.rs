@@ -86,7 +86,7 @@ impl Command for Pick {
     #[inline(always)]
     fn behind(order: &Order) -> u8 {
         match order {
-            Order::Many(words) => prio(words),
+            Order::Many(words) => words.block.map_or(0, |block| block.prio),
             Order::One(_) | Order::Lease(..) | Order::Item(..) => 0,
         }
     }
@@ -150,8 +150,8 @@ pub enum Order<'a> {
     Lease(Option<Algorithm>, LeaseTerms<'a>),
     /// The backend of an item, with a lease if these are its terms.
     Item(&'a [u8], Option<LeaseTerms<'a>>),
-    /// Any other pick.
-    Many(PickWords<'a>),
+    /// Any other pick. Boxed: an order is moved, and most are small.
+    Many(Box<PickWords<'a>>),
 }
 
 #[inline(never)]
@@ -173,7 +173,7 @@ fn read_words(call: &Call) -> Result<Order<'_>, Error> {
     match (is_plain, request.item) {
         (true, None) => Ok(Order::One(request.algorithm)),
         (true, Some(item)) => Ok(Order::Item(item, None)),
-        (false, _) => Ok(Order::Many(words)),
+        (false, _) => Ok(Order::Many(Box::new(words))),
     }
 }
 
@@ -193,13 +193,6 @@ fn pick_for(item: &[u8], terms: Option<LeaseTerms>, key: &mut Key, call: &Call) 
         true => Effect::Picked(1),
         false => none(key, call),
     }
-}
-
-/// In a function of its own: else the compiler looks at the words of orders that have none, before it finds that it need not. That is
-/// harmless, but memcheck cannot know.
-#[inline(never)]
-fn prio(words: &PickWords) -> u8 {
-    words.block.map_or(0, |block| block.prio)
 }
 
 #[cold]
