@@ -2,6 +2,7 @@
 holds for EACH backend; and clients that wait until there is enough.
 """
 
+import random
 import time
 
 import pytest
@@ -244,3 +245,40 @@ def test_a_waiter_that_is_gone_keeps_nobody_back(server, web):
         assert large.waits() and small.waits()
     web.ask(f"CLIENT KILL ID {large.id}")
     assert small.read()[0] == b"a"
+
+
+def assert_no_window_is_overfull(log, rate, millis, burst, largest):
+    """Each window of the log: estimates count at their picks, differences when they are settled."""
+    for first, (begin, _) in enumerate(log):
+        held = under = 0
+        for end, amount in log[first:]:
+            held += amount[0]
+            under += amount[1]
+            most = max(burst, largest) + (end - begin) * rate // millis + under
+            assert held <= most, (log[first], end, held, most)
+
+
+def test_no_window_holds_more_than_the_bound(lb):
+    """Clients ask for amounts of all sizes, and settle them with more and with less."""
+    chance = random.Random(7)
+    rate, millis, burst, largest = 300, 1000, 40, 90
+    lb(f"LB.LIMIT web EACH COST tokens {rate} {millis} BURST {burst}")
+    logs, held, clock = {name: [] for name in "abc"}, [], 1000
+    for _ in range(900):
+        if chance.random() < 0.5:
+            clock += chance.choice([1, 3, 10, 40])
+            lb(f"LB.TICK web {clock}")
+        if held and chance.random() < 0.4:
+            name, lease, estimate = held.pop(chance.randrange(len(held)))
+            really = chance.choice([0, estimate // 2, estimate, estimate * 2])
+            if lb(f"LB.DONE web {lease} COSTS 1 tokens {really}"):
+                logs[name].append((clock, (really - estimate, max(0, really - estimate))))
+            continue
+        estimate = chance.choice([1, 5, 20, 40, largest])
+        if granted := lb(f"LB.PICK web LEASE 100000 COSTS 1 tokens {estimate}"):
+            name, lease = granted
+            logs[name].append((clock, (estimate, 0)))
+            held.append((name, lease, estimate))
+    for log in logs.values():
+        assert len(log) > 50
+        assert_no_window_is_overfull(log, rate, millis, burst, largest)
