@@ -84,6 +84,8 @@ def costs():
         "LB.LIMIT costs BACKEND b COST seconds 0 0",
         "LB.REM costs gone",
     )
+    yield from ("LB.LIMIT costs BALANCE 125", "LB.QUEUE costs MAX 9 ORDER fair")
+    yield from (f"LB.PICK costs hash item-{n % 3} LEASE 60000" for n in range(9))
     yield "LB.TICK costs 4100"
 
 
