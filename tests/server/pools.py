@@ -7,7 +7,7 @@ from server import Server
 from wire import Refused, Wire, words
 
 ODD = b"\0\r\n\xff"
-KEYS = [b"web", b"large", ODD, b"policy", b"busy", b"limit", b"over", b"sessions"]
+KEYS = [b"web", b"large", ODD, b"policy", b"busy", b"limit", b"over", b"sessions", b"costs"]
 
 
 def large():
@@ -84,7 +84,7 @@ def costs():
         "LB.LIMIT costs BACKEND b COST seconds 0 0",
         "LB.REM costs gone",
     )
-    yield from ("LB.LIMIT costs BALANCE 125", "LB.QUEUE costs MAX 9 ORDER fair")
+    yield from ("LB.LIMIT costs BALANCE 125", "LB.QUEUE costs MAX 9 ORDER fair", "LB.PICK costs random")
     yield from (f"LB.PICK costs hash item-{n % 3} LEASE 60000" for n in range(9))
     yield "LB.TICK costs 4100"
 
@@ -111,6 +111,7 @@ MAKE = [
     *busy(),
     *over(),
     *sessions(),
+    *costs(),
     "LB.LIMIT limit MAX 3",
 ]
 # The same, with seeds of the server's own.
