@@ -16,9 +16,15 @@ impl<'a, W: ExactSizeIterator<Item = &'a [u8]> + Clone> Words<'a> for W {}
 
 /// Parses the name of a backend.
 pub fn name(bytes: &[u8]) -> Result<&[u8], Error> {
+    bounded("the name of a backend", bytes)
+}
+
+/// Checks the length that every name and item has.
+#[inline(always)]
+fn bounded<'a>(what: &str, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
     match (1..=NAME_MAX).contains(&bytes.len()) {
         true => Ok(bytes),
-        false => Err(Error::name(bytes)),
+        false => Err(Error::length(what, bytes)),
     }
 }
 
@@ -60,42 +66,27 @@ pub fn policy(word: &[u8]) -> Result<Algorithm, Error> {
 
 /// Parses an item.
 fn item(bytes: &[u8]) -> Result<&[u8], Error> {
-    match (1..=NAME_MAX).contains(&bytes.len()) {
-        true => Ok(bytes),
-        false => Err(Error::item(bytes)),
-    }
+    bounded("an item", bytes)
 }
 
 /// Parses the name of a lease's owner.
 pub fn owner(bytes: &[u8]) -> Result<&[u8], Error> {
-    match (1..=NAME_MAX).contains(&bytes.len()) {
-        true => Ok(bytes),
-        false => Err(Error::owner(bytes)),
-    }
+    bounded("the name of an owner", bytes)
 }
 
 /// Parses the name of a cost.
 pub fn cost(bytes: &[u8]) -> Result<&[u8], Error> {
-    match (1..=NAME_MAX).contains(&bytes.len()) {
-        true => Ok(bytes),
-        false => Err(Error::cost(bytes)),
-    }
+    bounded("the name of a cost", bytes)
 }
 
 /// Parses the name of a session.
 pub fn session(bytes: &[u8]) -> Result<&[u8], Error> {
-    match (1..=NAME_MAX).contains(&bytes.len()) {
-        true => Ok(bytes),
-        false => Err(Error::session(bytes)),
-    }
+    bounded("the name of a session", bytes)
 }
 
 /// Parses the name for which a client waits.
 fn tenant(bytes: &[u8]) -> Result<&[u8], Error> {
-    match (1..=NAME_MAX).contains(&bytes.len()) {
-        true => Ok(bytes),
-        false => Err(Error::tenant(bytes)),
-    }
+    bounded("the name behind FOR", bytes)
 }
 
 /// Parses a span of time.

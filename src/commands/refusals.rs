@@ -79,12 +79,6 @@ impl Error {
         )
     }
 
-    /// An invalid item.
-    pub fn item(item: &[u8]) -> Error {
-        let len = item.len();
-        Error::new(format!("ERR an item has 1 to {NAME_MAX} bytes, not {len}"))
-    }
-
     /// LB.PEEK with an option that only LB.PICK has.
     #[cold]
     pub fn peek_takes_nothing() -> Error {
@@ -113,28 +107,11 @@ impl Error {
         Error::fixed("ERR the pool would have more than 16777216 backends")
     }
 
-    /// An invalid name of a backend.
-    pub fn name(name: &[u8]) -> Error {
-        let len = name.len();
-        Error::new(format!(
-            "ERR the name of a backend has 1 to {NAME_MAX} bytes, not {len}"
-        ))
-    }
-
-    /// An invalid name of an owner.
-    pub fn owner(name: &[u8]) -> Error {
-        let len = name.len();
-        Error::new(format!(
-            "ERR the name of an owner has 1 to {NAME_MAX} bytes, not {len}"
-        ))
-    }
-
-    /// An invalid name of a cost.
-    pub fn cost(name: &[u8]) -> Error {
-        let len = name.len();
-        Error::new(format!(
-            "ERR the name of a cost has 1 to {NAME_MAX} bytes, not {len}"
-        ))
+    /// A name or an item that is empty or too long.
+    #[cold]
+    pub fn length(what: &str, bytes: &[u8]) -> Error {
+        let len = bytes.len();
+        Error::new(format!("ERR {what} has 1 to {NAME_MAX} bytes, not {len}"))
     }
 
     /// The name of a cost where the number of costs should be.
@@ -143,22 +120,6 @@ impl Error {
         Error::new(format!(
             "{}: the number of costs comes first, as in COSTS 1 tokens 500",
             number.message()
-        ))
-    }
-
-    /// An invalid name of a session.
-    pub fn session(name: &[u8]) -> Error {
-        let len = name.len();
-        Error::new(format!(
-            "ERR the name of a session has 1 to {NAME_MAX} bytes, not {len}"
-        ))
-    }
-
-    /// An invalid name for which a client waits.
-    pub fn tenant(name: &[u8]) -> Error {
-        let len = name.len();
-        Error::new(format!(
-            "ERR the name behind FOR has 1 to {NAME_MAX} bytes, not {len}"
         ))
     }
 
