@@ -34,6 +34,17 @@ enum Pin {
     Waits(Slot),
 }
 
+impl Pin {
+    /// Whether the pick gets a backend. None where that is up to the algorithm.
+    fn serves(self, sticky: &Sticky) -> Option<bool> {
+        match self {
+            Pin::Holds(_) | Pin::Probes(_) => Some(true),
+            Pin::Waits(_) if sticky.is_strict => Some(false),
+            Pin::Waits(_) | Pin::None => None,
+        }
+    }
+}
+
 /// The hash by which sessions are known: XXH3 in 64 bits, the same on every machine.
 pub fn session_hash(name: &[u8]) -> u64 {
     XxHash3_64::oneshot(name)
@@ -75,21 +86,15 @@ impl Pool {
 
     /// Whether there is a backend for a pick for a session, that passes these over.
     pub fn has_eligible_for_session(&self, exclude: &[&[u8]], sticky: &Sticky) -> bool {
-        match self.pin(sticky.session, exclude, None) {
-            Pin::Holds(_) | Pin::Probes(_) => true,
-            Pin::Waits(_) if sticky.is_strict => false,
-            Pin::Waits(_) | Pin::None => self.has_eligible(exclude),
-        }
+        let served = self.pin(sticky.session, exclude, None).serves(sticky);
+        served.unwrap_or_else(|| self.has_eligible(exclude))
     }
 
     /// As [`Pool::would_pick`], of a pick for a session.
     pub fn would_pick_for_session(&mut self, request: &Request, sticky: &Sticky) -> bool {
         let purchase = self.purchase(request);
-        match self.pin(sticky.session, &request.exclude, purchase.as_ref()) {
-            Pin::Holds(_) | Pin::Probes(_) => true,
-            Pin::Waits(_) if sticky.is_strict => false,
-            Pin::Waits(_) | Pin::None => self.would_pick(request),
-        }
+        let pin = self.pin(sticky.session, &request.exclude, purchase.as_ref());
+        (pin.serves(sticky)).unwrap_or_else(|| self.would_pick(request))
     }
 
     /// As [`Pool::affords_from`], of a pick for a session.
