@@ -23,8 +23,6 @@ import json
 import os
 import platform
 import re
-import sys
-import time
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -39,6 +37,7 @@ from . import budgets, health, hot, queues, requests
 from .cases import Case, plain, with_aof
 from .floor import floor
 from .load import Rate, apart, latencies, throughput
+from .page import marks, put, say
 from .picture import picture
 from .report import report, summary
 from .rivals import promises
@@ -49,25 +48,18 @@ from .values import number, values
 
 TARGET = Path(__file__).parents[2] / "target" / "bench"
 DATA = Path(__file__).parents[1] / "data"
-README = Path(__file__).with_name("README.md")
-MARKS = "<!-- written by scripts/bench -->\n", "<!-- end of what scripts/bench wrote -->\n"
+MARKS = marks("scripts/bench")
 PARTS = ["instructions", "throughput", "latency", "requests", "values", "slowest", "promises", "scale"]
 IN_QUICK = PARTS[:6]
 ALONE = ["hot", "queues", "health", "budgets"]
 OTHERS = {"redis-8.2.3": {"instructions", "requests"}, "valkey-9.1.2": {"slowest"}}
 SUITES = {"no persistence": {}, "AOF": {"appendonly": "yes", "appendfsync": "no"}}
-START = time.monotonic()
 Figures = dict[str, Any]
 Costs = dict[str, list[float]]
 # Rounds of throughput and latency, and the seconds and the turns of each; servers to count instructions in,
 # and what share of the commands that a case names.
 FULL = {"rounds": 5, "seconds": 0.4, "turns": 1500, "starts": 3, "share": 1.0}
 QUICK = {"rounds": 3, "seconds": 0.1, "turns": 300, "starts": 2, "share": 0.25}
-
-
-def say(what: str) -> None:
-    """Shows how far it is."""
-    print(f"[{time.monotonic() - START:4.0f} s] {what}", file=sys.stderr, flush=True)
 
 
 class Keys:
@@ -311,8 +303,7 @@ def main() -> None:
             of["targets"] = reached(name, of)
     are_all = are_whole and data["load"].keys() == {*PARTS}
     if are_all:
-        before, _, rest = README.read_text().partition(MARKS[0])
-        README.write_text(f"{before}{MARKS[0]}{summary(data)}{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+        put(MARKS, summary(data))
     files = [TARGET / ("bench" if are_whole else "quick")]
     if are_all:
         files.append(DATA / "bench")

@@ -19,8 +19,6 @@ import heapq
 import json
 import random
 import select
-import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -38,6 +36,7 @@ from wire import Refused, Wire, dict_of, pack, words
 from . import limiters
 from .hot import written
 from .limiters import Later, Limiter, Request
+from .page import framed, marks, put, say
 from .report import table
 
 DATA = Path(__file__).parents[1] / "data"
@@ -608,32 +607,12 @@ def picture(rows: Rows) -> str:
         said.append(f"{heading}: {'; '.join(told)}.")
         y += 8
     note = "20 keys, 10 minutes, estimates that no answer exceeds. Repeat it: scripts/bench budgets"
-    return (
-        "\n".join(
-            [
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 30}" role="img">',
-                f"<title>{escape(' '.join(said))}</title>",
-                f"<style>{STYLE}</style>",
-                f'<rect class="page" x=".5" y=".5" width="{WIDTH - 1}" height="{y + 29}" rx="8"/>',
-                *lines,
-                f'<text class="note" x="20" y="{y + 12}">{note}</text>',
-                "</svg>",
-            ]
-        )
-        + "\n"
-    )
+    return framed(" ".join(said), STYLE, lines, WIDTH, y, note)
 
 
 # The program
 
-README = Path(__file__).with_name("README.md")
-MARKS = "<!-- written by scripts/bench budgets -->\n", "<!-- end of what scripts/bench budgets wrote -->\n"
-START = time.monotonic()
-
-
-def say(what: str) -> None:
-    """Shows how far it is."""
-    print(f"[{time.monotonic() - START:4.0f} s] {what}", file=sys.stderr, flush=True)
+MARKS = marks("scripts/bench budgets")
 
 
 def shown(data: dict[str, Rows]) -> str:
@@ -653,6 +632,5 @@ def main(library: Path, is_quick: bool) -> None:
         data["bursts"] = of_bursts(server.port, replace(SCENARIOS[0], keys=5))
     (DATA / "budgets.json").write_text(written(data))
     (DATA / "budgets.svg").write_text(picture(data["whole"]))
-    before, _, rest = README.read_text().partition(MARKS[0])
-    README.write_text(f"{before}{MARKS[0]}{shown(data)}{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+    put(MARKS, shown(data))
     print(shown(data))

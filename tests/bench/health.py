@@ -15,8 +15,6 @@ tables of README.md beside this file. A quick one computes the short traces, and
 import heapq
 import json
 import random
-import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -31,6 +29,7 @@ from wire import Refused, Wire, pack, words
 
 from .balancers import SECOND, Envoy, Finagle, Fleet, Nginx, Prequal, PrequalSync
 from .hot import written
+from .page import framed, marks, put, say
 from .report import table
 
 DATA = Path(__file__).parents[1] / "data"
@@ -469,32 +468,12 @@ def picture(rows: Rows) -> str:
         said[-1] += "."
         y += 8
     note = "Each group: 1, 20 and 100 gateways that share the same requests. Repeat it: scripts/bench health"
-    return (
-        "\n".join(
-            [
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 30}" role="img">',
-                f"<title>{escape('; '.join(said))}</title>",
-                f"<style>{STYLE}</style>",
-                f'<rect class="page" x=".5" y=".5" width="{WIDTH - 1}" height="{y + 29}" rx="8"/>',
-                *lines,
-                f'<text class="note" x="20" y="{y + 12}">{note}</text>',
-                "</svg>",
-            ]
-        )
-        + "\n"
-    )
+    return framed("; ".join(said), STYLE, lines, WIDTH, y, note)
 
 
 # The program
 
-README = Path(__file__).with_name("README.md")
-MARKS = "<!-- written by scripts/bench health -->\n", "<!-- end of what scripts/bench health wrote -->\n"
-START = time.monotonic()
-
-
-def say(what: str) -> None:
-    """Shows how far it is."""
-    print(f"[{time.monotonic() - START:4.0f} s] {what}", file=sys.stderr, flush=True)
+MARKS = marks("scripts/bench health")
 
 
 def shown(rows: Rows) -> str:
@@ -512,6 +491,5 @@ def main(library: Path, is_quick: bool) -> None:
         data["whole"] = figures(wire, SCENARIOS, FLEETS)
     (DATA / "health.json").write_text(written(data))
     (DATA / "health.svg").write_text(picture(data["whole"]))
-    before, _, rest = README.read_text().partition(MARKS[0])
-    README.write_text(f"{before}{MARKS[0]}{shown(data['whole'])}{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+    put(MARKS, shown(data["whole"]))
     print(shown(data["whole"]))

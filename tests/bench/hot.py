@@ -15,8 +15,6 @@ import argparse
 import json
 import os
 import random
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -36,13 +34,13 @@ from wire import Wire
 from .cases import Case
 from .load import Rate, throughput
 from .members import ask, mixed, pool
+from .page import say
 from .report import table
 from .values import number
 
 DATA = Path(__file__).parents[1] / "data"
 TARGET = Path(__file__).parents[2] / "target" / "bench"
 KEY = "hot"
-START = time.monotonic()
 GATEWAYS = 1000
 RATE = 1000  # picks a second of each gateway
 BACKENDS = 100
@@ -62,11 +60,6 @@ QUICK = {"fleet": 90_000, "picks": 30_000, "rounds": 3, "seconds": 0.1}
 Weights = list[int]
 Fleet = list[Iterator[int]]
 Rows = list[dict[str, Any]]
-
-
-def say(what: str) -> None:
-    """Shows how far it is."""
-    print(f"[{time.monotonic() - START:4.0f} s] {what}", file=sys.stderr, flush=True)
 
 
 # Sequences of the module
