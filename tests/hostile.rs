@@ -99,13 +99,9 @@ fn many_marks_take_memory_in_proportion() {
 
 fn grant(pool: &mut Pool, owner: Option<&[u8]>) {
     pool.picks(&Request {
-        algorithm: None,
-        item: None,
         count: 1,
-        distinct: false,
-        exclude: vec![],
         terms: Some(LeaseTerms { span: 1, owner }),
-        costs: vec![],
+        ..Request::default()
     });
 }
 
@@ -412,13 +408,8 @@ fn stick(random: &mut Random, pool: &mut Pool) {
     let most = *any(random, &[1, 5, 60]);
     for _ in 0..random.random_range(0..most) {
         let request = Request {
-            algorithm: None,
-            item: None,
             count: 1,
-            distinct: false,
-            exclude: vec![],
-            terms: None,
-            costs: vec![],
+            ..Request::default()
         };
         let sticky = Sticky {
             session: random.random_range(0..8),
@@ -453,13 +444,8 @@ fn stuck(sessions: u64, gone: bool) -> Pool {
             pool.add(b"b", None);
         }
         let request = Request {
-            algorithm: None,
-            item: None,
             count: 1,
-            distinct: false,
-            exclude: vec![],
-            terms: None,
-            costs: vec![],
+            ..Request::default()
         };
         let sticky = Sticky {
             session,

@@ -178,13 +178,8 @@ impl Use {
 
 fn plain<'a>() -> Request<'a> {
     Request {
-        algorithm: None,
-        item: None,
         count: 1,
-        distinct: false,
-        exclude: vec![],
-        terms: None,
-        costs: vec![],
+        ..Request::default()
     }
 }
 
