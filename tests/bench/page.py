@@ -19,11 +19,11 @@ def marks(of: str) -> tuple[str, str]:
     return f"<!-- written by {of} -->\n", f"<!-- end of what {of} wrote -->\n"
 
 
-def put(between: tuple[str, str], text: str) -> None:
-    """Writes the text between these marks of README.md."""
+def put(between: tuple[str, str], text: str, document: Path = README) -> None:
+    """Writes the text between these marks of README.md, or of another document."""
     begin, end = between
-    before, _, rest = README.read_text().partition(begin)
-    README.write_text(f"{before}{begin}{text}{end}{rest.partition(end)[2]}")
+    before, _, rest = document.read_text().partition(begin)
+    document.write_text(f"{before}{begin}{text}{end}{rest.partition(end)[2]}")
 
 
 def framed(title: str, style: str, lines: list[str], width: int, bottom: int, note: str) -> str:

