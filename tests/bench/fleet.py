@@ -78,7 +78,7 @@ class Case:
     title: str
     load: float
     sigma: float
-    seconds: float = 8.0
+    seconds: float = 7.0
     proxies: int = PROXIES
     # From fleet.c: the moment, and what the broken backend then does.
     changes: tuple[tuple[int, str], ...] = ()
@@ -97,9 +97,9 @@ STEADY = [
 # 90 % of the slots remain, which a load of 60 % keeps busy by two thirds. Half of the requests must not be
 # repeated.
 FAILURES = [
-    Case("one turns slow by 5", 0.6, 1.0, changes=((FAULT, "slow 5"),)),
-    Case("one fails fast", 0.6, 1.0, changes=((FAULT, "fail"),)),
-    Case("one dies", 0.6, 1.0, changes=((FAULT, "die"),)),
+    Case("one turns slow by 5", 0.6, 1.0, 8.0, changes=((FAULT, "slow 5"),)),
+    Case("one fails fast", 0.6, 1.0, 8.0, changes=((FAULT, "fail"),)),
+    Case("one dies", 0.6, 1.0, 8.0, changes=((FAULT, "die"),)),
     Case(
         "one restarts",
         0.6,

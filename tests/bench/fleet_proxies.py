@@ -5,8 +5,8 @@ All are told the backends and their slots as weights; to try a request on two mo
 or answered 502, 503 or 504, but one that may not be repeated only if it arrived nowhere; and to take a
 server out after three failures. All else is as their documents show it, or by default:
 
-- nginx, by its guide of passive health checks: max_fails, fail_timeout=30s, proxy_next_upstream; a zone,
-  keepalive;
+- nginx, by its guides: max_fails, fail_timeout=30s, proxy_next_upstream; a zone, keepalive. Once by
+  least_conn, and once by random two least_conn, the method for many balancers with the same servers;
 - HAProxy, by its documents of passive and active health checks and of retries: observe layer7 with on-error
   mark-down and httpchk, which brings a server back; option redispatch 1, retry-on, disable-l7-retry for
   POST;
@@ -67,7 +67,7 @@ class Command:
     environment: dict[str, str] = field(default_factory=lambda: {**os.environ})
 
 
-def least_conn(folder: Path, port: int, backends: list[Backend]) -> Command:
+def of_nginx(method: str, folder: Path, port: int, backends: list[Backend]) -> Command:
     """nginx, as it balances by itself."""
     servers = "\n".join(
         f"server {backend.name} weight={backend.slots} max_fails={FAILURES} fail_timeout=30s;"
@@ -76,7 +76,7 @@ def least_conn(folder: Path, port: int, backends: list[Backend]) -> Command:
     conf = f"""
         upstream web {{
             zone web 64k;
-            least_conn;
+            {method};
             {servers}
             keepalive 64;
         }}
@@ -205,7 +205,8 @@ def of_pool(redis_port: int) -> "Kind":
 
 Kind = Callable[[Path, int, list[Backend]], Command]
 RIVALS: dict[str, Kind] = {
-    "nginx least_conn": least_conn,
+    "nginx least_conn": partial(of_nginx, "least_conn"),
+    "nginx random two": partial(of_nginx, "random two least_conn"),
     "HAProxy leastconn": leastconn,
     "Envoy LEAST_REQUEST": least_request,
 }
@@ -239,8 +240,8 @@ class Pool:
         self._client.execute_command(f"LB.HEALTH web {HEALTH}")
 
     def ended(self) -> dict[str, int]:
-        """Its counts, once no lease is open. One that its proxy forgot would be open for 10 s."""
-        eventually(lambda: nginx.sums_of(self._client)["leases"] == 0, 5)
+        """Its counts, once no lease is open. One that its proxy has forgotten expires within 10 s."""
+        eventually(lambda: nginx.sums_of(self._client)["leases"] == 0, 15)
         return nginx.sums_of(self._client)
 
 
