@@ -40,10 +40,10 @@ static const Micros PATIENCE = 20000000;
 
 typedef enum { CLOSED, TIMER, LINES, PORT, SERVED, ASKING, KEPT } Kind;
 
-/* `serial` tells two connections with the same number apart. `of` is the backend, the proxy's place or the request. */
+/* `serial` tells two connections with the same number apart. `of` is the backend, the kept one's proxy or the request. */
 typedef struct {
     Kind kind;
-    int of, proxy, filled;
+    int of, filled;
     unsigned serial;
     char *input;
 } Socket;
@@ -51,8 +51,7 @@ typedef struct {
 typedef struct {
     int socket, backend;
     unsigned serial, life;
-    Micros at; /* When it came to wait, or the end of its service. */
-    Micros service;
+    Micros service, at; /* How long it takes, and when it ends once it has begun. */
 } Work;
 
 typedef struct {
@@ -203,7 +202,8 @@ static void serve(Backend *backend, Work work, Micros begins) {
 static void served(int fd) {
     Backend *backend = &backends[sockets[fd].of];
     const char *service = header(sockets[fd].input, "x-service");
-    Work work = {.socket = fd, .serial = sockets[fd].serial, .backend = sockets[fd].of, .service = service ? atoll(service) : 0};
+    Work work = {.socket = fd, .serial = sockets[fd].serial, .backend = sockets[fd].of};
+    if (service) work.service = atoll(service);
     sockets[fd].filled = 0;
     if (backend->fails) {
         refused += !!service;

@@ -20,6 +20,7 @@ of README.md beside this file, and those of the top README.md. A quick one print
 
 import hashlib
 import json
+import os
 import random
 import re
 import subprocess
@@ -45,7 +46,6 @@ DATA = Path(__file__).parents[1] / "data"
 TARGET = Path(__file__).parents[2] / "target" / "bench"
 KEPT = TARGET / "fleet"
 SOURCE = Path(__file__).with_name("fleet.c")
-PROGRAM = TARGET / "fleet-clients"
 SECOND, MILLI = 1_000_000, 1000  # microseconds
 PROXIES = 10
 SLOTS = [2, 3, 4, 2, 3, 4, 2, 3, 4, 3]
@@ -119,6 +119,7 @@ NO_LOAD = Case("no load", 0.0, 0.0, seconds=3.0, proxies=1)
 NO_LOAD_GAP = 5 * MILLI
 
 
+@cache
 def trace(case: Case, seed: int) -> list[Request]:
     """The requests of a case, with just the load that it names."""
     chance = random.Random(f"{case.title} {seed}")
@@ -187,9 +188,13 @@ class Clients:
 @cache
 def program() -> Path:
     """fleet.c, compiled."""
-    TARGET.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", PROGRAM, SOURCE], check=True)
-    return PROGRAM
+    made = TARGET / f"fleet-clients-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}"
+    if not made.exists():
+        TARGET.mkdir(parents=True, exist_ok=True)
+        part = made.with_suffix(f".{os.getpid()}")
+        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", part, SOURCE], check=True)
+        part.rename(made)
+    return made
 
 
 @contextmanager
@@ -359,7 +364,7 @@ class Figures:
 
 def short_of(figure: float) -> str:
     """Two digits, or all before the point."""
-    return f"{figure:,.0f}" if abs(figure) >= 10 else f"{figure:.1f}"
+    return f"{figure:,.0f}" if abs(figure) >= 10 or isinstance(figure, int) else f"{figure:.1f}"
 
 
 EIGHTY = STEADY[2:4]
@@ -391,9 +396,9 @@ def targets(found: Figures) -> list[list[str]]:
     ]
 
 
-def tables(rows: Rows) -> Iterator[str]:
-    """All of them, in Markdown."""
-    found = Figures(rows)
+def tables(data: dict[str, Rows]) -> Iterator[str]:
+    """All of them, in Markdown, and what else the figures say."""
+    found = Figures(data["rows"])
 
     def by_fleet(head: str, columns: dict[str, Any]) -> str:
         return table(
@@ -445,6 +450,7 @@ def tables(rows: Rows) -> Iterator[str]:
         f"sent late is {found.most('delay p99'):.2f} ms,\nand that of the time by which services ended late "
         f"is {found.most('late p99'):.2f} ms."
     )
+    yield "Measured with " + ", ".join(f"{name} {of}" for name, of in data["versions"][0].items()) + "."
 
 
 def summary(rows: Rows) -> str:
@@ -454,7 +460,7 @@ def summary(rows: Rows) -> str:
         "ten proxies, 80 % load",
         "time over service, ms: mean",
         "p99",
-        "errors: one fails fast",
+        "errors, one fails fast",
         "one dies",
     ]
     case = EIGHTY[1]
@@ -481,14 +487,12 @@ def limits(rows: Rows) -> str:
     costs = {title: found.of(EIGHTY[1], title, "proxies us") for title in (LC, NGINX)}
     redis = found.of(EIGHTY[1], LC, "redis us")
     return (
-        "- there is only one gateway: its own balancer knows as much, without a round trip. "
-        "With one nginx the p99\n"
-        f"  of time over service is {short_of(one[LC])} ms by a pool, and {short_of(one[NGINX])} ms by "
-        "`least_conn`;\n"
-        "- there is no load, or no time for a round trip: a request without service takes "
-        f"{idle[LC]:.2f} ms at p50\n  with a pool, and {idle[NGINX]:.2f} ms without. An nginx then uses "
-        f"{costs[LC]:.0f} µs of processor time for a request\n  instead of {costs[NGINX]:.0f}, and Redis "
-        f"{redis:.0f};\n"
+        "- There is only one gateway: its own balancer knows as much. With one nginx the p99 of time over "
+        f"service is {short_of(one[LC])} ms by a pool, and {short_of(one[NGINX])} ms by `least_conn`.\n"
+        "- There is no load, or no time for a round trip: a request without service takes "
+        f"{idle[LC]:.2f} ms at p50 with a pool, and {idle[NGINX]:.2f} ms without. An nginx then uses\n"
+        f"  {costs[LC]:.0f} µs of processor time for a request instead of {costs[NGINX]:.0f}, and Redis "
+        f"{redis:.0f}.\n"
     )
 
 
@@ -510,7 +514,7 @@ def picture(rows: Rows) -> str:
             {title: [found.of(case, title, "over p99") for case in STEADY[1::2]] for title in FLEETS},
         ),
         (
-            f"Errors of {found.of(FAILS, LC, 'requests'):,} requests: one backend fails fast; one dies",
+            f"Errors of {found.of(FAILS, LC, 'requests'):,} requests, 60 % load: one backend fails fast; one dies",
             {title: [found.errors(case, title) for case in (FAILS, DIES)] for title in FLEETS},
         ),
     ]
@@ -568,9 +572,15 @@ def main(library: Path, is_quick: bool) -> None:
         print(quick_table(rows))
         return
     (DATA / "fleet.json").write_text(written({"versions": [of], "rows": rows}))
-    (DATA / "fleet.svg").write_text(picture(rows))
-    shown = "".join(f"\n{part}\n" for part in tables(rows)) + "\n"
+    print(show())
+
+
+def show() -> str:
+    """Draws and writes what tests/data/fleet.json says; the tables."""
+    data = json.loads((DATA / "fleet.json").read_text())
+    (DATA / "fleet.svg").write_text(picture(data["rows"]))
+    shown = "".join(f"\n{part}\n" for part in tables(data)) + "\n"
     put(MARKS, shown)
-    put(MARKS, f"\n{summary(rows)}\n\n", TOP)
-    put(LIMITS, limits(rows), TOP)
-    print(shown)
+    put(MARKS, f"{summary(data['rows'])}\n", TOP)
+    put(LIMITS, limits(data["rows"]), TOP)
+    return shown
