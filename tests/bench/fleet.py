@@ -37,7 +37,7 @@ from nginx import FILES
 from server import BOUND
 
 from . import fleet_proxies
-from .fleet_proxies import FLEETS, OURS, Backend, Fleet, ports, running
+from .fleet_proxies import FLEETS, OURS, Backend, Fleet, ports, running, versions
 from .hot import written
 from .page import framed, marks, put, say
 from .report import table
@@ -235,7 +235,8 @@ def measured(clients: Clients, fleet: Fleet, case: Case, requests: list[Request]
 
 def place(title: str, library: Path, case: Case, seed: int) -> Path:
     """Where the figures of a run are kept: elsewhere with another library, other settings, another trace."""
-    parts = [SOURCE.read_text(), Path(fleet_proxies.__file__).read_text(), lines(case, trace(case, seed))]
+    parts = [SOURCE.read_text(), Path(fleet_proxies.__file__).read_text(), str(versions())]
+    parts.append(lines(case, trace(case, seed)))
     if title in OURS:
         parts += [hashlib.sha256(library.read_bytes()).hexdigest()]
         parts += [(FILES / name).read_text() for name in ("lb.lua", "nginx.conf")]
@@ -514,7 +515,7 @@ def picture(rows: Rows) -> str:
             {title: [found.of(case, title, "over p99") for case in STEADY[1::2]] for title in FLEETS},
         ),
         (
-            f"Errors of {found.of(FAILS, LC, 'requests'):,} requests, 60 % load: one backend fails fast; one dies",
+            f"Errors of {found.of(FAILS, LC, 'requests'):,} requests, 60 % load: one fails fast; one dies",
             {title: [found.errors(case, title) for case in (FAILS, DIES)] for title in FLEETS},
         ),
     ]
@@ -564,14 +565,13 @@ def quick_table(rows: Rows) -> str:
 
 def main(library: Path, is_quick: bool) -> None:
     """Runs what is missing, and writes what it has found."""
-    of = fleet_proxies.versions()
     for title, cases, seed in runs(is_quick):
         run(title, library, cases, seed)
     rows = figures(library, is_quick)
     if is_quick:
         print(quick_table(rows))
         return
-    (DATA / "fleet.json").write_text(written({"versions": [of], "rows": rows}))
+    (DATA / "fleet.json").write_text(written({"versions": [versions()], "rows": rows}))
     print(show())
 
 

@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import nginx
@@ -214,6 +214,7 @@ OURS = {"redis-lb lc": "lc", "redis-lb ewma": "ewma"}  # A fleet, and its policy
 FLEETS = [*OURS, *RIVALS]
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of all programs."""
     haproxy = HAPROXY / "usr" / "sbin" / "haproxy"
