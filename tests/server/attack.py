@@ -819,7 +819,7 @@ class Attack:
 
         with Wire(self.replica.port) as replica:
             try:
-                eventually(is_equal, 20)
+                eventually(is_equal)
             except AssertionError:
                 raise Finding(f"the replica differs: {self._differing(replica)}") from None
 

@@ -15,7 +15,7 @@ import pytest
 import callgrind
 from conftest import module
 from replication import in_step, is_linked, replica_of
-from server import eventually, waiting
+from server import SECONDS, eventually, waiting
 from waiter import Waiter
 from wire import Refused, Wire, dict_of, pack, words
 
@@ -101,7 +101,7 @@ def fleet(new_server):
     options = {"module_args": ["clock", "manual"], "appendonly": "yes", "appendfsync": "no"}
     primary = new_server(**options)
     replica = new_server(**options, **replica_of(primary))
-    eventually(lambda: is_linked(replica), seconds=30)
+    eventually(lambda: is_linked(replica))
     with ExitStack() as stack:
         fleet = Fleet(stack.enter_context(Wire(primary.port)))
         fleet.server = primary
@@ -408,14 +408,14 @@ def test_events_tell_what_followed_a_report(fleet):
     with fleet.server.client() as subscriber:
         events = subscriber.pubsub()
         events.psubscribe("__keyspace@0__:web")
-        assert events.get_message(timeout=10)["type"] == "psubscribe"
+        assert events.get_message(timeout=SECONDS)["type"] == "psubscribe"
         fleet.ask("LB.HEALTH web FAILS 1 EJECT 1000")
         fleet.ask("LB.REPORT web a FAIL")
         fleet.ask("LB.REPORT web b COOL 10")
         fleet.till(fleet.now + 1010)
         _, lease = fleet.lease()
         fleet.ask(f"LB.DONE web {lease} OK")
-        told = [events.get_message(timeout=10)["data"] for _ in range(4)]
+        told = [events.get_message(timeout=SECONDS)["data"] for _ in range(4)]
     assert told == ["lb.health", "lb.eject", "lb.cool", "lb.back"]
 
 

@@ -222,7 +222,7 @@ def run(wire, commands):
         if command := command.strip():
             wire.ask(command)
             if command.split()[0] in {"BGSAVE", "BGREWRITEAOF", "UNLINK", "FLUSHDB"}:
-                eventually(lambda: not re.search(busy, wire.ask("INFO")), seconds=60)
+                eventually(lambda: not re.search(busy, wire.ask("INFO")))
 
 
 def change(wire):
