@@ -453,7 +453,6 @@ def test_a_primary_writes_the_rules_before_what_needs_them(new_server, begin):
 # Memory
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", [way for way in [*WAYS_TO_END, "DONE"] if way != "SET"])
 @pytest.mark.parametrize("owners", ["one owner", "an owner each"])
 def test_the_memory_of_a_flood_comes_back(manual, way, owners):

@@ -153,7 +153,6 @@ def test_where_time_does_not_matter_nobody_looks_at_a_clock(binary):
     assert calls["plain"] < picks / 2 and calls["limited"] < picks / 2, calls
 
 
-@pytest.mark.timeout(300)
 def test_the_timer_is_in_time(server):
     """Within 100 ms, and nobody else moves a clock: where a pool's only lease has ended, its clock
     stands where the timer has put it.
@@ -592,7 +591,6 @@ return open"""
 
 
 @pytest.mark.parametrize("many", [20_000, pytest.param(1_000_000, marks=pytest.mark.long)])
-@pytest.mark.timeout(300)
 def test_many_leases_that_are_due_at_once(new_server, many):
     """A timer ends a thousand at a time, unless more have one deadline."""
     server = new_server(**AOF)

@@ -298,7 +298,7 @@ def scene_of(new_server):
 
 
 @pytest.mark.parametrize("way", [lag, pause, disk, partition], ids=lambda way: way.__name__)
-@pytest.mark.timeout(60 + 60 * ROUNDS)
+@pytest.mark.timeout(240 + 60 * ROUNDS)
 def test_a_primary_that_refuses_writes_grants_nothing(scene_of, way):
     refusal = "held" if way is pause else "refused"
     for _ in range(ROUNDS):
@@ -324,7 +324,7 @@ def test_a_primary_that_refuses_writes_grants_nothing(scene_of, way):
 
 
 @pytest.mark.parametrize("cuts_link", [True, pytest.param(False, marks=pytest.mark.long)])
-@pytest.mark.timeout(60 + 60 * ROUNDS)
+@pytest.mark.timeout(240 + 60 * ROUNDS)
 def test_nor_does_one_that_stood_still(scene_of, cuts_link):
     """Nobody writes. The server itself would take it for up to a second: so often it counts its replicas."""
     for _ in range(ROUNDS):

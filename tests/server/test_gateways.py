@@ -59,7 +59,6 @@ def fleet():
 
 
 @pytest.mark.heavy
-@pytest.mark.timeout(300)
 def test_counts_do_not_leak_when_gateways_and_the_primary_die(new_server, fleet):
     primary = new_server()
     replica = new_server(replicaof=f"127.0.0.1 {primary.port}")

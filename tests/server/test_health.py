@@ -480,7 +480,6 @@ def test_a_report_that_health_and_ewma_heed_costs_a_little_more(binary):
     assert of_many <= 2 * heeded
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.once("it is the module's own work that may take long")
 def test_no_command_is_long_when_all_deadlines_have_passed(manual):
     """Of 100,000 backends half are ejected, half cool. On a busy machine some rounds may have a long one."""

@@ -23,7 +23,7 @@ LONG = os.environ.get("REDIS_LB_LONG") == "1"
 PAYLOADS = 1_000_000 if LONG else 6_000
 BATCH = 500
 
-pytestmark = pytest.mark.timeout(3600 if LONG else 120)
+pytestmark = pytest.mark.timeout(3600 if LONG else 300)
 
 MANUAL = {"module_args": ["clock", "manual"]}
 

@@ -712,7 +712,7 @@ def test_the_name_of_an_owner_is_kept_once(client):
 
 
 @pytest.mark.skipif(callgrind.missing() is not None, reason="counts instructions by valgrind")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.once("instructions are counted on one server")
 def test_lc_costs_little_among_many_backends(binary):
     """O(log n) a pick, and O(k log n) where the k least busy ones are passed over."""

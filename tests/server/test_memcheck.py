@@ -17,7 +17,7 @@ from server import Server, eventually
 from servers import Binary, installed
 from wire import Refused, Wire
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 # As in the sources of Redis: to compress is to guess, by a table that need not be filled.
 KNOWN = """

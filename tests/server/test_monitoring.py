@@ -491,7 +491,6 @@ SEEN = {
 }
 
 
-@pytest.mark.timeout(300)
 def test_alerts_fire_in_prometheus(new_server, tmp_path):
     server = new_server()
     ask(server, BEFORE)

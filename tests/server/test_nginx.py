@@ -243,7 +243,6 @@ def tenth_is_busy():
     return Reply(503 if random.random() < 0.1 else 200, seconds=random.uniform(0.05, 0.35))
 
 
-@pytest.mark.timeout(200)
 def test_under_load_and_reloads_each_lease_is_ended(serve, net, client):
     seconds = 60 if LONG else 3
     # On a busy machine a worker may exit with a timer of Lua, which has connection 0, and say so. It does no
