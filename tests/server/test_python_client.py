@@ -761,6 +761,29 @@ def test_a_gateway_that_may_not_read_the_backends_has_no_local_picks(flavour, ne
 
 
 @two_servers
+def test_a_primary_that_has_too_few_replicas_is_away(flavour, new_server):
+    """Its replicas may follow another one. So it is not asked again over the same connection."""
+    server = new_server()
+    client = flavour.client(port=server.port)
+    pool = flavour.pool(client, "web", retry_ms=50)
+    never = flavour.pool(client, "web", fallback_ms=0)
+    pool.add("a")
+    with pool.lease() as held:
+        server.client().config_set("min-replicas-to-write", 1)
+        assert pool.pick() == "a" and pool.is_away
+        with pool.lease() as lease:
+            assert (lease.backend, lease.id) == ("a", None)
+        with pytest.raises(redis.ResponseError, match="NOREPLICAS"):
+            never.pick()
+        observer = server.client()
+        eventually(lambda: len(observer.client_list()) == 1)
+        observer.config_set("min-replicas-to-write", 0)
+        eventually(lambda: pool.pick() == "a" and not pool.is_away)
+        assert not held.is_lost
+    eventually(lambda: pool.info().leases == 0)
+
+
+@two_servers
 @pytest.mark.parametrize("known", [True, False])
 def test_a_server_that_hangs_costs_a_request_one_timeout(flavour, new_server, asked, known):
     """And leaves leases that end by their deadline."""
