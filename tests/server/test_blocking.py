@@ -797,6 +797,9 @@ def cluster(new_server):
     """Two nodes that know of each other; the first one has all slots."""
     nodes = [new_server(cluster_enabled="yes", cluster_node_timeout=5000) for _ in range(2)]
     here, there = [Wire(node.port) for node in nodes]
+    # Nodes that find out that their epochs are equal take greater ones, by which an old claim to a slot wins.
+    slots(here, "SET-CONFIG-EPOCH", 1)
+    slots(there, "SET-CONFIG-EPOCH", 2)
     slots(here, "ADDSLOTS", *range(16384))
     slots(here, "MEET", "127.0.0.1", nodes[1].port)
     for wire in here, there:

@@ -431,6 +431,8 @@ def test_leases_that_run_out_during_a_failover_of_a_cluster(new_server):
     options = {"cluster_enabled": "yes", "cluster_node_timeout": 5000}
     nodes = [new_server(**options) for _ in range(2)]
     here, there = [Wire(node.port) for node in nodes]
+    slots(here, "SET-CONFIG-EPOCH", 1)
+    slots(there, "SET-CONFIG-EPOCH", 2)
     slots(here, "ADDSLOTS", *range(16384))
     slots(there, "MEET", "127.0.0.1", nodes[0].port)
     eventually(lambda: b"cluster_state:ok" in slots(there, "INFO"))
