@@ -469,8 +469,29 @@ pub fn pool(backends: &[Backend]) -> Pool {
 
 // The tests of this file
 
-/// The hashes are the published ones, and each map sends every number where its arcs say.
+/// Where nginx 1.22.1 (`hash $arg_i consistent`) and HAProxy 2.6.12 (`balance hdr(X-Item)`, `hash-type consistent`) of Debian 12 sent item:0,
+/// item:1 …: to servers 1 to 8, which listened on ports from 9401 and from 9501 of 127.0.0.1.
+const WEIGHTS: [u16; 8] = [1, 2, 3, 5, 7, 10, 1, 20];
+const BY_NGINX: &str = "58686358547866836288248553768518756863486268886488186848888386883858855658888545886555855688886518588654886886881686688886458668254556885483";
+const BY_HAPROXY: &str = "54546458581855625856834568456888888588686883586881888468856468758586856882865886588588482885868455855513885258483345841865886488883586686484";
+
+fn check_recorded<M: Map>(of: fn(&[Backend]) -> M, port: u32, recorded: &str) {
+    let backends = (1..).zip(WEIGHTS).map(|(id, weight)| Backend {
+        name: format!("127.0.0.1:{}", port + id),
+        weight,
+        id,
+    });
+    let map = of(&backends.collect::<Vec<Backend>>());
+    for (item, server) in recorded.chars().enumerate() {
+        let item = format!("item:{item}");
+        assert_eq!(Some(map.choose(item.as_bytes())), server.to_digit(10));
+    }
+}
+
+/// The hashes are the published ones, nginx and HAProxy choose alike, and each map sends every number where its arcs say.
 pub fn check() {
+    check_recorded(Nginx::of, 9400, BY_NGINX);
+    check_recorded(HaProxy::of, 9500, BY_HAPROXY);
     assert_eq!(!crc32(!0, b"123456789"), 0xcbf4_3926);
     assert_eq!(XxHash64::oneshot(0, b""), 0xef46_db37_51d8_e999);
     let backends = (1..=40).map(|id| Backend {
