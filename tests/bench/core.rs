@@ -25,6 +25,24 @@ fn pick_of_different_weights(bencher: Bencher, size: u32) {
     bencher.bench_local(|| pool.pick(None).map(Backend::picks));
 }
 
+/// One pick by hash where all weights are the same.
+#[divan::bench(args = SIZES)]
+fn pick_by_hash_of_equal_weights(bencher: Bencher, size: u32) {
+    pick_by_hash(bencher, size, |_| 1);
+}
+
+/// One pick by hash where one backend is much heavier than all others.
+#[divan::bench(args = SIZES)]
+fn pick_by_hash_beside_a_heavy_one(bencher: Bencher, size: u32) {
+    pick_by_hash(bencher, size, |i| if i == 0 { u16::MAX } else { 1 });
+}
+
+fn pick_by_hash(bencher: Bencher, size: u32, weight: fn(u32) -> u16) {
+    let mut pool = pool(size, weight);
+    let mut items = 0..;
+    bencher.bench_local(|| pick_one(&mut pool, Algorithm::HASH, items.next()).map(Backend::picks));
+}
+
 /// A hundred picks in one request, all different where the pool is as large.
 #[divan::bench(args = of_each_size(&ALGORITHMS))]
 fn pick_100_distinct(bencher: Bencher, (algorithm, size): (Algorithm, u32)) {
