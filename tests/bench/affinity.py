@@ -245,7 +245,7 @@ STYLE = """
 """
 OPACITY = [0.45, 0.7, 1]
 PANELS = [
-    ("What a replica finds in its cache of what was said before, in percent", "hits", 100, "{:.0f} %"),
+    ("Tokens of earlier turns that the replica has in its cache, in percent", "hits", 100, "{:.0f} %"),
     ("The 99th percentile of the time to the first token, in seconds", "first token p99", 15, "{:.1f}"),
 ]
 
