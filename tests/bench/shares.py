@@ -21,9 +21,9 @@ STYLE = "text { font: 13px system-ui, sans-serif; fill: #1f2328 } .page { fill: 
 
 def program() -> dict[str, Any]:
     """What the program's names stand for after it has run."""
-    (text,) = [block.text for block in blocks() if block.path == TOP and "ThreadingHTTPServer" in block.text]
+    (text,) = [block.text for block in blocks() if block.path == TOP and "most_go_to" in block.text]
     # The moment at which a server becomes slow.
-    text = text.replace("servers[0].delay = ", "slowed = time.monotonic(); servers[0].delay = ")
+    text = text.replace('delay["10.0.0.1:80"] = ', 'slowed = time.monotonic(); delay["10.0.0.1:80"] = ')
     names: dict[str, Any] = {}
     server = Server(installed(), module())
     try:
@@ -46,7 +46,7 @@ def picture(ran: dict[str, Any]) -> str:
     for at in range(int((ended - begun) / STEP) + 1):
         middle = begun + STEP * at
         some = Counter(name for time, name in answers if abs(time - middle) <= STEP)
-        shares = [some[server.name] / some.total() for server in ran["servers"]]
+        shares = [some[name] / some.total() for name in ran["delay"]]
         edges.append((x(middle), [0, *accumulate(shares)]))
     lines = []
     for (low, high), colour in zip(pairwise(range(4)), COLOURS, strict=True):

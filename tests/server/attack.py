@@ -819,7 +819,7 @@ class Attack:
 
         with Wire(self.replica.port) as replica:
             try:
-                eventually(is_equal, 20)
+                eventually(is_equal)
             except AssertionError:
                 raise Finding(f"the replica differs: {self._differing(replica)}") from None
 
@@ -852,9 +852,10 @@ class Attack:
         self._asks.ask("SLOWLOG RESET")
 
     def _run_delay(self) -> int:
-        """How long its main thread has waited for a processor, in nanoseconds."""
+        """How long its main thread has waited for a processor, and the machine for its host: nanoseconds."""
         process = self.primary.client().info("server")["process_id"]
-        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1])
+        stolen = int(Path("/proc/stat").read_text().split()[8]) / os.sysconf("SC_CLK_TCK")
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) + int(1e9 * stolen)
 
     def _check_memory(self) -> None:
         """When all is gone, so is what it took."""

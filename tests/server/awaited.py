@@ -45,17 +45,17 @@ class Flavour:
     def master(self, sentinels: list[tuple[str, int]], service: str) -> Any:
         """A client of the primary that the sentinels name."""
         kind = redis.asyncio.sentinel.Sentinel if self._loop else redis.sentinel.Sentinel
-        options = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}
+        options = {"socket_timeout": 5, "socket_connect_timeout": 5}
         return self._keep(kind(sentinels, sentinel_kwargs=options, **options).master_for(service))
 
     def pool(self, client: Any, key: str, **options: int) -> Any:
         """A Pool. A machine that is busy for a moment shall not look like a server that is away."""
-        options = {"timeout_ms": 5_000} | options
+        options = {"timeout_ms": 30_000} | options
         return self.alike((redis_lb.asyncio if self._loop else redis_lb).Pool(client, key, **options))
 
     def sharded(self, clients: list[Any], name: str, k: int, **options: int) -> Any:
         """A ShardedPool."""
-        options = {"timeout_ms": 5_000} | options
+        options = {"timeout_ms": 30_000} | options
         return self.alike(
             (redis_lb.asyncio if self._loop else redis_lb).ShardedPool(clients, name, k, **options)
         )
@@ -81,7 +81,7 @@ class Flavour:
 
     def result(self, coroutine: Any) -> Any:
         """Run it to its end."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(100)
 
     def on_loop(self, function: Callable[[], Any]) -> Any:
         """Call that where a loop runs, if there is one."""

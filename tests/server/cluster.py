@@ -5,7 +5,7 @@
 
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import redis
@@ -48,6 +48,11 @@ class Member:
     def count(self) -> int:
         """How many slots it has."""
         return sum(last - first + 1 for first, last in self.slots)
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether that other one does not hear of it, or believes those that do not."""
+        return not self.roles.isdisjoint({"fail", "fail?"})
 
     def told(self, ports: dict[str, int]) -> str:
         """What it does, in words; `ports` are the nodes' by their id."""
@@ -222,8 +227,16 @@ class Cluster:
     def fail_over(self, primary: Server) -> Server:
         """Let the replica take over while both run, as before maintenance; the new primary."""
         replica = self.replica(primary)
-        replica.client().execute_command("CLUSTER FAILOVER")
-        eventually(lambda: replica.client().role()[0] == "master", SECONDS)
+
+        def asked_again() -> bool:
+            """After some seconds in vain the nodes give up, as where the machine stands still."""
+            with suppress(AssertionError):
+                replica.client().execute_command("CLUSTER FAILOVER")
+                eventually(lambda: replica.client().role()[0] == "master", 20)
+                return True
+            return False
+
+        eventually(asked_again, SECONDS)
         self.wait_until_up()
         return replica
 

@@ -24,7 +24,7 @@ Markers
     @pytest.mark.heavy                              with REDIS_LB_LONG=1 on all servers, else on the installed
                                                     one and the newest Valkey
     @pytest.mark.once("it counts instructions")     on the installed server only
-    @pytest.mark.timeout(300)                       instead of 120 s
+    @pytest.mark.timeout(900)                       instead of 300 s
     @pytest.mark.usual_ports                        never beside another such test: it runs what takes the
                                                     first free port, as scripts/run does
 

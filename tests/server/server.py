@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ from redis.retry import Retry
 
 from servers import Binary, environment
 
-START_SECONDS = 20.0
-STOP_SECONDS = 20.0
+# Deadlines only keep a test from waiting in vain: a machine may stand still for seconds.
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+SECONDS = 60.0
 CRASH = "BUG REPORT START"
 # The kernel kills the server when the test process dies, however it dies.
 BOUND = ("setpriv", "--pdeathsig", "KILL")
+# The ports that were given last.
+GIVEN: deque[int] = deque(maxlen=200)
 
 
 class Server:
@@ -29,7 +34,7 @@ class Server:
 
     `options` are lines of redis.conf: `appendonly="yes"`, `maxmemory_policy="noeviction"` (`_` stands for
     `-`). Nothing is persisted unless they say so. `folder` starts it on the data of another server.
-    Clients get str, not bytes, never retry by themselves and give up after 30 s, unless told otherwise.
+    Clients get str, not bytes, never retry by themselves and give up after 100 s, unless told otherwise.
     Start it in the main thread: the kernel ends it with the thread that started it. One that shall go on when
     this process ends has another `launcher`. `arguments` are further words of its command line.
     """
@@ -124,7 +129,7 @@ class Server:
             "password": self._password,
             # A retry would pick twice and hide a crash.
             "retry": Retry(NoBackoff(), 0),
-            "socket_timeout": 30,
+            "socket_timeout": 100,
         }
         return redis.Redis(host="127.0.0.1", port=port, **(defaults | options))
 
@@ -196,16 +201,19 @@ class Server:
 
 
 def free_port() -> int:
-    """A port nobody listens on. It and its cluster port (+10000) lie below those the kernel gives out.
+    """A port nobody listens on. It and its cluster port (+10000) lie below those the kernel gives out, and it
+    below the cluster ports of scripts/cluster, which begin at 17000.
 
     Each process of the tests has ports of its own: a server that is started again finds its port free. The
-    ports do not follow from a seed that a test has set for both.
+    ports do not follow from a seed that a test has set for both. None is given again soon: who got it may not
+    listen there yet, or be down for a moment.
     """
     process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        port = random.SystemRandom().randrange(10000 + process, 20000, processes)
-        if is_free(port):
+        port = random.SystemRandom().randrange(10000 + process, 17000, processes)
+        if port not in GIVEN and is_free(port):
+            GIVEN.append(port)
             return port
 
 
@@ -223,7 +231,7 @@ def waiting(seconds: float, pause: float = 0.02):
         time.sleep(pause)
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 10.0, pause: float = 0.02) -> None:
+def eventually(holds: Callable[[], Any], seconds: float = SECONDS, pause: float = 0.02) -> None:
     """Wait until `holds()` is true; fail when it is not by then."""
     for _ in waiting(seconds, pause):
         if holds():

@@ -10,6 +10,7 @@ from algorithms import ALL, BY_ITEM
 from commands import COMMANDS
 from dump import Dump
 from model import LEASED, PAYLOAD
+from server import SECONDS
 from wire import Refused, Wire
 
 LONG = "n" * 513
@@ -434,12 +435,12 @@ def test_no_mistake_is_written_into_the_stream_or_announced(new_server):
         size = server.client().info("persistence")["aof_current_size"]
         events = subscriber.pubsub()
         events.psubscribe("__key*__:*")
-        assert events.get_message(timeout=10)["type"] == "psubscribe"
+        assert events.get_message(timeout=SECONDS)["type"] == "psubscribe"
         for command, _ in EACH:
             assert isinstance(ask(wire, command), Refused)
         assert server.client().info("persistence")["aof_current_size"] == size
         wire.ask("SET end x")
-        assert "end" in events.get_message(timeout=10)["channel"]
+        assert "end" in events.get_message(timeout=SECONDS)["channel"]
 
 
 @pytest.mark.parametrize("command", SHOWN)

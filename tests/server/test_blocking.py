@@ -15,7 +15,7 @@ from conftest import module
 from payload import member, payload
 from persistence import AOF, stream
 from replication import is_linked, replica_of
-from server import eventually
+from server import eventually, waiting
 from waiter import NEVER, Waiter, blocked, lease, leases
 from wire import Refused, Wire, dict_of, pack, words
 
@@ -170,11 +170,11 @@ def test_a_refilled_bucket_wakes_as_many_as_it_has_tokens(server):
     with Wire(server.port) as wire:
         wire.ask("LB.ADD web a")
         wire.ask("LB.LIMIT web BACKEND a RATE 1 200")
+        begun = time.monotonic()
         wire.ask("LB.PICK web")
         waiters = [Waiter(server, "LB.PICK web BLOCK 0") for _ in range(3)]
-        begun = time.monotonic()
         assert [waiter.read() for waiter in waiters] == [b"a"] * 3
-        assert time.monotonic() - begun > 0.35
+        assert time.monotonic() - begun > 0.55
 
 
 @pytest.mark.parametrize("waiters", [1, 20])
@@ -193,7 +193,7 @@ def test_a_rate_is_used_up_by_waiters(server, rate, burst, waiters):
         for client in clients:
             client.send(pick)
         used = []
-        for _ in range(5):
+        for _ in waiting(60, pause=0):
             before = time.monotonic()
             given = 0
             while (passed := time.monotonic() - before) < 0.5:
@@ -605,7 +605,7 @@ def test_the_lease_of_a_killed_waiter_is_given_back_wherever_its_pool_is_now(ser
         web.ask(command)
     assert web.ask("EXEC") == [1, "OK", 1, "OK", "OK", 1]
     web.ask("SELECT 4")
-    eventually(lambda: leases(web, "other") == 0, 5)
+    eventually(lambda: leases(web, "other") == 0)
 
 
 @pytest.mark.parametrize("kind", ["normal", "pubsub"])
@@ -647,13 +647,18 @@ def test_client_unblock_of_who_was_just_served_gives_the_lease_back(server, web)
 
 def test_who_was_served_at_its_deadline_hears_of_it(server, web):
     """The server's own deadlines, up to 7.0, would leave it without any answer."""
-    waiter = Waiter(server, "LB.PICK web LEASE 60000 BLOCK 500")
-    web.ask("MULTI")
-    web.ask(f"LB.DONE web {web.taken}")
-    web.ask("DEBUG SLEEP 0.7")
-    web.ask("EXEC")
-    assert waiter.read()[0] == b"a"
-    assert waiter.ask("PING") == "PONG"
+    with Wire(server.port) as waiter:
+        for command in "MULTI", "LB.QUEUE web", f"LB.DONE web {web.taken}", "DEBUG SLEEP 0.7":
+            web.ask(command)
+        # The server reads both in one go: so the wait is not over before it is served.
+        server.pause()
+        waiter.send(pack(words("LB.PICK web LEASE 60000 BLOCK 500")))
+        web.send(pack([b"EXEC"]))
+        server.go_on()
+        queue, *_ = web.read()
+        assert dict_of(queue)[b"waiting"] == 1
+        assert waiter.read()[0] == b"a"
+        assert waiter.ask("PING") == "PONG"
 
 
 # What can happen to a key
@@ -769,7 +774,8 @@ def test_a_pool_that_comes_to_one_of_many_keys_at_which_clients_wait_is_seen_at_
         for number, client in enumerate(clients):
             client.send(pack(words(f"LB.PICK key-{number} BLOCK 0")))
         eventually(lambda: blocked(wire) == len(clients))
-        for number in 2999, 1500, 0:
+        late = 0
+        for number in range(0, 3000, 375):
             for command in commands:
                 made = [
                     word.replace(b"{key}", b"key-%d" % number).replace(b"{dump}", dump)
@@ -778,7 +784,8 @@ def test_a_pool_that_comes_to_one_of_many_keys_at_which_clients_wait_is_seen_at_
                 assert not isinstance(wire.ask(made), Refused)
             begun = time.monotonic()
             assert clients[number].read() == b"b"
-            assert time.monotonic() - begun < 1
+            late += time.monotonic() - begun > 1
+        assert late <= 2, "more often than a machine stands still"
         for client in clients:
             client.__exit__()
 
@@ -790,11 +797,14 @@ def cluster(new_server):
     """Two nodes that know of each other; the first one has all slots."""
     nodes = [new_server(cluster_enabled="yes", cluster_node_timeout=5000) for _ in range(2)]
     here, there = [Wire(node.port) for node in nodes]
+    # Nodes that find out that their epochs are equal take greater ones, by which an old claim to a slot wins.
+    slots(here, "SET-CONFIG-EPOCH", 1)
+    slots(there, "SET-CONFIG-EPOCH", 2)
     slots(here, "ADDSLOTS", *range(16384))
     slots(here, "MEET", "127.0.0.1", nodes[1].port)
     for wire in here, there:
-        eventually(lambda wire=wire: b"cluster_state:ok" in slots(wire, "INFO"), 20)
-    eventually(lambda: slots(there, "NODES").count(b"connected 0-16383") == 1, 20)
+        eventually(lambda wire=wire: b"cluster_state:ok" in slots(wire, "INFO"))
+    eventually(lambda: slots(there, "NODES").count(b"connected 0-16383") == 1)
     return nodes, here, there
 
 
@@ -837,18 +847,31 @@ def test_so_is_who_waits_when_the_slot_moves_as_one(new_server):
 
 
 def load(server, commands, seconds=60):
-    """So many clients, each of which waits."""
+    """So many clients, each of which waits; some may have waited long enough already."""
     with Wire(server.port) as wire:
         before, stack = blocked(wire), contextlib.ExitStack()
         waiters = [stack.enter_context(Wire(server.port)) for _ in commands]
         for waiter, command in zip(waiters, commands, strict=True):
             waiter.send(pack(words(command)))
-        eventually(lambda: blocked(wire) == before + len(waiters), seconds)
+        eventually(lambda: blocked(wire) == before + len(waiters) or any_ready(waiters), seconds)
     return stack, waiters
+
+
+def any_ready(waiters):
+    """Whether one of them has an answer."""
+    poll = select.poll()
+    for waiter in waiters:
+        poll.register(waiter, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @pytest.mark.parametrize("how", ["time out", "CLIENT KILL", "CLIENT UNBLOCK", "served"])
 def test_no_wait_leaves_anything_behind(server, web, how):
+    def connected():
+        return server.client().info("clients")["connected_clients"]
+
+    usual = connected()
+
     def wait(times):
         for _ in range(times):
             if how == "time out":
@@ -873,7 +896,7 @@ def test_no_wait_leaves_anything_behind(server, web, how):
                 web.ask("LB.LIMIT web BACKEND a MAX 1")
             stack.close()
             eventually(lambda: blocked(web) == 0)
-            eventually(lambda: b"connected_clients:1\r" in web.ask("INFO clients"))
+            eventually(lambda: connected() <= usual)
 
     wait(2)
     before = server.client().info("memory")["used_memory"]

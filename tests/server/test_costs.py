@@ -201,17 +201,17 @@ def waiting(server, amount, options=""):
 def test_a_waiter_is_served_when_there_is_enough(server, web, way):
     if way != "time":
         web.ask("LB.LIMIT web BACKEND a COST tokens 1 60000 BURST 100")
-    held = take(web, 90)
     begin = time.monotonic()
+    held = take(web, 90)
     waiter = waiting(server, 50)
-    assert waiter.waits()
+    assert way == "time" or waiter.waits()
     if way == "LB.DONE":
         assert web.ask(f"LB.DONE web {held} COSTS 1 tokens 10") == 1
     elif way == "LB.LIMIT":
         web.ask("LB.LIMIT web BACKEND a COST tokens 0 0")
     assert waiter.read()[0] == b"a"
     if way == "time":
-        assert 0.35 < time.monotonic() - begin < 2, "40 tokens are lacking"
+        assert time.monotonic() - begin > 0.39, "40 tokens are lacking"
 
 
 def test_small_requests_do_not_overtake_a_large_one(server, web):

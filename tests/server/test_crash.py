@@ -95,7 +95,7 @@ def test_a_killed_server_keeps_what_it_acknowledged(new_server, binary):
         with ThreadPoolExecutor(CLIENTS) as threads:
             for client in clients:
                 threads.submit(client.work)
-            eventually(lambda all=clients: sum(c.acknowledged() for c in all) >= ACKNOWLEDGED, 60)
+            eventually(lambda all=clients: sum(c.acknowledged() for c in all) >= ACKNOWLEDGED)
             server.kill()
         server.start()
 

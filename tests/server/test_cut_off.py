@@ -23,7 +23,7 @@ import pytest
 
 from proxy import Proxy
 from replication import is_linked
-from server import Server, eventually, waiting
+from server import SECONDS, Server, eventually, waiting
 from standing import HOST
 from wire import Refused, Wire, pack, words
 
@@ -46,7 +46,6 @@ WEB = [
 ]
 # Those who wait at each pool.
 WAITERS = [*itertools.islice(itertools.cycle(WEB), 50), *["LB.PICK rated BLOCK 0"] * 12]
-REFUSED_WITHIN_SECONDS = 10.0  # a lag of 2 s, counted in whole seconds and once a second
 STOPPED_SECONDS = 3.2  # longer than the lag that is allowed
 HEARD_WITHIN_SECONDS = 0.1  # by a client here, of what it was granted
 SERVED_WITHIN_MS = 200
@@ -54,7 +53,11 @@ SERVED_WITHIN_MS = 200
 
 @dataclass
 class Grant:
-    """What a client was given, in seconds: from when to when it has it."""
+    """What a client was given, in seconds: from when until when it surely had it.
+
+    That is until it sent LB.DONE, where the answer was 1. On a busy machine it may hear of a lease when that
+    has nearly run out.
+    """
 
     key: str
     backend: bytes
@@ -71,10 +74,13 @@ class Client(Wire):
         self.command = command
         self.key = command.split()[1]
         self.held: list[Grant] = []
+        self.ends: Grant | None = None  # by what it has sent
         self.awaits = ""  # the reply to that command
+        self.said = 0.0  # when it was sent
 
     def say(self, command: str) -> None:
         self.awaits = command
+        self.said = time.monotonic()
         self.send(pack(words(command)))
 
 
@@ -87,6 +93,7 @@ class Crowd(threading.Thread):
         self.errors: list[str] = []
         self._clients = [Client(port, command) for port, command in zip(ports, commands, strict=False)]
         self._is_closed = self._is_quiet = False
+        self._idle = 0  # how often nobody had an answer
         self._random = random.Random(len(commands))
         self._later: list[tuple[float, int, Callable]] = []
         self._selector = selectors.DefaultSelector()
@@ -96,7 +103,9 @@ class Crowd(threading.Thread):
 
     def run(self) -> None:
         while not self._is_closed:
-            for ready, _ in self._selector.select(0.005):
+            answered = self._selector.select(0.005)
+            self._idle += not answered
+            for ready, _ in answered:
                 self._hear(ready.data, ready.data.read())
             while self._later and self._later[0][0] <= time.monotonic():
                 _, _, do = heapq.heappop(self._later)
@@ -113,18 +122,20 @@ class Crowd(threading.Thread):
             leased = "LEASE" in awaited
             pairs = reply if "COUNT" in awaited else [reply]
             for backend, lease in pairs if leased else [(each, None) for each in pairs]:
-                grant = Grant(client.key, backend, lease, now, now + LEASE_SECONDS if leased else now)
+                grant = Grant(client.key, backend, lease, now, now)
                 self.grants.append(grant)
                 client.held += [grant] * leased
             self._at(now + self._random.uniform(0.01, 0.1), lambda: self._go_on(client))
         else:
+            if client.ends and reply == 1:
+                client.ends.until = client.said
+            client.ends = None
             self._go_on(client)
 
     def _go_on(self, client: Client) -> None:
         if client.held:
-            grant = client.held.pop()
-            grant.until = min(grant.until, time.monotonic())
-            client.say(f"LB.DONE {client.key} {grant.lease.decode()}")
+            client.ends = client.held.pop()
+            client.say(f"LB.DONE {client.key} {client.ends.lease.decode()}")
         elif not self._is_quiet:
             client.say(client.command)
 
@@ -135,6 +146,11 @@ class Crowd(threading.Thread):
         """From now on nobody sends anything: who holds a lease hangs until it is over. The others wait."""
         self._is_quiet = True
         eventually(lambda: not any(client.awaits.startswith("LB.DONE") for client in self._clients))
+
+    def hear(self) -> None:
+        """Until they have heard all that was said to them so far."""
+        before = self._idle
+        eventually(lambda: self._idle > before + 1, pause=0.005)
 
     def waiting(self, key: str) -> int:
         """How many of them wait for something of that pool."""
@@ -282,37 +298,46 @@ def scene_of(new_server):
 
 
 @pytest.mark.parametrize("way", [lag, pause, disk, partition], ids=lambda way: way.__name__)
-@pytest.mark.timeout(60 + 60 * ROUNDS)
+@pytest.mark.timeout(240 + 60 * ROUNDS)
 def test_a_primary_that_refuses_writes_grants_nothing(scene_of, way):
     refusal = "held" if way is pause else "refused"
     for _ in range(ROUNDS):
         scene, crowd = scene_of(way)
         cut = way(scene)
         next(cut)
-        eventually(lambda scene=scene: scene.write() == refusal, REFUSED_WITHIN_SECONDS)
+        eventually(lambda scene=scene: scene.write() == refusal)
         still = scene.state("web", "rated")
-        refused = time.monotonic() + HEARD_WITHIN_SECONDS
+        crowd.hear()
+        refused = time.monotonic()
         assert crowd.waiting("web") > MAX and crowd.waiting("rated") > 1
         others = scene.succeed()
         for _ in waiting(LEASE_SECONDS + 0.4):
             assert scene.state("web", "rated") == still
             assert scene.write() != "taken"
+        crowd.hear()
         assert crowd.since(refused) == []
+        eventually(lambda others=others: sum(grant.until > grant.start for grant in others.grants) > MAX)
         others.close()
-        assert len(others.grants) > MAX
         assert_nobody_has_too_much(others.grants)
         scene.heal()
         assert_served_again(scene, crowd, cut)
 
 
 @pytest.mark.parametrize("cuts_link", [True, pytest.param(False, marks=pytest.mark.long)])
-@pytest.mark.timeout(60 + 60 * ROUNDS)
+@pytest.mark.timeout(240 + 60 * ROUNDS)
 def test_nor_does_one_that_stood_still(scene_of, cuts_link):
     """Nobody writes. The server itself would take it for up to a second: so often it counts its replicas."""
     for _ in range(ROUNDS):
         scene, crowd = scene_of(lag)
-        still = scene.state("web")
-        scene.primary.pause()
+        for _ in waiting(SECONDS):
+            looked = time.monotonic()
+            still = scene.state("web")
+            scene.primary.pause()
+            crowd.hear()
+            if not crowd.since(looked):
+                break
+            # Somebody was served between the look and the pause.
+            scene.primary.go_on()
         if cuts_link:
             scene.link.cut()
         others = scene.succeed()
@@ -325,8 +350,8 @@ def test_nor_does_one_that_stood_still(scene_of, cuts_link):
             assert crowd.since(stood) == []
         scene.heal()
         assert scene.write() != "taken"
+        eventually(lambda others=others: sum(grant.until > grant.start for grant in others.grants) > MAX)
         others.close()
-        assert len(others.grants) > MAX
         assert_nobody_has_too_much(others.grants)
         assert_served_again(scene, crowd, iter([scene.follow_again()]))
 
@@ -353,9 +378,10 @@ def assert_served_again(scene: Scene, crowd: Crowd, brings_back: Iterator[None])
     accepted_ms = 1000 * time.time()
     # A busy machine does not let the server go on at once. It is asked all the time how long that may be.
     answered, excused = time.monotonic(), 0.0
-    for _ in waiting(10, pause=0.001):
+    for _ in waiting(SECONDS, pause=0.001):
         scene.ask("PING")
-        excused, answered = max(excused, time.monotonic() - answered), time.monotonic()
+        took, answered = time.monotonic() - answered, time.monotonic()
+        excused += took if took > 0.01 else 0
         if {grant.key for grant in crowd.since(before)} == {"web", "rated"}:
             break
     else:

@@ -16,7 +16,7 @@ import redis
 
 from algorithms import ALL, BY_ITEM, BY_LATENCY, FORESEEABLE
 from commands import COMMANDS
-from server import waiting
+from server import SECONDS, waiting
 from syntax import syntax
 from wire import Wire
 
@@ -122,7 +122,7 @@ def redis_cli(server):
 def seen_on(terminal, text):
     """Waits until the terminal has shown that."""
     shown = ""
-    for _ in waiting(10, pause=0):
+    for _ in waiting(SECONDS, pause=0):
         if select.select([terminal], [], [], 0.1)[0]:
             shown += os.read(terminal, 65536).decode().replace(" | ", "|")
         if text in shown:

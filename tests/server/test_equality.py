@@ -485,7 +485,7 @@ def aof_at_rest(server):
         return not is_busy and len([*server.folder.rglob("*.incr.aof")]) <= 1
 
     with server.client() as client:
-        eventually(is_at_rest, seconds=60)
+        eventually(is_at_rest)
 
 
 class Difference(NamedTuple):

@@ -88,7 +88,7 @@ def start(new_server, faults):
                 for key in "hit", "other":
                     client.execute_command("LB.ADD", key, "a", 2, "b", 1)
             else:
-                eventually(lambda: client.info("replication")["master_link_status"] == "up", seconds=20)
+                eventually(lambda: client.info("replication")["master_link_status"] == "up")
         return server
 
     yield start
@@ -146,7 +146,7 @@ def replica_of(start, primary, **options):
 def saved_in_background(client, command, running, outcome):
     """Let the server fork and save, and wait for the end of that."""
     client.execute_command(command)
-    eventually(lambda: client.info("persistence")[running] == 0, seconds=30)
+    eventually(lambda: client.info("persistence")[running] == 0)
     assert client.info("persistence")[outcome] == "ok"
 
 
@@ -274,7 +274,7 @@ def test_nothing_of_it_is_replicated_until_it_is_deleted(start):
         poison(client)
         client.delete("hit")
         client.execute_command("LB.ADD", "hit", "c")
-        eventually(lambda: replicated.info("replication")["master_link_status"] == "up", seconds=20)
+        eventually(lambda: replicated.info("replication")["master_link_status"] == "up")
         eventually(lambda: replicated.execute_command("LB.LIST", "hit") == ["c"])
         assert digest(replicated) == digest(client)
 
@@ -376,7 +376,7 @@ def test_a_full_copy_whose_load_panics_costs_the_replica_one_pool_at_most(start,
         arm(client, "loading a pool")
         client.execute_command("REPLICAOF", "127.0.0.1", server.port)
         struck(replica, "loading a pool")
-        eventually(lambda: client.info("replication")["master_link_status"] == "up", seconds=20)
+        eventually(lambda: client.info("replication")["master_link_status"] == "up")
         # It may have asked for another copy.
         assert len(poisoned(client)) <= 1
 
@@ -523,8 +523,10 @@ def test_a_move_that_panics_costs_one_pool_at_most(server, client):
 
 @pytest.mark.parametrize("what", ["the timer", "LB.TICK"])
 def test_a_timer_that_panics_comes_round_again(server, client, what):
-    client.execute_command("LB.PICK other LEASE 50")
-    arm(client, what)
+    # In one piece: nothing is due before the fault is armed.
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.execute_command("LB.PICK other LEASE 50").execute_command("LB.FAULT", "any", what)
+        assert pipeline.execute()[1] == "OK"
     struck(server, what)
     eventually(lambda: client.execute_command("LB.LEASES other") == [])
     assert poisoned(client) == []
@@ -576,7 +578,7 @@ def test_an_event_that_panics_costs_nothing_but_the_hint(server, client, binary,
 def test_a_panic_over_a_client_that_waits_leaves_nobody_without_an_answer(server, client, what):
     arm(client, what)
     ms = 50 if "timed out" in what else 0
-    with server.client(socket_timeout=1) as waits:
+    with server.client() as waits:
         connection = waits.connection_pool.get_connection()
         connection.send_command("LB.PICK", "waited", "BLOCK", ms, "LEASE", 60_000)
         if not ms:
@@ -598,7 +600,7 @@ def test_a_panic_over_a_client_that_waits_leaves_nobody_without_an_answer(server
 def test_a_panic_in_a_pick_for_who_waits_is_answered_once(server, client):
     """To the one who waits; the one who freed something has its own reply, and no other."""
     arm(client, "a pick for a waiter")
-    with server.client(socket_timeout=1) as waits:
+    with server.client() as waits:
         connection = waits.connection_pool.get_connection()
         connection.send_command("LB.PICK", "waited", "BLOCK", 0)
         eventually(lambda: client.info("clients")["blocked_clients"] == 1)

@@ -23,7 +23,7 @@ LONG = os.environ.get("REDIS_LB_LONG") == "1"
 PAYLOADS = 1_000_000 if LONG else 6_000
 BATCH = 500
 
-pytestmark = pytest.mark.timeout(3600 if LONG else 120)
+pytestmark = pytest.mark.timeout(3600 if LONG else 300)
 
 MANUAL = {"module_args": ["clock", "manual"]}
 
@@ -62,7 +62,7 @@ def test_whatever_is_taken_for_a_pool_can_be_saved(new_server, binary, how):
             assert target.ask("SAVE") == "OK"
         else:
             target.ask("BGREWRITEAOF")
-            eventually(lambda: b"aof_rewrite_in_progress:0" in target.ask("INFO persistence"), seconds=30)
+            eventually(lambda: b"aof_rewrite_in_progress:0" in target.ask("INFO persistence"))
             assert b"aof_last_bgrewrite_status:ok" in target.ask("INFO persistence")
     server.restart()
     with Wire(server.port) as wire:
@@ -120,7 +120,7 @@ def test_credits_at_their_bounds_hold_nobody_up(new_server, command, side):
                 assert len(wire.ask(use)) == 10_000
                 spans.append(time.monotonic() - begin)
             # The machine may be busy: one of three is not. It takes 5 s if each pick looks at all.
-            assert min(spans) < 1, (use, spans)
+            assert min(spans) < 2, (use, spans)
 
 
 # Where a number or an id is expected.

@@ -384,7 +384,8 @@ def test_a_rate_holds_between_clients_that_run_at_once(server):
         chance = random.Random(number)
         with server.client() as client:
             ends = time.monotonic() + 1
-            while time.monotonic() < ends:
+            # A busy machine may take longer for as many as are wanted.
+            while time.monotonic() < ends or len(log) <= 100:
                 sent = time.monotonic()
                 reply = client.execute_command("LB.PICK", "web", chance.choice(ALGORITHMS), "COUNT", 2)
                 answered = time.monotonic()

@@ -114,7 +114,7 @@ def test_debts_are_paid_where_estimates_are_half_of_what_is_used(manual, program
 @pytest.mark.once("the client is the same on all servers")
 def test_a_lease_settles_what_the_request_has_cost(manual):
     with manual.client() as client:
-        pool = redis_lb.Pool(client, "llm")
+        pool = redis_lb.Pool(client, "llm", timeout_ms=30_000)
         pool.add("key")
         client.execute_command("LB.LIMIT llm COST tokens 1000 60000 BURST 1000")
 

@@ -17,7 +17,7 @@ from server import Server, eventually
 from servers import Binary, installed
 from wire import Refused, Wire
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 # As in the sources of Redis: to compress is to guess, by a table that need not be filled.
 KNOWN = """
@@ -222,7 +222,7 @@ def run(wire, commands):
         if command := command.strip():
             wire.ask(command)
             if command.split()[0] in {"BGSAVE", "BGREWRITEAOF", "UNLINK", "FLUSHDB"}:
-                eventually(lambda: not re.search(busy, wire.ask("INFO")), seconds=60)
+                eventually(lambda: not re.search(busy, wire.ask("INFO")))
 
 
 def change(wire):

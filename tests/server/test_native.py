@@ -348,10 +348,10 @@ def test_active_defragmentation_moves_pools_and_changes_nothing(new_server, bina
     for option, value in [("ignore-bytes", 1), ("threshold-lower", 1), ("cycle-min", 50), ("cycle-max", 75)]:
         client.config_set(f"active-defrag-{option}", value)
     client.config_set("activedefrag", "yes")
-    eventually(lambda: client.info("stats")["active_defrag_hits"] > 3_000, 60)
+    eventually(lambda: client.info("stats")["active_defrag_hits"] > 3_000)
     # The allocator of 7.4.1 hints at few moves: there only that they happen, and change nothing, can be seen.
     if binary.satisfies("8.0"):
-        eventually(lambda: client.info("memory")["allocator_frag_ratio"] < 0.9 * before, 60)
+        eventually(lambda: client.info("memory")["allocator_frag_ratio"] < 0.9 * before)
     assert [digest(client, key) for key in keys] == digests
     assert len(set(client.execute_command("LB.PICK big COUNT 5000"))) == 5000
 

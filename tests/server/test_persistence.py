@@ -7,7 +7,7 @@ import pytest
 from persistence import AOF, WAYS, stream
 from pools import KEYS, MAKE, MAKE_UNSEEDED, Pools
 from replication import is_linked, replica_of
-from server import eventually, waiting
+from server import SECONDS, eventually, waiting
 from waiter import leases
 from wire import Wire, words
 
@@ -116,7 +116,7 @@ def test_a_replica_that_joins_amid_picks_follows(start):
     pools = Pools(primary)
     pools.make(MAKE_UNSEEDED)
     replica.client().replicaof("127.0.0.1", primary.port)
-    for _ in waiting(20, pause=0):
+    for _ in waiting(SECONDS, pause=0):
         pools.picks(*KEYS)
         if is_linked(replica):
             break
@@ -332,7 +332,7 @@ def test_events_tell_of_changes_but_not_of_picks(start):
         )
         heard = []
         while heard[-1:] != [("del", "from")]:
-            message = events.get_message(timeout=10)
+            message = events.get_message(timeout=SECONDS)
             heard += [(message["channel"].partition(":")[2], message["data"])] if message else []
         after = heard[heard.index(("set", "from")) + 1 : -1]
         assert after == [(event, command.split()[1]) for event in expected], command

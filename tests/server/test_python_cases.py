@@ -134,7 +134,7 @@ def change(client, *command):
 def picks_go_on(client, more):
     """Wait until so many further picks were served."""
     goal = int(client.get(ORDER)) + more
-    eventually(lambda: int(client.get(ORDER)) >= goal, seconds=30)
+    eventually(lambda: int(client.get(ORDER)) >= goal)
 
 
 def test_round_robin_gives_each_of_three_servers_exactly_a_third(client, server, workers):

@@ -15,6 +15,7 @@ from html import escape, unescape
 import pytest
 
 from script import ROOT
+from server import SECONDS
 from wire import Wire
 
 OUT = """\
@@ -64,7 +65,7 @@ class Screen:
 
     def eventually(self, pattern, meanwhile=lambda: None):
         """Waits until a page has the pattern. Meanwhile something is done again and again."""
-        until = time.monotonic() + 30
+        until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             meanwhile()
             if select.select([self._terminal], [], [], 0.1)[0]:
@@ -214,7 +215,7 @@ def test_the_picture_of_watch_is_of_what_it_shows(server):
         wire.ask(f"LB.PICK shop EXCLUDE 4 {others} COUNT 8 LEASE 60000")
         for _ in range(5):
             wire.ask("LB.REPORT shop 10.0.0.3:8080 FAIL")
-        wire.ask("LB.REPORT shop 10.0.0.4:8080 COOL 12000")
+        wire.ask("LB.REPORT shop 10.0.0.4:8080 COOL 30000")
         micros = {f"10.0.0.{n}:8080": 2000 + n * 137 for n in range(1, 7)}
         for backend in micros:
             wire.ask(f"LB.REPORT shop {backend} OK LATENCY {micros[backend]}")

@@ -27,6 +27,8 @@ from .replies import Word, encode
 log = logging.getLogger("redis_lb")
 # Redis is not there, or is not the one to ask now.
 AWAY = (redis.ConnectionError, redis.TimeoutError, ClusterDownError, RedisClusterException, ReadOnlyError)
+# It became a replica while we waited; it is a primary that its replicas may have left for another one.
+NO_WRITES = ("UNBLOCKED", "NOREPLICAS")
 REDIRECTIONS = 5
 at_once: Any = NoBackoff  # redis-py 5 does not declare its types
 # Before 5.3 a pool of connections wanted to know what a connection is for; since then it warns.
@@ -93,7 +95,7 @@ class Link:
             self._is_unsure = True
             raise
         except ResponseError as error:
-            if str(error).startswith("UNBLOCKED"):  # the server became a replica
+            if str(error).startswith(NO_WRITES):
                 raise ReadOnlyError(str(error)) from None
             if str(error).startswith("QUEUEFULL"):
                 raise QueueFullError(str(error)) from None
@@ -139,8 +141,9 @@ class Link:
 
 
 def leaves_it_in_order(error: BaseException) -> bool:
-    """Whether a connection can be used after that error. A server that became a replica is not asked again."""
-    return isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError)
+    """Whether a connection can be used after that error. A server that takes no writes is not asked again."""
+    is_refused = isinstance(error, ReadOnlyError) or str(error).startswith(NO_WRITES)
+    return isinstance(error, ResponseError) and not is_refused
 
 
 class SyncLink(Link):
