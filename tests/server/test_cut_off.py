@@ -192,6 +192,9 @@ class Scene:
     def ask(self, command: str) -> object:
         return self._look.ask(command)
 
+    def ask_all(self, *commands: str) -> list:
+        return self._look.ask_all(*commands)
+
     def state(self, *keys: str) -> list:
         """What changes when somebody is given something, or time passes."""
         told = []
@@ -372,21 +375,23 @@ def assert_nobody_has_too_much(grants: list[Grant]) -> None:
 
 def assert_served_again(scene: Scene, crowd: Crowd, brings_back: Iterator[None]) -> None:
     """Who waits there is served by the clock alone as soon as it takes writes again."""
-    before = time.monotonic()
+    before, before_ms = time.monotonic(), 1000 * time.time()
     next(brings_back, None)
     eventually(lambda: scene.write() == "taken", pause=0.002)
     accepted_ms = 1000 * time.time()
     # A busy machine does not let the server go on at once. It is asked all the time how long that may be.
     answered, excused = time.monotonic(), 0.0
+    granted: list[int] = []
     for _ in waiting(SECONDS, pause=0.001):
-        scene.ask("PING")
+        # By the pool's clock, because on such a machine clients hear of it late.
+        listed, info = scene.ask_all("LB.LEASES web", "LB.INFO web")
+        clock = info[info.index(b"clock") + 1]
+        granted += [clock - lease[lease.index(b"age") + 1] for lease in listed]
         took, answered = time.monotonic() - answered, time.monotonic()
         excused += took if took > 0.01 else 0
-        if {grant.key for grant in crowd.since(before)} == {"web", "rated"}:
+        since = [at for at in granted if at > before_ms]
+        if since and {grant.key for grant in crowd.since(before)} == {"web", "rated"}:
             break
     else:
         raise AssertionError("nobody is served")
-    # By the pool's clock, because on such a machine clients hear of it late.
-    ages = [lease[lease.index(b"age") + 1] for lease in scene.ask("LB.LEASES web")]
-    [[*_, clock]] = scene.state("web")
-    assert clock - max(ages) - accepted_ms < SERVED_WITHIN_MS + 1000 * excused
+    assert min(since) - accepted_ms < SERVED_WITHIN_MS + 1000 * excused

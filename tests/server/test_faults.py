@@ -271,10 +271,11 @@ def test_nothing_of_it_is_replicated_until_it_is_deleted(start):
     with primary.client() as client, replica.client() as replicated:
         assert digest(client) == before
         assert client.exists("new", "fourth") == 0
+        # A replica that comes only now would get the pool as poisoned, for the moment.
+        assert client.wait(1, 60_000) == 1
         poison(client)
         client.delete("hit")
         client.execute_command("LB.ADD", "hit", "c")
-        eventually(lambda: replicated.info("replication")["master_link_status"] == "up")
         eventually(lambda: replicated.execute_command("LB.LIST", "hit") == ["c"])
         assert digest(replicated) == digest(client)
 
