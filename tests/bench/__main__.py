@@ -1,7 +1,7 @@
 """Measures the module and what one can do without it.
 
     scripts/bench [--quick] [--only PATTERN] [part …]
-    scripts/bench hot|queues|health|budgets|affinity|fleet [--quick]   with files of their own
+    scripts/bench hot|hot-speed|hot-waits|queues|health|budgets|affinity|fleet [--quick]   files of their own
 
 Parts: instructions (needs valgrind), throughput, latency, requests (from a pick with a lease to its end),
 values (memory, RDB, DUMP), slowest (single commands), promises (what the rivals keep) and scale (a million
@@ -33,7 +33,7 @@ from server import Server
 from servers import Binary, chosen, fetch, installed
 from wire import Wire
 
-from . import affinity, budgets, fleet, health, hot, queues, requests
+from . import affinity, budgets, fleet, health, hot, hot_speed, hot_waits, queues, requests
 from .cases import Case, plain, with_aof
 from .floor import floor
 from .load import Rate, apart, latencies, throughput
@@ -51,7 +51,7 @@ DATA = Path(__file__).parents[1] / "data"
 MARKS = marks("scripts/bench")
 PARTS = ["instructions", "throughput", "latency", "requests", "values", "slowest", "promises", "scale"]
 IN_QUICK = PARTS[:6]
-ALONE = ["hot", "queues", "health", "budgets", "affinity", "fleet"]
+ALONE = ["hot", "hot-speed", "hot-waits", "queues", "health", "budgets", "affinity", "fleet"]
 OTHERS = {"redis-8.2.3": {"instructions", "requests"}, "valkey-9.1.2": {"slowest"}}
 SUITES = {"no persistence": {}, "AOF": {"appendonly": "yes", "appendfsync": "no"}}
 Figures = dict[str, Any]
@@ -268,6 +268,10 @@ def main() -> None:
     binaries = chosen() if os.environ.get("REDIS_LB_SERVERS") else [installed(), *map(fetch, OTHERS)]
     if "hot" in options.parts:
         hot.run(binaries[0], library, options.quick)
+    if "hot-speed" in options.parts:
+        hot_speed.run(binaries[0], library, processor(), options.quick)
+    if "hot-waits" in options.parts:
+        hot_waits.main(options.quick)
     if "queues" in options.parts:
         queues.main(options.quick)
     if "health" in options.parts:

@@ -1,13 +1,13 @@
 /* Gateways that do one request after the other: a command that begins it, and one that ends it.
  *
- *   gateways ADDRESS CONNECTIONS PIPELINE REQUESTS SECONDS , BEGIN … , END …
+ *   gateways ADDRESS CONNECTIONS PIPELINE REQUESTS SECONDS , BEGIN … , END … [, END …]
  *
  * ADDRESS is a port of this machine or the path of a Unix socket. Each connection has PIPELINE requests open. It sends
- * one piece: the end of each of them, and after each the beginning of another one. Then it waits for all replies, and so
- * on, until REQUESTS are done (rounded up to whole pieces) or the SECONDS are over. With a PIPELINE of 1 it waits for the
- * end, too, before it begins another one. Words that the commands may have:
+ * one piece: the ends of each of them, and after these the beginning of another one. Then it waits for all replies, and so
+ * on, until REQUESTS are done (rounded up to whole pieces) or the SECONDS are over. With a PIPELINE of 0 it has one request
+ * open, and waits for the reply to each command. Words that the commands may have:
  *
- *   %1 %2   the first and the second value in the reply to BEGIN, however deep
+ *   %1 %2 … the first, the second … value in the reply to BEGIN, however deep
  *   %n      the number of the request, of twelve digits
  *   %t %u   the time, in milliseconds and in microseconds
  *
@@ -25,7 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { VALUES = 2, LONGEST = 1024, INPUT = 1 << 20, MOST = 10000 };
+enum { VALUES = 64, ENDS = 32, LONGEST = 1024, INPUT = 1 << 20, MOST = 10000 };
 
 typedef struct {
     size_t length;
@@ -38,8 +38,10 @@ typedef struct {
 } Request;
 
 typedef struct {
-    int socket, ends, begins, received; /* Whether the piece ends the open requests, and whether it begins others. */
-    double start, begun;                /* Of this piece, and of that which began the requests that it ends. */
+    int socket, received;
+    int ends, finishes, begins; /* The ENDs of each request in the piece, whether one is its last, and whether it begins others. */
+    int left;                   /* The ENDs that come in later pieces. */
+    double start, begun;        /* Of this piece, and of that which began the requests that it ends. */
     size_t filled;
     char *input;
     Request *requests;
@@ -51,6 +53,7 @@ typedef struct {
 } Output;
 
 static unsigned long long last_number;
+static Request ended; /* Takes the values in replies to ENDs. */
 
 static void die(const char *why, const char *more, size_t length) {
     fprintf(stderr, "gateways: %s %.*s\n", why, (int)length, more);
@@ -85,9 +88,10 @@ static void put_command(Output *out, char **words, const Request *request) {
     while (words[count]) count++;
     put(out, text, sprintf(text, "*%d\r\n", count));
     for (; *words; words++) {
-        char kind = **words == '%' && strlen(*words) == 2 ? (*words)[1] : 0;
-        if (kind == '1' || kind == '2') {
-            const Value *value = &request->values[kind - '1'];
+        char kind = **words == '%' ? (*words)[1] : 0;
+        int value_of = kind ? atoi(*words + 1) : 0;
+        if (value_of > 0 && value_of <= VALUES) {
+            const Value *value = &request->values[value_of - 1];
             put_bulk(out, value->bytes, value->length);
         } else if (kind == 'n') {
             put_bulk(out, text, sprintf(text, "%012llu", request->number));
@@ -147,20 +151,29 @@ static int connected(const char *address) {
     return socket_;
 }
 
+typedef struct {
+    char **begin, **ends[ENDS];
+    int count, pipeline, is_one_by_one;
+} Commands;
+
 /* Sends the next piece, which may begin requests if it is wanted; whether there was one to send. */
-static int send_piece(Connection *connection, char **begin, char **end, int pipeline, int is_wanted, Output *out) {
-    connection->ends = connection->begins;
-    connection->begins = is_wanted && (pipeline > 1 || !connection->ends);
+static int send_piece(Connection *connection, const Commands *commands, int is_wanted, Output *out) {
+    int first = commands->count - connection->left;
+    connection->ends = commands->is_one_by_one && connection->left ? 1 : connection->left;
+    connection->left -= connection->ends;
+    connection->finishes = connection->ends && !connection->left;
+    connection->begins = is_wanted && !connection->left && !(commands->is_one_by_one && connection->ends);
+    if (connection->begins) connection->left = commands->count;
     connection->received = 0;
-    connection->begun = connection->start;
     connection->start = seconds(CLOCK_MONOTONIC);
     out->length = 0;
-    for (int i = 0; i < pipeline; i++) {
+    for (int i = 0; i < commands->pipeline; i++) {
         Request *request = &connection->requests[i];
-        if (connection->ends) put_command(out, end, request);
+        for (int k = 0; k < connection->ends; k++) put_command(out, commands->ends[first + k], request);
         if (!connection->begins) continue;
-        *request = (Request){.number = ++last_number};
-        put_command(out, begin, request);
+        request->number = ++last_number;
+        request->values[0].length = 0;
+        put_command(out, commands->begin, request);
     }
     for (size_t sent = 0; sent < out->length;) {
         ssize_t n = write(connection->socket, out->bytes + sent, out->length - sent);
@@ -178,8 +191,8 @@ static int receive(Connection *connection, int pipeline) {
     char *at = connection->input, *end = at + connection->filled;
     int each = connection->ends + connection->begins;
     while (at < end) {
-        Request ended, *begun = &connection->requests[connection->received / each];
-        int found = 0, is_end = connection->ends && connection->received % each == 0;
+        Request *begun = &connection->requests[connection->received / each];
+        int found = 0, is_end = connection->received % each < connection->ends;
         char *after = read_reply(at, end, is_end ? &ended : begun, &found);
         if (!after) break;
         if (!is_end && !begun->values[0].length) die("a request was refused", "", 0);
@@ -199,11 +212,17 @@ int main(int count, char **words) {
     int connections = atoi(words[2]), pipeline = atoi(words[3]), open = 0;
     long long wanted = atoll(words[4]), begun = 0, done = 0;
     double most = atof(words[5]);
-    if (connections < 1 || connections > MOST || pipeline < 1) die("no such number of connections, or pipeline", "", 0);
-    char **begin = words + 7, **end = begin;
-    while (*end && strcmp(*end, ",")) end++;
-    if (strcmp(words[6], ",") || !*end) die("a comma is missing", "", 0);
-    *end++ = NULL;
+    if (connections < 1 || connections > MOST || pipeline < 0) die("no such number of connections, or pipeline", "", 0);
+    if (strcmp(words[6], ",")) die("a comma is missing", "", 0);
+    Commands commands = {.begin = words + 7, .pipeline = pipeline + !pipeline, .is_one_by_one = !pipeline};
+    for (char **word = words + 7; *word; word++) {
+        if (strcmp(*word, ",")) continue;
+        if (commands.count == ENDS) die("too many ENDs", "", 0);
+        *word = NULL;
+        commands.ends[commands.count++] = word + 1;
+    }
+    if (!commands.count) die("a comma is missing", "", 0);
+    pipeline = commands.pipeline;
 
     int poll = epoll_create1(0);
     Connection *all = calloc(connections, sizeof *all);
@@ -214,13 +233,13 @@ int main(int count, char **words) {
     for (int i = 0; i < connections; i++) {
         all[i].socket = connected(words[1]);
         all[i].input = malloc(INPUT);
-        all[i].requests = malloc(pipeline * sizeof(Request));
+        all[i].requests = calloc(pipeline, sizeof(Request));
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = &all[i]};
         epoll_ctl(poll, EPOLL_CTL_ADD, all[i].socket, &event);
     }
     double start = seconds(CLOCK_MONOTONIC), now = start;
     for (int i = 0; i < connections && (i == 0 || begun < wanted); i++) {
-        send_piece(&all[i], begin, end, pipeline, 1, &out);
+        send_piece(&all[i], &commands, 1, &out);
         begun += pipeline, open++;
     }
     while (open) {
@@ -230,14 +249,15 @@ int main(int count, char **words) {
             Connection *connection = events[i].data.ptr;
             if (!receive(connection, pipeline)) continue;
             now = seconds(CLOCK_MONOTONIC);
-            if (connection->ends) {
+            if (connection->finishes) {
                 if ((size_t)(done / pipeline) == room && !(took = realloc(took, (room *= 2) * sizeof *took)))
                     die("no memory", "", 0);
                 took[done / pipeline] = (now - connection->begun) * 1e6;
                 done += pipeline;
             }
+            if (connection->begins) connection->begun = connection->start;
             int is_wanted = begun < wanted && now - start < most;
-            if (!send_piece(connection, begin, end, pipeline, is_wanted, &out)) open--;
+            if (!send_piece(connection, &commands, is_wanted, &out)) open--;
             if (connection->begins) begun += pipeline;
         }
     }

@@ -1,42 +1,35 @@
-"""One hot pool past one core: what prefetching and sharding do to the shares, and what they give in speed.
+"""One hot pool past one core: what prefetching and sharding do to the shares.
 
-    PYTHONPATH=tests:tests/server target/venv/bin/python -m bench.hot [--quick]
+    scripts/bench hot [--quick]
 
-First it simulates fleets. The sequences are those of the module, drawn from a server; only the order in
+It simulates fleets. The sequences are those of the module, drawn from a server; only the order in
 which gateways ask is made up, always the same. A gateway is an iterator of backends (indices of the weights),
 so a fleet is a list of iterators, and what it picks is one `next` for each arrival. A full run writes
-tests/data/hot.json and hot.svg, which come out alike on every machine. Then it measures servers; that goes to
-target/bench/hot.md. All that a quick run finds goes to target/bench.
+tests/data/hot.json and hot.svg, which come out alike on every machine; a quick one writes to target/bench.
+hot_speed.py measures how fast one pool is, hot_waits.py simulates what prefetching costs in time.
 
 A deviation is counted in picks: how many a backend has had, less its share of all that were made until then.
 """
 
-import argparse
 import json
-import os
 import random
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from html import escape
 from itertools import accumulate, cycle, islice
 from math import gcd, log
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 from model import Pool, Request
 from server import Server
-from servers import Binary, chosen
+from servers import Binary
 from wire import Wire
 
-from .cases import Case
-from .load import Rate, throughput
-from .members import ask, mixed, pool
+from .members import ask
 from .page import say
 from .report import table
-from .values import number
 
 DATA = Path(__file__).parents[1] / "data"
 TARGET = Path(__file__).parents[2] / "target" / "bench"
@@ -54,9 +47,9 @@ POISSON, REGULAR = "Poisson", "regular"
 EACH = 30_000  # Picks between two points of a curve.
 BATCHES = [1, 2, 5, 10, 50, 100]
 FLEETS = [1, 10, 100, 1000]
-# Picks of the fleets and of the other simulations; rounds of the measurements, and the seconds of each.
-FULL = {"fleet": 3_000_000, "picks": 1_000_000, "rounds": 9, "seconds": 0.5}
-QUICK = {"fleet": 90_000, "picks": 30_000, "rounds": 3, "seconds": 0.1}
+# Picks of the fleets and of the other simulations.
+FULL = {"fleet": 3_000_000, "picks": 1_000_000}
+QUICK = {"fleet": 90_000, "picks": 30_000}
 Weights = list[int]
 Fleet = list[Iterator[int]]
 Rows = list[dict[str, Any]]
@@ -384,75 +377,6 @@ def written(data: dict[str, Rows]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-# What is measured
-
-
-def asked(command: str, picks: int, pipeline: int) -> Case:
-    """A case of a pool of 100 backends."""
-    how = f"pipelines of {pipeline}" if pipeline > 1 else "one at a time"
-    return Case(f"{command}, {how}", [[command]], {KEY: hundred}, picks=picks, pipeline=pipeline)
-
-
-def hundred(wire: Wire) -> None:
-    """That pool."""
-    pool(wire, KEY, BACKENDS, mixed)
-
-
-SINGLE = asked("LB.PICK hot", 1, 64)
-CASES = [
-    SINGLE,
-    *(asked(f"LB.PICK hot COUNT {n}", n, 64) for n in (10, 100)),
-    asked("LB.PICK hot", 1, 1),
-    *(asked(f"LB.PICK hot COUNT {n}", n, 1) for n in (10, 100)),
-]
-SHARDED = "LB.PICK, pipelines of 64, 2 shards on 2 servers"
-UNITS = ["picks a second of server time", "picks a second by the clock", "servers busy"]
-
-
-def measured(servers: list[Server], rounds: int, seconds: float) -> dict[str, list[list[float]]]:
-    """By case, a list for each round: what UNITS says."""
-    processes = []
-    for server in servers:
-        with Wire(server.port) as wire:
-            ask(wire, "DEL", KEY)
-            hundred(wire)
-            processes.append(number(wire, "server", "process_id"))
-    found: dict[str, list[list[float]]] = {}
-    for i in range(rounds):
-        say(f"measuring, round {i + 1} of {rounds}")
-        for case in CASES:
-            rate = throughput(servers[0].port, processes[0], case, seconds)
-            found.setdefault(case.title, []).append(speeds([rate], case.picks))
-        with ThreadPoolExecutor(len(servers)) as clients:
-            jobs = [
-                clients.submit(throughput, server.port, process, SINGLE, seconds)
-                for server, process in zip(servers, processes, strict=True)
-            ]
-            found.setdefault(SHARDED, []).append(speeds([job.result() for job in jobs], 1))
-    return found
-
-
-def speeds(rates: list[Rate], picks: int) -> list[float]:
-    """What UNITS says, of servers that worked side by side."""
-    return [
-        sum(rate.turns * picks / rate.cpu for rate in rates),
-        sum(rate.turns * picks / rate.wall for rate in rates),
-        sum(rate.cpu / rate.wall for rate in rates) / len(rates),
-    ]
-
-
-def speed(found: dict[str, list[list[float]]]) -> str:
-    """The medians as a table, and the medians of the ratios within each round."""
-    rows = []
-    for title, rounds in found.items():
-        own, clock, busy = (median(column) for column in zip(*rounds, strict=True))
-        pairs = zip(rounds, found[SINGLE.title], strict=True)
-        ratios = [[one[i] / base[i] for i in (0, 1)] for one, base in pairs]
-        times = [f"{median(column):.2f}" for column in zip(*ratios, strict=True)]
-        rows.append([title, f"{own:,.0f}", times[0], f"{clock:,.0f}", times[1], f"{busy:.0%}"])
-    return table(["", UNITS[0], "ratio", UNITS[1], "ratio", UNITS[2]], rows)
-
-
 # What is shown of the simulation
 
 
@@ -592,36 +516,15 @@ def picture(data: dict[str, Rows]) -> str:
 
 
 def run(binary: Binary, module: Path, is_quick: bool) -> None:
-    """Simulates and measures, and writes what it has found."""
+    """Simulates, and writes what it has found."""
     effort = QUICK if is_quick else FULL
     folder = TARGET if is_quick else DATA
     TARGET.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        servers = []
-        for _ in range(2):
-            servers.append(Server(binary, module))
-            stack.callback(servers[-1].close)
-            servers[-1].start()
-        with Wire(servers[0].port) as wire:
-            text = written(simulate(wire, effort["fleet"], effort["picks"]))
-        (folder / "hot.json").write_text(text)
-        data = json.loads(text)
-        (folder / "hot.svg").write_text(picture(data))
-        parts = [f"{title}\n\n{shown}" for title, shown in tables(data).items()]
-        found = measured(servers, effort["rounds"], effort["seconds"])
-        parts.append(f"speed, {binary.name}, {os.cpu_count()} processors\n\n{speed(found)}")
-    (TARGET / "hot.md").write_text("\n\n".join(parts) + "\n")
-    print((TARGET / "hot.md").read_text())
-    say(f"written to {TARGET}" + ("" if is_quick else f" and {DATA}"))
-
-
-def main() -> None:
-    """By itself."""
-    parser = argparse.ArgumentParser(prog="bench.hot", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="half a minute, less exact")
-    options = parser.parse_args()
-    run(chosen()[0], Path(os.environ["REDIS_LB_MODULE"]).absolute(), options.quick)
-
-
-if __name__ == "__main__":
-    main()
+    with Server(binary, module) as server, Wire(server.port) as wire:
+        text = written(simulate(wire, effort["fleet"], effort["picks"]))
+    (folder / "hot.json").write_text(text)
+    data = json.loads(text)
+    (folder / "hot.svg").write_text(picture(data))
+    for title, shown in tables(data).items():
+        print(f"{title}\n\n{shown}\n")
+    say(f"written to {folder}")

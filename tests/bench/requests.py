@@ -500,7 +500,7 @@ def timed(server: Server, all_of_them: list[Case], effort: Figures, say: Callabl
                     rates[title].append(done / cpu)
                     shares[title].append(cpu / wall)
                     for place, n in ((p, n) for p in addresses for n in FLEETS if way.has_latencies):
-                        *_, p50, p99 = send(addresses[place], n, 1, case, seconds=seconds / 2)
+                        *_, p50, p99 = send(addresses[place], n, 0, case, seconds=seconds / 2)
                         waits[title].setdefault(f"{place}, {n}", []).append([p50, p99])
         nothing_is_left(wire, all_of_them)
     base = rates[all_of_them[0][0]]

@@ -6,6 +6,7 @@ import random
 import re
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from server import eventually
 from wire import Wire
 
 sys.path.append(str(Path(__file__).parents[1]))
-from bench import hot  # noqa: E402
+from bench import hot, hot_speed, hot_waits  # noqa: E402
 
 SLOTS = 16384
 DOCUMENT = ROOT / "tests" / "bench" / "README.md"
@@ -99,6 +100,38 @@ def test_the_picture_and_the_tables_show_the_figures(data):
     assert missing == [f"fleets, {hot.REGULAR} arrivals"]
 
 
+def recorded(name):
+    return json.loads((hot.DATA / name).read_text())
+
+
+def between(marks):
+    return DOCUMENT.read_text().partition(marks[0])[2].partition(marks[1])[0]
+
+
+def test_the_document_shows_what_prefetching_costs_in_time():
+    rows = recorded("hot_waits.json")["whole"]
+    assert (hot.DATA / "hot_waits.svg").read_text() == hot_waits.picture(rows)
+    assert between(hot_waits.MARKS) == hot_waits.shown(rows)
+
+
+def test_the_document_shows_the_speed():
+    data = recorded("hot_speed.json")
+    assert [row["load"] for row in data["requests"]] == [load.title for load in hot_speed.LOADS]
+    assert [row["load"] for row in data["picks"]] == [case.title for case in hot_speed.PICKS]
+    assert between(hot_speed.MARKS) == hot_speed.shown(data)
+
+
+@pytest.mark.once("one server is as good as another")
+def test_the_load_ends_every_request(server, new_server):
+    """Several that one pick began, of two servers side by side; hot_speed looks for what they leave."""
+    other = new_server()
+    load = hot_speed.Load("prefetch", hot_speed.least_connections(8), 20, requests=8, servers=2)
+    with Wire(server.port) as one, Wire(other.port) as two:
+        servers = hot_speed.Servers([server, other], [one, two])
+        (row,) = hot_speed.measured(servers, [load], [], 1, 0.05)["requests"]
+    assert row["by the clock"] > 0
+
+
 # Shards
 
 
@@ -176,6 +209,16 @@ def test_shards_divide_what_limits_a_pool(client):
         given = [shard.take_leases(100, 600_000) for shard in one.shards]
         assert [len(leases) for leases in given] == [most // k] * k
         assert one.pick() is None
+
+
+def test_shards_that_divide_the_backends_count_all_leases_of_each(client):
+    gateways = [redis_lb.ShardedPool([client], "pool", 2) for _ in range(5)]
+    parts = {"a": 1, "b": 1}, {"c": 1, "d": 1}
+    for i, shard in enumerate(gateways[0].shards):
+        shard.add(parts[i])
+    with ExitStack() as stack:
+        held = [stack.enter_context(gateway.lease("lc")).backend for gateway in gateways for _ in range(4)]
+    assert Counter(held) == dict.fromkeys("abcd", 5)
 
 
 def test_shards_lie_evenly_on_the_slots(client):
