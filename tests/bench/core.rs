@@ -118,6 +118,25 @@ fn fill(bencher: Bencher, size: u32) {
     });
 }
 
+/// Not of the core: a read at a random place of that memory, in MB, which waits for the one before it. The next backend and its name are
+/// two such reads at least, where many large pools fill the memory.
+#[divan::bench(args = [1, 8, 64])]
+fn read_at_random(bencher: Bencher, megabytes: usize) {
+    let lines = megabytes << 20 >> 6;
+    // A full cycle, since the number of lines is a power of two (Hull and Dobell, 1962).
+    let next = |line: usize| (line.wrapping_mul(0x5851_F42D_4C95_7F2D) + 0x1405_7B7F) % lines;
+    let memory: Vec<[usize; 8]> = (0..lines).map(|line| [next(line); 8]).collect();
+    let mut line = 0;
+    bencher
+        .counter(ItemsCount::new(1_000usize))
+        .bench_local(|| {
+            for _ in 0..1_000 {
+                line = memory[line][0];
+            }
+            line
+        });
+}
+
 fn of_each_size(algorithms: &[Algorithm]) -> Vec<(Algorithm, u32)> {
     let pairs = |&algorithm| SIZES.map(|size| (algorithm, size));
     algorithms.iter().flat_map(pairs).collect()

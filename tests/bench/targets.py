@@ -10,7 +10,7 @@ from .slowest import unbounded
 
 Figures = dict[str, Any]
 PLAIN, AOF = "no persistence", "AOF"
-MILLION, THOUSAND = "1,000,000 keys of 3", "1,000 keys of 1,000"
+MILLION = "1,000,000 keys of 3"
 REQUEST_FLOOR = "a module's two writes that do nothing"
 ONE, THREE, LARGE = "LB.PICK key, 3", "LB.PICK key wrr, 3", "LB.PICK key wrr, 100,000"
 
@@ -141,7 +141,6 @@ def targets(is_redis_8: bool) -> Iterator[Target]:
     yield Target("MB: a million pools of 3", 330, lambda of: of["scale"][MILLION]["pool"]["memory, MB"])
     yield Target("time: RDB load, a million pools of 3 / sorted sets", 1.6, loading)
     yield Target("ns lost to cache misses, a million pools of 3 / a write that does nothing", 1.25, missed)
-    yield Target("ns lost to cache misses, a thousand pools of 1,000", 300, lambda of: lost(of, THOUSAND))
     yield Target("ms: the slowest single command, if neither large itself nor a first use", 5, slowest)
 
 
