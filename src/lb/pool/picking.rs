@@ -324,6 +324,7 @@ impl Pool {
     }
 
     /// The answer that [`Pool::picks`] would give. The pool stays as it is. No answer where chance would decide.
+    #[inline(always)]
     pub fn peek(&mut self, request: &Request) -> Option<Vec<Slot>> {
         match &request.sticky {
             Some(sticky) => self.peek_for_session(request, sticky.session),
