@@ -214,6 +214,7 @@ fn pool(random: &mut Random) -> Pool {
                 exclude: vec![],
                 terms: None,
                 costs: vec![],
+                sticky: None,
             });
         }
     }
@@ -407,16 +408,16 @@ fn wrong_costs_are_refused() {
 fn stick(random: &mut Random, pool: &mut Pool) {
     let most = *any(random, &[1, 5, 60]);
     for _ in 0..random.random_range(0..most) {
-        let request = Request {
-            count: 1,
-            ..Request::default()
-        };
         let sticky = Sticky {
             session: random.random_range(0..8),
             span: *any(random, &[1, 100, 1 << 40]),
             is_strict: false,
         };
-        pool.pick_for_session(&request, &sticky);
+        pool.picks(&Request {
+            count: 1,
+            sticky: Some(sticky),
+            ..Request::default()
+        });
         if random.random_ratio(1, 6) {
             let clock = pool.clock() + random.random_range(0..200);
             pool.tick_within(clock, *any(random, &[0, 1, 1000]));
@@ -443,16 +444,16 @@ fn stuck(sessions: u64, gone: bool) -> Pool {
         if gone {
             pool.add(b"b", None);
         }
-        let request = Request {
-            count: 1,
-            ..Request::default()
-        };
         let sticky = Sticky {
             session,
             span: 1,
             is_strict: false,
         };
-        pool.pick_for_session(&request, &sticky);
+        pool.picks(&Request {
+            count: 1,
+            sticky: Some(sticky),
+            ..Request::default()
+        });
         if gone {
             pool.remove(b"b");
         }
@@ -570,6 +571,7 @@ fn limit(random: &mut Random, pool: &mut Pool) {
                 owner: *any(random, &[None, Some(&b"gateway"[..]), Some(b"g")]),
             }),
             costs: vec![],
+            sticky: None,
         });
         for _ in 0..random.random_range(0..3) {
             match random.random_range(0..4) {

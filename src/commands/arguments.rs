@@ -188,8 +188,8 @@ pub struct PickWords<'a> {
     pub is_array: bool,
     /// How the client waits for a backend, if BLOCK was given.
     pub block: Option<Block<'a>>,
-    /// The session, if STICKY was given: its name, and its terms.
-    pub sticky: Option<(&'a [u8], Sticky)>,
+    /// The name of the session, if STICKY was given.
+    pub session: Option<&'a [u8]>,
 }
 
 /// The form of STICKY.
@@ -204,12 +204,7 @@ pub enum StickyForm {
 impl PickWords<'_> {
     /// Whether it takes memory, and time matters to it: a lease, or a session.
     pub fn takes_memory(&self) -> bool {
-        self.request.terms.is_some() || self.sticky.is_some()
-    }
-
-    /// The terms of the session, if STICKY was given.
-    pub fn session(&self) -> Option<Sticky> {
-        self.sticky.map(|(_, sticky)| sticky)
+        self.request.terms.is_some() || self.request.sticky.is_some()
     }
 
     /// The same arguments as words, but without BLOCK.
@@ -228,7 +223,7 @@ impl PickWords<'_> {
             words.extend([b"EXCLUDE".into(), request.exclude.len().to_string().into()]);
             words.extend(request.exclude.iter().map(|name| name.to_vec()));
         }
-        if let Some((name, sticky)) = self.sticky {
+        if let Some((name, sticky)) = self.session.zip(request.sticky) {
             let span = sticky.span.to_string().into();
             words.extend([b"STICKY".into(), name.to_vec(), span]);
             words.extend(sticky.is_strict.then(|| b"STRICT".into()));
@@ -348,20 +343,18 @@ pub fn pick_words<'a>(mut args: impl Words<'a>, form: StickyForm) -> Result<Pick
                 owner: holder,
             }),
             costs: costs.unwrap_or_default(),
+            sticky: sticky.map(|(name, span)| Sticky {
+                session: session_hash(name),
+                span,
+                is_strict: strict.is_some(),
+            }),
         },
         block: block.map(|millis| Block {
             millis,
             prio: prio.unwrap_or(0),
             tenant,
         }),
-        sticky: sticky.map(|(name, span)| {
-            let sticky = Sticky {
-                session: session_hash(name),
-                span,
-                is_strict: strict.is_some(),
-            };
-            (name, sticky)
-        }),
+        session: sticky.map(|(name, _)| name),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::report::{COOL, LATENCY, LOAD, OUTCOME, effect_of};
 use super::report_words::{Teller, Told, report_words};
+use crate::lb::{Effects, LeaseId, Pool, Report};
 use crate::server::{Arg, Call, Command, Effect, Error, Key, Spec};
 
 /// LB.DONE
@@ -27,23 +28,36 @@ impl Command for Done {
         ],
     };
 
-    type Order<'a> = (&'a [u8], Told<'a>);
+    /// The lease's id, and what is told of its request. Of most requests nothing is.
+    type Order<'a> = (&'a [u8], Option<Told<'a>>);
 
     #[inline(always)]
     fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
-        Ok((call.arg(2), report_words(Teller::Done, call.args(3))?))
+        let told = match call.argc() {
+            3 => None,
+            _ => Some(report_words(Teller::Done, call.args(3))?),
+        };
+        Ok((call.arg(2), told))
     }
 
     #[inline(always)]
     fn run((id, told): Self::Order<'_>, key: &mut Key, call: &Call) -> Effect {
         let done = (key.pool_mut()).and_then(|pool| {
             let id = pool.read_id(id)?;
-            if !told.costs.is_empty() {
-                pool.settle(id, &told.costs);
+            match &told {
+                None => pool.done(id, &Report::NONE),
+                Some(told) => done_with(pool, id, told),
             }
-            pool.done(id, &told.report)
         });
         call.reply().integer(usize::from(done.is_some()));
         done.map_or(Effect::None, |effects| effect_of(&effects))
     }
+}
+
+#[inline(never)]
+fn done_with(pool: &mut Pool, id: LeaseId, told: &Told) -> Option<Effects> {
+    if !told.costs.is_empty() {
+        pool.settle(id, &told.costs);
+    }
+    pool.done(id, &told.report)
 }

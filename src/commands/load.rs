@@ -22,7 +22,7 @@ impl Command for Load {
         ],
     };
 
-    type Order<'a> = (Value, Replace);
+    type Order<'a> = (Box<Value>, Replace);
 
     fn read(call: &Call) -> Result<Self::Order<'_>, Error> {
         let replace = match call.argc() {

@@ -31,8 +31,8 @@ impl Command for Peek {
     #[inline(always)]
     fn read(call: &Call) -> Result<PickWords<'_>, Error> {
         let words = pick_words(call.args(2), StickyForm::Looking)?;
-        let is_strict = words.session().is_some_and(|sticky| sticky.is_strict);
         let request = &words.request;
+        let is_strict = request.sticky.is_some_and(|sticky| sticky.is_strict);
         let takes = request.terms.is_some() || !request.costs.is_empty();
         if takes || words.block.is_some() || is_strict {
             return Err(Error::peek_takes_nothing());
@@ -60,10 +60,8 @@ impl Command for Peek {
     #[inline(always)]
     fn run(words: PickWords, key: &mut Key, call: &Call) -> Effect {
         // The core looks ahead by making picks and undoing them. So it needs the pool for writing.
-        let foreseen = key.pool_mut().and_then(|pool| match words.session() {
-            Some(sticky) => pool.peek_for_session(&words.request, sticky.session),
-            None => pool.peek(&words.request),
-        });
+        let pool = key.pool_mut();
+        let foreseen = pool.and_then(|pool| pool.peek(&words.request));
         let picked = foreseen.map(|slots| Picked { slots, lease: None });
         let picked = picked.unwrap_or_default();
         call.reply().picked(key.pool(), &picked, words.is_array);

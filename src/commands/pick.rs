@@ -53,7 +53,11 @@ impl Command for Pick {
             {
                 Ok(Order::One(Some(algorithm)))
             }
-            _ => read_words(call),
+            // It has a place of its own on the stack, so that the orders above are not made in memory.
+            _ => {
+                let order = read_words(call)?;
+                Ok(order)
+            }
         }
     }
 
@@ -96,23 +100,20 @@ impl Command for Pick {
         Some(match order {
             Order::One(algorithm) => Needed {
                 algorithm: *algorithm,
-                exclude: &[],
                 is_leasing: false,
-                sticky: None,
+                request: None,
             },
             Order::Lease(algorithm, _) => Needed {
                 algorithm: *algorithm,
-                exclude: &[],
                 is_leasing: true,
-                sticky: None,
+                request: None,
             },
             Order::Item(_, terms) => Needed {
                 algorithm: Some(Algorithm::HASH),
-                exclude: &[],
                 is_leasing: terms.is_some(),
-                sticky: None,
+                request: None,
             },
-            Order::Many(words) => Needed::by(&words.request).for_session(words.session()),
+            Order::Many(words) => Needed::by(&words.request),
         })
     }
 
@@ -129,8 +130,8 @@ impl Command for Pick {
             Order::Lease(algorithm, terms) => {
                 let granted = (key.pool_mut()).and_then(|pool| pool.grant(algorithm, &terms));
                 match granted {
-                    Some((backend, lease)) => {
-                        call.reply().granted(backend.name(), &lease);
+                    Some(granted) => {
+                        call.reply().granted(granted.backend.name(), &granted.id());
                         Effect::Picked(1)
                     }
                     None => none(key, call),
@@ -186,7 +187,7 @@ fn pick_for(item: &[u8], terms: Option<LeaseTerms>, key: &mut Key, call: &Call) 
             .map(|backend| call.reply().bulk(backend.name()))
             .is_some(),
         Some(terms) => (pool.grant_for(item, &terms))
-            .map(|(backend, lease)| call.reply().granted(backend.name(), &lease))
+            .map(|granted| call.reply().granted(granted.backend.name(), &granted.id()))
             .is_some(),
     };
     match is_picked {
@@ -207,19 +208,16 @@ fn pick_many(words: &PickWords, key: &mut Key, call: &Call) -> Effect {
     let prio = words.block.map_or(0, |block| block.prio);
     let picked = match !request.costs.is_empty() && call.is_behind(key, request, prio) {
         true => None,
-        false => key.pool_mut().map(|pool| match words.session() {
-            Some(sticky) => pool.pick_for_session(request, &sticky),
-            None => pool.picks(request),
-        }),
+        false => key.pool_mut().map(|pool| pool.picks(request)),
     };
     let picked = picked.unwrap_or_default();
     if picked.slots.is_empty()
         && let Some(block) = &words.block
         && call.can_wait()
     {
-        let (sticky, is_array) = (words.session(), words.is_array);
+        let is_array = words.is_array;
         let words = words.to_words();
-        if let Err(error) = call.wait(key, request, sticky, block, words, is_array) {
+        if let Err(error) = call.wait(key, request, block, words, is_array) {
             call.reply().refused(&error);
         }
         return Effect::None;

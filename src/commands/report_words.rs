@@ -24,17 +24,9 @@ pub enum Teller {
     Report,
 }
 
-/// Parses what is told. Of most requests nothing is.
-#[inline(always)]
-pub fn report_words<'a>(teller: Teller, words: impl Words<'a>) -> Result<Told<'a>, Error> {
-    match words.len() {
-        0 => Ok(Told::default()),
-        _ => some_words(teller, words),
-    }
-}
-
+/// Parses what is told.
 #[inline(never)]
-fn some_words<'a>(teller: Teller, words: impl Words<'a>) -> Result<Told<'a>, Error> {
+pub fn report_words<'a>(teller: Teller, words: impl Words<'a>) -> Result<Told<'a>, Error> {
     let mut told = Report::default();
     let (mut costs, mut left) = (None, None);
     let mut options = Options::of(words);

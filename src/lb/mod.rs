@@ -38,6 +38,6 @@ pub use ground::memory::Mover;
 pub use ground::name::Name;
 pub use pick::{ALGORITHMS, Algorithm, FORESEEABLE, POLICIES};
 pub use pool::{
-    Added, Availability, Backend, HealthOf, Limited, Picked, Pool, Replaced, Request, Sticky,
-    session_hash,
+    Added, Availability, Backend, Granted, HealthOf, Limited, Picked, Pool, Replaced, Request,
+    Sticky, session_hash,
 };

@@ -10,7 +10,7 @@ use super::key::Key;
 use super::key_ref::{self, KeyRef};
 use super::reply::Reply;
 use super::{lacking, waiting};
-use crate::lb::{Request, Sticky};
+use crate::lb::Request;
 
 /// One command that a client sent: its arguments, its key and its reply.
 pub struct Call {
@@ -105,12 +105,11 @@ impl Call {
         &self,
         key: &mut Key,
         request: &Request,
-        sticky: Option<Sticky>,
         block: &Block,
         words: Vec<Vec<u8>>,
         is_array: bool,
     ) -> Result<(), Error> {
-        waiting::wait(key, request, sticky, block, words, is_array)
+        waiting::wait(key, request, block, words, is_array)
     }
 
     /// The command's key.

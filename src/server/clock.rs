@@ -36,9 +36,8 @@ pub fn begin_term() {
 /// it exists.
 pub fn now() -> Millis {
     // SAFETY: as for every call of the API.
-    let now = match unsafe { raw::RedisModule_CachedMicroseconds } {
-        Some(cached) => unsafe { cached() / 1000 },
-        None => api!(RedisModule_Milliseconds()),
-    };
-    now as Millis
+    match unsafe { raw::RedisModule_CachedMicroseconds } {
+        Some(cached) => unsafe { cached() as Millis / 1000 },
+        None => api!(RedisModule_Milliseconds()) as Millis,
+    }
 }

@@ -149,7 +149,7 @@ fn step<C: Command>(call: &Call) -> Result<(), Error> {
         tick(&mut key, C::behind(&order));
     }
     if let Some(needed) = C::needed(&order) {
-        key.prepare(&needed);
+        key.prepare(needed);
     }
     match C::run(order, &mut key, call) {
         Effect::None => {}

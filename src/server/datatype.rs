@@ -84,7 +84,7 @@ unsafe extern "C" fn load(io: *mut raw::RedisModuleIO, encoding: c_int) -> *mut 
     }
     let decoded = guarded("loading a pool", || {
         // SAFETY: the server gave a buffer of that length.
-        Value::decode(unsafe { std::slice::from_raw_parts(buffer.cast(), len) }).map(Box::new)
+        Value::decode(unsafe { std::slice::from_raw_parts(buffer.cast(), len) })
     });
     // The module must free the buffer.
     api!(RedisModule_Free(buffer.cast()));

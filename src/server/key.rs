@@ -13,19 +13,17 @@ use super::key_ref::{KeyRef, entropy};
 use super::listening::{is_deaf, listen};
 use super::value::{ProcessNotes, Value, pool_type};
 use super::{clock, info, timer, waits};
-use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, QueueSettings, Request, STEP, Sticky};
+use crate::lb::{Algorithm, CLOCK_MAX, Millis, Pool, QueueSettings, Request, STEP};
 
 /// The properties of a pick that decide what the pool needs first: a seed, an epoch.
 #[derive(Clone, Copy, Debug)]
 pub struct Needed<'a> {
     /// The algorithm; `None` means the pool's policy.
     pub algorithm: Option<Algorithm>,
-    /// The backends that must not be picked.
-    pub exclude: &'a [&'a [u8]],
     /// Whether each pick gets a lease.
     pub is_leasing: bool,
-    /// The session, if it is a pick for one.
-    pub sticky: Option<Sticky>,
+    /// The request, if it says more than that.
+    pub request: Option<&'a Request<'a>>,
 }
 
 impl<'a> Needed<'a> {
@@ -33,22 +31,21 @@ impl<'a> Needed<'a> {
     pub fn by(request: &'a Request) -> Needed<'a> {
         Needed {
             algorithm: request.algorithm,
-            exclude: &request.exclude,
             is_leasing: request.terms.is_some(),
-            sticky: None,
+            request: Some(request),
         }
     }
 
-    /// The same for a session.
-    pub fn for_session(self, sticky: Option<Sticky>) -> Needed<'a> {
-        Needed { sticky, ..self }
+    /// The backends that must not be picked.
+    fn exclude(self) -> &'a [&'a [u8]] {
+        self.request.map_or(&[], |request| &request.exclude)
     }
 
     /// Whether there is a backend for the pick.
-    fn can_be_met(&self, pool: &Pool) -> bool {
-        match &self.sticky {
-            Some(sticky) => pool.has_eligible_for_session(self.exclude, sticky),
-            None => pool.has_eligible(self.exclude),
+    fn can_be_met(self, pool: &Pool) -> bool {
+        match self.request.and_then(|request| request.sticky.as_ref()) {
+            Some(sticky) => pool.has_eligible_for_session(self.exclude(), sticky),
+            None => pool.has_eligible(self.exclude()),
         }
     }
 }
@@ -143,7 +140,7 @@ impl Key<'_> {
     /// The pool, for writing. Creates a pool if the key is missing.
     pub fn pool_or_new(&mut self) -> &mut Pool {
         if self.value.is_null() {
-            self.set(Value::pool(Pool::new()));
+            self.set(Box::new(Value::pool(Pool::new())));
         }
         self.pool_mut().expect("it was just made")
     }
@@ -175,11 +172,10 @@ impl Key<'_> {
     /// Whether there is nothing to do for [`Key::move_clock`]. With many commands in a step that is so for nearly all.
     #[inline(always)]
     pub(super) fn is_at_present(&self) -> bool {
-        self.seen().is_none_or(|(pool, local)| {
-            let (time, clock) = (led(local), pool.clock());
-            // It is not before the clock, and in the step of the clock.
-            time.wrapping_sub(clock) < STEP - clock % STEP && !pool.is_any_over()
-        })
+        match self.seen() {
+            Some((pool, local)) => pool.is_in_step(led(local)) && !pool.is_any_over(),
+            None => true,
+        }
     }
 
     #[inline(never)]
@@ -362,12 +358,11 @@ impl Key<'_> {
     /// Prepares the pool for a pick. The first pick by chance in a pool's life needs a seed. The first lease after an event that
     /// may have duplicated the pool needs an epoch.
     #[inline(always)]
-    pub(super) fn prepare(&mut self, needed: &Needed) {
+    pub(super) fn prepare(&mut self, needed: Needed) {
         let Some(pool) = self.pool() else {
             return;
         };
-        let needs_seed = pool.needs_seed(needed.algorithm, needed.exclude);
-        if needs_seed {
+        if pool.lacks_seed(needed.algorithm) && pool.has_eligible(needed.exclude()) {
             self.seed();
         }
         if needed.is_leasing {
@@ -404,7 +399,7 @@ impl Key<'_> {
     }
 
     #[inline(always)]
-    fn open_epoch_if_needed(&mut self, needed: &Needed) {
+    fn open_epoch_if_needed(&mut self, needed: Needed) {
         let is_of_this_term = |local: &ProcessNotes| local.term == clock::term();
         let notes = self.parts().and_then(|(_, local)| local.as_deref());
         if !notes.is_some_and(is_of_this_term) {
@@ -413,7 +408,7 @@ impl Key<'_> {
     }
 
     #[cold]
-    fn open_own_epoch(&mut self, needed: &Needed) {
+    fn open_own_epoch(&mut self, needed: Needed) {
         let key_ref = self.key_ref;
         if let Some((pool, local)) = self.parts().filter(|(pool, _)| needed.can_be_met(pool)) {
             let local = local.get_or_insert_default();
@@ -478,8 +473,8 @@ impl Key<'_> {
     }
 
     /// Replaces the value at the key by this one.
-    pub fn replace(&mut self, value: Value) {
-        self.is_lent = matches!(value, Value::Pool(..));
+    pub fn replace(&mut self, value: Box<Value>) {
+        self.is_lent = matches!(*value, Value::Pool(..));
         self.set(value);
         if !self.is_lent {
             self.value = ptr::null_mut();
@@ -506,8 +501,8 @@ impl Key<'_> {
         }
     }
 
-    fn set(&mut self, value: Value) {
-        self.value = Box::into_raw(Box::new(value));
+    fn set(&mut self, value: Box<Value>) {
+        self.value = Box::into_raw(value);
         api!(RedisModule_ModuleTypeSetValue(
             self.raw,
             pool_type(),

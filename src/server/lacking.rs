@@ -40,21 +40,14 @@ impl Lacking {
         let Some(pool) = key.pool_mut() else {
             return false;
         };
-        let sticky = asked.sticky();
-        let found = guarded("a look for a waiter", || match &sticky {
-            Some(sticky) => pool.would_pick_for_session(&request, sticky),
-            None => pool.would_pick(&request),
-        });
+        let found = guarded("a look for a waiter", || pool.would_pick(&request));
         if found == Some(true) {
             return false;
         }
         self.clients.push(client);
         match found {
             Some(_) => {
-                let time = match &sticky {
-                    Some(sticky) => pool.affords_from_for_session(&request, sticky),
-                    None => pool.affords_from(&request),
-                };
+                let time = pool.affords_from(&request);
                 let back = time.map(|time| next_try(pool, time));
                 self.first = self.first.into_iter().chain(back).min();
             }

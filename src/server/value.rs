@@ -55,11 +55,14 @@ impl Value {
     }
 
     /// Decodes a value from bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Value, codec::Malformed> {
-        codec::decode(bytes).map(|stored| match stored {
-            codec::Stored::Pool(pool) => Value::pool(pool),
-            codec::Stored::Poisoned => Value::Poisoned,
-        })
+    pub fn decode(bytes: &[u8]) -> Result<Box<Value>, codec::Malformed> {
+        let mut value = Box::new(Value::pool(Pool::new()));
+        if let Value::Pool(pool, _) = &mut *value
+            && codec::decode_to(pool, bytes)? == codec::Kind::Poisoned
+        {
+            *value = Value::Poisoned;
+        }
+        Ok(value)
     }
 }
 

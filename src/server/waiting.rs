@@ -28,7 +28,7 @@ use super::queue::{Asked, At, Fit, Room};
 use super::reply::Reply;
 use super::timer;
 use super::waits::{self, Client, Waiter, at};
-use crate::lb::{LeaseId, Request, Sticky};
+use crate::lb::{LeaseId, Request};
 
 type Ctx = *mut raw::RedisModuleCtx;
 
@@ -73,7 +73,6 @@ fn leave(client: Client) -> Option<Waiter> {
 pub fn wait(
     key: &mut Key,
     request: &Request,
-    sticky: Option<Sticky>,
     block: &Block,
     words: Vec<Vec<u8>>,
     is_array: bool,
@@ -100,7 +99,7 @@ pub fn wait(
             client.cast()
         ))
     });
-    let asked = Asked::of(request).for_session(sticky);
+    let asked = Asked::of(request);
     let kind = asked.kind();
     let waiter = Waiter {
         client,
@@ -197,15 +196,11 @@ fn give(key: &mut Key, at: &At, waiter: &Waiter) {
     if request.terms.is_some() {
         key.move_clock();
     }
-    let sticky = waiter.asked.sticky();
-    key.prepare(&Needed::by(&request).for_session(sticky));
+    key.prepare(Needed::by(&request));
     let Some(pool) = key.pool_mut() else {
         return;
     };
-    let picked = match sticky {
-        Some(sticky) => pool.pick_for_session(&request, &sticky),
-        None => pool.picks(&request),
-    };
+    let picked = pool.picks(&request);
     PICKS.add(picked.slots.len());
     let names = picked.slots.iter().map(|slot| pool.name(*slot).into());
     let given = Outcome::Given {

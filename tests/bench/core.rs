@@ -158,6 +158,7 @@ fn request(algorithm: Option<Algorithm>, count: usize) -> Request<'static> {
         exclude: vec![],
         terms: None,
         costs: vec![],
+        sticky: None,
     }
 }
 

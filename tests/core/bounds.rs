@@ -39,6 +39,7 @@ fn a_look_ahead_at_the_bounds_leaves_no_trace_and_is_right() {
                 exclude: vec![],
                 terms: None,
                 costs: vec![],
+                sticky: None,
             };
             let bytes = codec::encode(&pool);
             let foreseen = pool.peek(&request);

@@ -98,6 +98,7 @@ fn backends_of_few_weights_are_picked_as_the_naive_pool_picks_them() {
             exclude: wanted.exclude.iter().map(|name| &name[..]).collect(),
             terms: None,
             costs: vec![],
+            sticky: None,
         };
         let foreseen = pool.peek(&request).unwrap();
         let picked = pool.picks(&request).slots;
@@ -225,6 +226,7 @@ fn fractions_change_no_sequence() {
             distinct: false,
             exclude: vec![],
             terms,
+            sticky: None,
         };
         pool.picks(&wanted).slots
     };

@@ -227,6 +227,7 @@ fn distinct_picks_are_the_next_choices() {
             exclude: vec![],
             terms: None,
             costs: vec![],
+            sticky: None,
         };
         let foreseen = pool.peek(&request);
         let choices = pool.picks(&request).slots;
@@ -265,6 +266,7 @@ fn items_go_where_the_published_vectors_say() {
                 exclude: vec![],
                 terms: None,
                 costs: vec![],
+                sticky: None,
             });
             assert_eq!(pool.names(&choices.slots).collect::<Vec<_>>(), order);
             compared += 1;
@@ -308,6 +310,7 @@ fn no_backend_is_above_its_bound_and_the_other_items_stay() {
                 owner: None,
             }),
             costs: vec![],
+            sticky: None,
         };
         let picked = pool.picks(&wanted);
         let backend = pool
@@ -385,6 +388,7 @@ fn many_picks_at_once_are_what_single_picks_would_be() {
                     owner: None,
                 }),
                 costs: vec![],
+                sticky: None,
             };
             let many = pool.picks(&request).slots;
             request.count = 1;
@@ -411,6 +415,7 @@ fn many_picks_at_once_do_not_look_at_all_backends_each() {
             owner: None,
         }),
         costs: vec![],
+        sticky: None,
     };
     let mut took = [10, 10_000].map(|count| {
         request.count = count;

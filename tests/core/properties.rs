@@ -377,6 +377,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
                 owner: owner.as_deref(),
             }),
             costs: named(&wanted.costs),
+            sticky: None,
         })
     };
     let names = |pool: &Pool, slots: Vec<usize>| -> Vec<Vec<u8>> {
@@ -413,7 +414,10 @@ fn step(pool: &mut Pool, command: &Command) -> String {
                 is_strict: sticky.is_strict,
             };
             let is_any = pool.has_eligible_for_session(&request.exclude, &sticky);
-            let picked = pool.pick_for_session(request, &sticky);
+            let picked = pool.picks(&Request {
+                sticky: Some(sticky),
+                ..request.clone()
+            });
             let is_found = !picked.slots.is_empty();
             assert!(if request.costs.is_empty() {
                 is_any == is_found
@@ -424,7 +428,15 @@ fn step(pool: &mut Pool, command: &Command) -> String {
         }),
         Command::PeekForSession(wanted, session) => request(wanted, &mut |request| {
             let before = codec::encode(pool);
-            let slots = pool.peek_for_session(request, session_hash(session));
+            let sticky = redis_lb::lb::Sticky {
+                session: session_hash(session),
+                span: 0,
+                is_strict: false,
+            };
+            let slots = pool.peek(&Request {
+                sticky: Some(sticky),
+                ..request.clone()
+            });
             assert_eq!(codec::encode(pool), before, "a look ahead left a trace");
             format!("{:?}", slots.map(|slots| names(pool, slots)))
         }),

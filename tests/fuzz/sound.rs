@@ -69,22 +69,19 @@ fn used(pool: &mut Pool) -> Vec<Vec<usize>> {
 fn for_sessions(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
     let mut picked = vec![];
     for step in 0..30 {
-        let request = Request {
-            algorithm: None,
-            item: None,
-            count: 1,
-            distinct: false,
-            exclude: names.iter().take(step / 9).map(|name| &name[..]).collect(),
-            terms: None,
-            costs: vec![],
-        };
         let sticky = Sticky {
             session: step as u64 % 12,
             span: 1 << step,
             is_strict: step % 4 == 0,
         };
+        let request = Request {
+            count: 1,
+            exclude: names.iter().take(step / 9).map(|name| &name[..]).collect(),
+            sticky: Some(sticky),
+            ..Request::default()
+        };
         let is_any = pool.has_eligible_for_session(&request.exclude, &sticky);
-        let got = pool.pick_for_session(&request, &sticky).slots;
+        let got = pool.picks(&request).slots;
         assert_eq!(is_any, !got.is_empty());
         picked.push(got);
         if step % 8 == 7 {
@@ -250,6 +247,7 @@ fn picks(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
             }),
             exclude: names.iter().skip(2).map(|name| &name[..]).collect(),
             costs: vec![(b"tokens", 7), (b"t", at as u64)],
+            sticky: None,
         };
         let ahead = pool.peek(&Request {
             terms: None,

@@ -70,6 +70,12 @@ fn key(entries: &Pages<impl Ending>, at: At) -> (Millis, u64) {
 }
 
 impl Deadlines {
+    /// When the first lease ends; [`NEVER`] where there is none.
+    #[inline(always)]
+    pub fn due(&self) -> Millis {
+        self.due
+    }
+
     /// The lease that ends first, and when it does.
     #[inline(always)]
     pub fn first(&self) -> Option<(Millis, At)> {

@@ -509,6 +509,12 @@ impl Leases {
         Some(self.entry(self.find_number(number)?.at).deadline.millis())
     }
 
+    /// When the first lease ends by itself; later than any clock where there is none.
+    #[inline(always)]
+    pub fn due(&self) -> Millis {
+        self.by_deadline.due()
+    }
+
     /// The lease that ends first by itself.
     #[inline(always)]
     pub fn first_due(&self) -> Option<(Millis, At)> {

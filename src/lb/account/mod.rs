@@ -41,8 +41,8 @@ pub use leases_saved::{LeasesHead, LeasesSaved};
 use limit::Limit;
 pub use limit::{LEASES_MAX, Limits, RATE_MAX, Rate};
 pub use queue::{Order, QueueSettings, WAITING_MAX};
-use quotas::Quotas;
 pub use quotas::TokensBefore;
+use quotas::{NO_LIMIT, NOTHING as NO_EACH, Quotas};
 pub use report::{Outcome, Report, Source};
 use sessions::Sessions;
 use tally::Tallies;
@@ -51,7 +51,7 @@ pub use timed::{Timed, Whose};
 
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot};
 use crate::lb::ground::chains::Found;
-use crate::lb::ground::clock::{self, CLOCK_MAX, Millis};
+use crate::lb::ground::clock::{self, CLOCK_MAX, Millis, STEP};
 use crate::lb::ground::kept::{Gaps, Kept};
 use crate::lb::ground::memory::Mover;
 use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
@@ -60,9 +60,12 @@ use crate::lb::ground::saved::{Malformed, Reader, Writer, checked};
 #[derive(Clone, Debug, Default)]
 pub struct Account {
     clock: Millis,
+    /// From this time on the clock is to be moved: at the end of its step, or at once where it never was.
+    step_ends: Millis,
     leases: Leases,
-    quotas: Quotas,
     tallies: Tallies,
+    /// None in a pool that never limited leases or picks.
+    quotas: Option<Box<Quotas>>,
     /// None in a pool that never used it.
     health: Option<Box<Health>>,
     /// None in a pool that never picked by latency.
@@ -110,7 +113,7 @@ impl Account {
     pub fn is_default(&self) -> bool {
         self.clock == 0
             && self.leases.is_default()
-            && self.quotas.is_default()
+            && self.quotas.as_ref().is_none_or(|q| q.is_default())
             && self.tallies.is_default()
             && self.latencies.is_none()
             && self.costs.as_ref().is_none_or(|costs| costs.is_default())
@@ -133,12 +136,19 @@ impl Account {
     /// Moves the clock forward.
     pub fn move_clock(&mut self, clock: Millis) {
         self.clock = clock;
+        self.step_ends = clock - clock % STEP + STEP;
+    }
+
+    /// Whether a time is in the step of the clock, and not before the clock.
+    #[inline(always)]
+    pub fn is_in_step(&self, time: Millis) -> bool {
+        (self.clock..self.step_ends).contains(&time)
     }
 
     /// Whether time changes anything here.
     pub fn is_timed(&self) -> bool {
         !self.leases.is_empty()
-            || self.quotas.is_timed()
+            || self.quotas.as_ref().is_some_and(|q| q.is_timed())
             || self.latencies.is_some()
             || self.health.as_ref().is_some_and(|h| h.is_timed())
             || self.costs.as_ref().is_some_and(|costs| costs.is_timed())
@@ -463,8 +473,8 @@ impl Account {
     pub fn is_any_over(&self) -> bool {
         let is_over = |due: Option<Millis>| due.is_some_and(|due| due <= self.clock);
         self.leases.is_any_marked()
-            || is_over(self.leases.first_due().map(|(due, _)| due))
-            || is_over(self.quotas.due())
+            || self.leases.due() <= self.clock
+            || is_over(self.quotas.as_ref().and_then(|q| q.due()))
             || is_over(self.health.as_ref().and_then(|health| health.first()))
             || is_over(self.latencies.as_ref().and_then(|l| l.first()))
     }
@@ -569,31 +579,34 @@ impl Account {
 
     /// The limit of a backend or of the pool, its own or that of each backend.
     pub fn limit(&self, whose: Whose) -> Limits {
-        let limit = self.quotas.of(whose);
+        let limit = self.quota(whose);
         limits(limit.max, limit.bucket.as_ref().map(|bucket| bucket.rate))
     }
 
     /// The limit that a backend or the pool has of its own.
     pub fn own_limit(&self, whose: Whose) -> Limits {
-        let limit = self.quotas.of(whose);
+        let limit = self.quota(whose);
         limits(limit.own_max(), limit.own_rate())
     }
 
     /// The limit that holds for each backend that has none of its own.
     pub fn limit_of_each(&self) -> Limits {
-        let each = self.quotas.each();
+        let each = self.quotas.as_ref().map_or(&NO_EACH, |q| q.each());
         limits(each.max, each.rate)
     }
 
     /// How many picks the rate of a backend or of the pool allows, where one is set.
     pub fn tokens(&self, whose: Whose) -> Option<u64> {
-        let bucket = self.quotas.of(whose).bucket.as_ref()?;
+        let bucket = self.quota(whose).bucket.as_ref()?;
         Some(bucket.tokens(self.clock) as u64)
     }
 
     /// Sets the limit of a backend or of the pool; answers whether that changed anything.
     pub fn set_limit(&mut self, whose: Whose, limits: &Limits) -> bool {
-        self.quotas.set(whose, limits, self.clock)
+        match &mut self.quotas {
+            None if !limits.is_any() => false,
+            quotas => (quotas.get_or_insert_default()).set(whose, limits, self.clock),
+        }
     }
 
     /// Sets the limit of each of the backends in these slots, which are all; answers whether that changed anything. Then all of them
@@ -603,17 +616,21 @@ impl Account {
         slots: impl Iterator<Item = Slot>,
         limits: &Limits,
     ) -> bool {
-        let changed = self.quotas.set_each(limits);
+        if self.quotas.is_none() && !limits.is_any() {
+            return false;
+        }
+        let quotas = self.quotas.get_or_insert_default();
+        let changed = quotas.set_each(limits);
         if changed {
-            slots.for_each(|slot| self.quotas.inherit(slot, self.clock));
+            slots.for_each(|slot| quotas.inherit(slot, self.clock));
         }
         changed
     }
 
     /// A newcomer has the limits that hold for each backend.
     pub fn joined(&mut self, slot: Slot) {
-        if self.quotas.holds_for_each() {
-            self.quotas.inherit(slot, self.clock);
+        if let Some(quotas) = self.quotas.as_mut().filter(|q| q.holds_for_each()) {
+            quotas.inherit(slot, self.clock);
         }
         let now = self.now();
         if let Some(costs) = &mut self.costs {
@@ -623,40 +640,56 @@ impl Account {
 
     /// Whether the pool as a whole is limited by anything, or each backend.
     pub fn limits_pool(&self) -> bool {
-        self.quotas.of(Whose::POOL).is_set()
-            || self.quotas.holds_for_each()
+        self.quota(Whose::POOL).is_set()
+            || self.quotas.as_ref().is_some_and(|q| q.holds_for_each())
             || self.balance != Balance::default()
             || self.costs.as_ref().is_some_and(|costs| costs.limits_pool())
+    }
+
+    #[inline(always)]
+    fn quota(&self, whose: Whose) -> &Limit {
+        match &self.quotas {
+            None => &NO_LIMIT,
+            Some(quotas) => quotas.of(whose),
+        }
     }
 
     /// Whether the limit of a backend or of the pool is reached, as it was when it was looked at last.
     #[inline(always)]
     pub fn is_limited(&self, whose: Whose) -> bool {
-        self.quotas.of(whose).is_reached
+        self.quota(whose).is_reached
     }
 
     /// Looks at a limit again. Answers whether it is reached now and was not before, or the other way round.
     #[inline(always)]
     pub fn recheck(&mut self, whose: Whose) -> bool {
-        if self.quotas.is_idle(whose) {
-            return false;
-        }
+        self.quotas.is_some() && self.recheck_limit(whose)
+    }
+
+    #[inline(never)]
+    fn recheck_limit(&mut self, whose: Whose) -> bool {
         let leases = match whose.slot() {
             Some(slot) => self.leases_on(slot),
             None => self.leases() as u32,
         };
-        self.quotas.recheck(whose, leases, self.clock)
+        let quotas = self.quotas.as_mut();
+        quotas.is_some_and(|quotas| quotas.recheck(whose, leases, self.clock))
     }
 
     /// Takes a token out of each bucket that a pick of this backend needs one of.
     #[inline(always)]
     pub fn take_tokens(&mut self, slot: Slot) -> TokensBefore {
-        self.quotas.take_tokens(slot, self.clock)
+        match &mut self.quotas {
+            None => TokensBefore::default(),
+            Some(quotas) => quotas.take_tokens(slot, self.clock),
+        }
     }
 
     /// Puts the tokens back.
     pub fn put_back(&mut self, slot: Slot, before: TokensBefore) {
-        self.quotas.put_back(slot, before);
+        if let Some(quotas) = &mut self.quotas {
+            quotas.put_back(slot, before);
+        }
     }
 
     // Costs
@@ -760,13 +793,15 @@ impl Account {
         kept_out: KeptOut,
     ) -> Option<(Millis, Reason)> {
         let is_free = |slot: Slot| {
-            let limit = self.quotas.of(Whose::of(slot));
+            let limit = self.quota(Whose::of(slot));
             is_willing(slot) && excess(limit, self.leases.on(slot)) == 0
         };
         let refill = match kept_out {
             KeptOut::ByThePool => Some(self.clock),
-            KeptOut::Each => (self.quotas).first_refill(LOOKED_AT, |slot| {
-                self.out_for(slot).is_none() && is_free(slot)
+            KeptOut::Each => (self.quotas.as_ref()).and_then(|quotas| {
+                quotas.first_refill(LOOKED_AT, |slot| {
+                    self.out_for(slot).is_none() && is_free(slot)
+                })
             }),
         };
         let mut first = refill.map(|refill| (refill, Reason::Limited));
@@ -776,12 +811,12 @@ impl Account {
                 return first.into_iter().chain([(wakes, Reason::Ejected)]).min();
             }
             if let Some((back, reason)) = self.out_for(slot).filter(|_| is_free(slot)) {
-                let limit = self.quotas.of(Whose::of(slot));
+                let limit = self.quota(Whose::of(slot));
                 let back = back.max(limit.next(self.clock));
                 first = first.into_iter().chain([(back, reason)]).min();
             }
         }
-        let later = |whose, time| self.quotas.of(whose).next(time);
+        let later = |whose, time| self.quota(whose).next(time);
         self.first_by_leases(first, is_willing, later)
     }
 
@@ -794,11 +829,10 @@ impl Account {
         amounts: &Amounts,
     ) -> Option<(Millis, Reason)> {
         let later = |whose, time: Millis| {
-            let token = self.quotas.of(whose).next(time);
+            let token = self.quota(whose).next(time);
             token.max(self.affords_from(whose, amounts))
         };
-        let is_free =
-            |slot: Slot| excess(self.quotas.of(Whose::of(slot)), self.leases.on(slot)) == 0;
+        let is_free = |slot: Slot| excess(self.quota(Whose::of(slot)), self.leases.on(slot)) == 0;
         let free = slots.filter(|slot| is_willing(*slot) && is_free(*slot));
         let backs = free.map(|slot| {
             let (out, reason) = self.out_for(slot).unwrap_or((0, Reason::Limited));
@@ -815,7 +849,7 @@ impl Account {
         is_willing: impl Fn(Slot) -> bool,
         later: impl Fn(Whose, Millis) -> Millis,
     ) -> Option<(Millis, Reason)> {
-        let pool = self.quotas.of(Whose::POOL);
+        let pool = self.quota(Whose::POOL);
         let mut pool_excess = excess(pool, self.leases.len() as u32);
         let mut pool_back = later(Whose::POOL, self.clock);
         let mut ended = HashMap::new();
@@ -833,7 +867,7 @@ impl Account {
             if let Some(slot) = lease.slot.filter(|slot| is_willing(*slot)) {
                 let ended = ended.entry(slot).or_insert(0);
                 *ended += 1;
-                let limit = self.quotas.of(Whose::of(slot));
+                let limit = self.quota(Whose::of(slot));
                 if *ended == excess(limit, self.leases.on(slot)) {
                     let back = lease.deadline.max(later(Whose::of(slot), lease.deadline));
                     let (out, reason) = self.out_for(slot).unwrap_or((0, Reason::Limited));
@@ -888,18 +922,22 @@ impl Account {
 
     /// Reads the clock.
     pub fn load_clock(&mut self, from: &mut Reader) -> Result<(), Malformed> {
-        self.clock = from.number("clock", CLOCK_MAX)?;
+        self.move_clock(from.number("clock", CLOCK_MAX)?);
         Ok(())
     }
 
     /// Writes a limit.
     pub fn save_limit(&self, whose: Whose, to: &mut Writer) {
-        self.quotas.of(whose).save(to);
+        self.quota(whose).save(to);
     }
 
     /// Reads a limit.
     pub fn load_limit(&mut self, whose: Whose, from: &mut Reader) -> Result<(), Malformed> {
-        self.quotas.load(whose, Limit::load(from, self.clock)?);
+        let limit = Limit::load(from, self.clock)?;
+        if limit.is_set() {
+            let quotas = self.quotas.get_or_insert_default();
+            quotas.load(whose, limit);
+        }
         Ok(())
     }
 
@@ -931,7 +969,8 @@ impl Account {
 
     /// Writes the marks and the overdue buckets, if there are any. Which leases are due, their deadlines say.
     pub fn save_over(&self, gaps: &Gaps, to: &mut Writer) {
-        let overdue: Vec<u32> = (self.quotas.overdue(self.clock))
+        let quotas = self.quotas.iter();
+        let overdue: Vec<u32> = (quotas.flat_map(|quotas| quotas.overdue(self.clock)))
             .map(|whose| {
                 whose
                     .slot()
@@ -951,7 +990,9 @@ impl Account {
                 0 => Whose::POOL,
                 place => Whose::of(place as Slot - 1),
             };
-            checked("buckets", (), self.quotas.load_overdue(whose, self.clock))?;
+            let quotas = self.quotas.as_mut();
+            let is_sound = quotas.is_some_and(|q| q.load_overdue(whose, self.clock));
+            checked("buckets", (), is_sound)?;
         }
         leases_saved::load_marks(&mut self.leases, gone, from)
     }
@@ -987,12 +1028,15 @@ impl Account {
 
     /// Writes the limits that hold for each backend, and which of those in these slots have them, if there are any.
     pub fn save_each(&self, slots: &[Slot], to: &mut Writer) {
-        self.quotas.save_each(slots, to);
+        if let Some(quotas) = &self.quotas {
+            quotas.save_each(slots, to);
+        }
     }
 
     /// Reads them, in a pool with this number of slots.
     pub fn load_each(&mut self, slots: usize, from: &mut Reader) -> Result<(), Malformed> {
-        self.quotas.load_each(slots, from)
+        let quotas = self.quotas.get_or_insert_default();
+        quotas.load_each(slots, from)
     }
 
     /// Writes the costs of the backends in these slots, if there are any.
@@ -1064,7 +1108,9 @@ impl Account {
     /// Panics where the ways to find something disagree. The backends are in these slots. For the tests.
     pub fn check(&self, slots: &[Slot]) {
         self.leases.check();
-        self.quotas.check(slots);
+        self.quotas.iter().for_each(|quotas| quotas.check(slots));
+        let is_moved = self.clock > 0 || self.step_ends > 0;
+        assert!(!is_moved || self.step_ends == (self.clock + 1).next_multiple_of(STEP));
         let costs = self.costs.iter();
         costs.for_each(|costs| costs.check(slots, |number| self.leases.has(number)));
         self.health.iter().for_each(|health| health.check());
@@ -1142,9 +1188,10 @@ impl Timed for Account {
         if self.leases.is_any_marked() || self.is_any_session_over() {
             return Some(self.clock);
         }
-        let leases = self.leases.first_due().map(|(deadline, _)| deadline);
-        let mut due = leases.unwrap_or(Millis::MAX);
-        due = due.min(self.quotas.due().unwrap_or(Millis::MAX));
+        let mut due = self.leases.due();
+        if let Some(quotas) = &self.quotas {
+            due = due.min(quotas.due().unwrap_or(Millis::MAX));
+        }
         if let Some(health) = &self.health {
             due = due.min(health.due().unwrap_or(Millis::MAX));
         }
@@ -1163,7 +1210,7 @@ impl Timed for Account {
             }
             return Some(slot.map_or(Whose::POOL, Whose::of));
         }
-        let refilled = self.quotas.end_first(clock);
+        let refilled = self.quotas.as_mut().and_then(|q| q.end_first(clock));
         let mut first = refilled.or_else(|| self.end_first_marked());
         if first.is_none() {
             first = self.end_first_of_health(clock);

@@ -27,13 +27,13 @@ pub struct Quotas {
 }
 
 /// Where nothing holds for each backend.
-static NOTHING: Each = Each { max: 0, rate: None };
+pub static NOTHING: Each = Each { max: 0, rate: None };
 /// In the saved form: whether a backend has its limits from what holds for each one.
 const INHERITS_MAX: u8 = 1;
 const INHERITS_RATE: u8 = 2;
 
 /// The limit of a backend that has none.
-static NO_LIMIT: Limit = Limit {
+pub static NO_LIMIT: Limit = Limit {
     max: 0,
     bucket: None,
     refill: None,
@@ -68,8 +68,7 @@ impl Quotas {
     }
 
     /// Whether a limit cannot be reached, and shows nowhere that it could be before.
-    #[inline(always)]
-    pub fn is_idle(&self, whose: Whose) -> bool {
+    fn is_idle(&self, whose: Whose) -> bool {
         let limit = self.of(whose);
         !limit.is_set() && limit.refill.is_none() && !limit.is_reached
     }
@@ -89,8 +88,10 @@ impl Quotas {
 
     /// Looks at a limit again, where this number of leases is open. Answers whether it is reached now and was not before, or the other
     /// way round.
-    #[inline(never)]
     pub fn recheck(&mut self, whose: Whose, leases: u32, clock: Millis) -> bool {
+        if self.is_idle(whose) {
+            return false;
+        }
         let Some(limit) = self.find_mut(whose) else {
             return false;
         };
@@ -216,9 +217,7 @@ impl Quotas {
 
     /// Sets a limit that was read, where none is set.
     pub fn load(&mut self, whose: Whose, limit: Limit) {
-        if limit.is_set() {
-            self.change(whose, |old| *old = limit);
-        }
+        self.change(whose, |old| *old = limit);
     }
 
     fn change<T>(&mut self, whose: Whose, change: impl FnOnce(&mut Limit) -> T) -> T {

@@ -25,6 +25,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// Nothing is told.
+    pub const NONE: Report = Report {
+        outcome: None,
+        latency: None,
+        load: None,
+        cool: None,
+    };
+
     /// Whether the request failed.
     pub fn failed(&self) -> bool {
         self.outcome == Some(Outcome::Fail)

@@ -12,10 +12,10 @@ use super::memory::{Mover, allocated};
 const INLINE: usize = 22;
 
 /// The name of a backend: 1 to 512 bytes, of any kind. Empty only in a vacant slot.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Name(Repr);
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 enum Repr {
     Inline { len: u8, bytes: [u8; INLINE] },
     Heap(Box<[u8]>),

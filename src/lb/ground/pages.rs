@@ -50,11 +50,12 @@ impl<T> Pages<T> {
 
     /// The element at a place.
     pub fn get(&self, at: usize) -> Option<&T> {
-        let page = match at < PAGE {
-            true => &self.first,
-            false => self.others.get((at >> SHIFT) - 1)?,
+        let other = || {
+            self.others
+                .get((at >> SHIFT).checked_sub(1)?)?
+                .get(at % PAGE)
         };
-        page.get(at % PAGE)
+        self.first.get(at).or_else(other)
     }
 
     fn page(&mut self, page: usize) -> &mut Vec<T> {
@@ -120,14 +121,15 @@ fn shrink<T>(vec: &mut Vec<T>) {
     }
 }
 
+// The first page is asked without a look at PAGE: it has no more elements than that, and the bounds of a vector are checked anyway.
 impl<T> Index<usize> for Pages<T> {
     type Output = T;
 
     #[inline(always)]
     fn index(&self, at: usize) -> &T {
-        match at < PAGE {
-            true => &self.first[at],
-            false => &self.others[(at >> SHIFT) - 1][at % PAGE],
+        match self.first.get(at) {
+            Some(element) => element,
+            None => &self.others[(at >> SHIFT).wrapping_sub(1)][at % PAGE],
         }
     }
 }
@@ -135,9 +137,9 @@ impl<T> Index<usize> for Pages<T> {
 impl<T> IndexMut<usize> for Pages<T> {
     #[inline(always)]
     fn index_mut(&mut self, at: usize) -> &mut T {
-        match at < PAGE {
-            true => &mut self.first[at],
-            false => &mut self.others[(at >> SHIFT) - 1][at % PAGE],
+        match self.first.get_mut(at) {
+            Some(element) => element,
+            None => &mut self.others[(at >> SHIFT).wrapping_sub(1)][at % PAGE],
         }
     }
 }

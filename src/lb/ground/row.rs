@@ -49,14 +49,20 @@ pub trait Vacant {
 
 impl<T: Vacant, M: Default> Row<T, M> {
     /// Adds the thing of a new slot.
+    #[inline(always)]
     pub fn push(&mut self, thing: T) {
         if let Row::Few { things, len } = self
-            && (*len as usize) < FEW
+            && let Some(place) = things.get_mut(*len as usize)
         {
-            things[*len as usize] = thing;
+            *place = thing;
             *len = Len::ALL[*len as usize + 1];
             return;
         }
+        self.push_to_many(thing);
+    }
+
+    #[inline(never)]
+    fn push_to_many(&mut self, thing: T) {
         let (things, _) = self.as_many();
         if things.len() == things.capacity() && things.len() < EXACT {
             things.reserve_exact(1);

@@ -68,12 +68,20 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a number that is at most this.
-    pub fn number<T: Deserialize<'a> + PartialOrd>(
+    #[inline(always)]
+    pub fn number<T: Deserialize<'a> + PartialOrd + From<u8>>(
         &mut self,
         field: &'static str,
         most: T,
     ) -> Result<T, Malformed> {
-        let number = self.get()?;
+        let number = match self.0 {
+            // Most numbers are small ones, of one byte.
+            [byte @ ..0x80, rest @ ..] => {
+                self.0 = rest;
+                T::from(*byte)
+            }
+            _ => self.get()?,
+        };
         let is_in_range = number <= most;
         checked(field, number, is_in_range)
     }

@@ -31,32 +31,42 @@ impl<T: Default> Sparse<T> {
     /// The value of a slot, where it may be other than the default.
     #[inline(always)]
     pub fn get(&self, slot: Slot) -> Option<&T> {
-        let page = match slot < PAGE {
-            true => &self.first,
-            false => self.others.get(slot / PAGE - 1)?,
-        };
-        page.get(slot % PAGE)
+        match self.first.get(slot) {
+            None => self
+                .others
+                .get((slot / PAGE).checked_sub(1)?)?
+                .get(slot % PAGE),
+            value => value,
+        }
     }
 
     /// The same, to be changed.
     #[inline(always)]
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut T> {
-        let page = match slot < PAGE {
-            true => &mut self.first,
-            false => self.others.get_mut(slot / PAGE - 1)?,
-        };
-        page.get_mut(slot % PAGE)
+        match self.first.get_mut(slot) {
+            None => (self.others.get_mut((slot / PAGE).checked_sub(1)?)?).get_mut(slot % PAGE),
+            value => value,
+        }
     }
 
     /// The value of a slot, to be changed.
     #[inline(always)]
     pub fn at(&mut self, slot: Slot) -> &mut T {
+        if slot >= self.first.len() {
+            return self.at_other(slot);
+        }
+        &mut self.first[slot]
+    }
+
+    /// The same of a slot of another page, or of one that has no room yet.
+    #[inline(never)]
+    fn at_other(&mut self, slot: Slot) -> &mut T {
         if self.get(slot).is_none() {
             self.make_room(slot);
         }
-        match slot < PAGE {
-            true => &mut self.first[slot],
-            false => &mut self.others[slot / PAGE - 1][slot % PAGE],
+        match (slot / PAGE).checked_sub(1) {
+            None => &mut self.first[slot],
+            Some(other) => &mut self.others[other][slot % PAGE],
         }
     }
 

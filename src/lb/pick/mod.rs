@@ -85,6 +85,8 @@ macro_rules! owns {
                 $(self.$own.moved(field, slot);)*
             }
 
+            // Inlined, for most have no memory that it concerns, and then no view is made.
+            #[inline(always)]
             fn load_changed(&mut self, see: View<'_>, slot: Slot) {
                 $(self.$own.load_changed(see, slot);)*
             }

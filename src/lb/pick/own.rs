@@ -119,6 +119,7 @@ impl<T: Own> Own for Option<Box<T>> {
         }
     }
 
+    #[inline(always)]
     fn load_changed(&mut self, see: View<'_>, slot: Slot) {
         if let Some(own) = self {
             own.load_changed(see, slot);

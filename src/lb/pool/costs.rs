@@ -154,6 +154,14 @@ impl Pool {
 
     /// Whether a request would be answered a backend. The pool stays as it is.
     pub fn would_pick(&mut self, request: &Request) -> bool {
+        match &request.sticky {
+            Some(sticky) => self.would_pick_for_session(request, sticky),
+            None => self.would_pick_freely(request),
+        }
+    }
+
+    /// The same where no session decides.
+    pub(super) fn would_pick_freely(&mut self, request: &Request) -> bool {
         if request.terms.is_some() && !self.has_numbers_for(request.count) {
             return false;
         }
@@ -249,6 +257,14 @@ impl Pool {
     /// When a backend holds what a request takes, which costs alone keep from being served: now, or later. None where something else
     /// keeps it. It looks at [`TRIED`] backends that the request may get; where there are more, the time may be too late.
     pub fn affords_from(&self, request: &Request) -> Option<Millis> {
+        match &request.sticky {
+            Some(sticky) => self.affords_from_for_session(request, sticky),
+            None => self.affords_from_freely(request),
+        }
+    }
+
+    /// The same where no session decides.
+    pub(super) fn affords_from_freely(&self, request: &Request) -> Option<Millis> {
         let account = self.account.as_ref()?;
         let amounts = account.amounts(&request.costs)?;
         let excluded = request

@@ -54,6 +54,15 @@ impl Pool {
             .is_some_and(|account| account.is_timed())
     }
 
+    /// Whether the clock need not be moved to that time: it is in the step of the clock, and not before the clock.
+    #[inline(always)]
+    pub fn is_in_step(&self, time: Millis) -> bool {
+        match &self.account {
+            Some(account) => account.is_in_step(time),
+            None => false,
+        }
+    }
+
     /// When something ends by itself or begins again.
     #[inline(always)]
     pub fn due(&self) -> Option<Millis> {
@@ -97,7 +106,10 @@ impl Pool {
     /// Whether anything is over and not cleared yet. The next tick clears some of it.
     #[inline(always)]
     pub fn is_any_over(&self) -> bool {
-        (self.account.as_ref()).is_some_and(|a| a.is_any_over() || a.is_any_session_over())
+        match &self.account {
+            Some(account) => account.is_any_over() || account.is_any_session_over(),
+            None => false,
+        }
     }
 
     /// Clears the first things that are over, `budget` of them at most, sessions aside. Answers what is left of the budget.
@@ -317,6 +329,25 @@ impl Pool {
             None if self.backends().any(|b| b.state() == State::Drain) => Availability::Drained,
             None if self.backends().any(|b| b.state() == State::Down) => Availability::Down,
             None => Availability::Quiesced,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_in_the_step_of_the_clock_until_that_ends() {
+        let mut pool = Pool::new();
+        assert!(!pool.is_in_step(0), "no clock was moved yet");
+        for clock in [0, 1, 9, 10, 1_234_567] {
+            let end = clock - clock % 10 + 10;
+            pool.account().move_clock(clock);
+            for time in clock.saturating_sub(20)..clock + 20 {
+                let is_in_step = (clock..end).contains(&time);
+                assert_eq!(pool.is_in_step(time), is_in_step, "{time} at {clock}");
+            }
         }
     }
 }

@@ -17,6 +17,6 @@ pub use flow::Availability;
 pub use health::HealthOf;
 pub use members::{Added, Replaced};
 pub use parts::Pool;
-pub use picking::{Picked, Request};
+pub use picking::{Granted, Picked, Request, Sticky};
 pub use saved::Format;
-pub use sticky::{Sticky, session_hash};
+pub use sticky::session_hash;

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 
 use super::backend::Backend;
 use super::parts::Pool;
-use crate::lb::account::{Cost, IdText, LeaseId, LeaseTerms, Outage, TokensBefore, Whose};
+use crate::lb::account::{Account, Cost, IdText, LeaseId, LeaseTerms, Outage, TokensBefore, Whose};
 use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
 use crate::lb::ground::chance::Chance;
+use crate::lb::ground::clock::Millis;
 use crate::lb::pick::{Algorithm, Asked, Before, Choices, View};
 
 /// A request for picks.
@@ -27,6 +28,19 @@ pub struct Request<'a> {
     pub terms: Option<LeaseTerms<'a>>,
     /// What each pick takes beside the pick itself. No cost is named twice.
     pub costs: Vec<Cost<'a>>,
+    /// The session, of a pick of one backend for one.
+    pub sticky: Option<Sticky>,
+}
+
+/// The session of a pick of one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sticky {
+    /// Its hash.
+    pub session: u64,
+    /// How long it sticks to its backend after this pick.
+    pub span: Millis,
+    /// Whether no other backend will do where its own is there but cannot be picked this time.
+    pub is_strict: bool,
 }
 
 /// An item, and what a command knows of its choices after some picks.
@@ -51,6 +65,23 @@ pub struct Picked {
     pub lease: Option<LeaseId>,
 }
 
+/// A backend that was picked, with the lease on it.
+#[derive(Clone, Copy)]
+pub struct Granted<'a> {
+    /// The backend.
+    pub backend: Backend<'a>,
+    account: &'a Account,
+    id: LeaseId,
+}
+
+impl Granted<'_> {
+    /// The text of the lease's id.
+    #[inline(always)]
+    pub fn id(self) -> IdText {
+        self.account.id_text(self.id)
+    }
+}
+
 /// How a step of a look ahead is undone.
 enum Undo {
     Nothing,
@@ -73,22 +104,30 @@ impl Pool {
         Some(Backend::of(card, &self.field, slot))
     }
 
-    /// Picks a backend, and grants a lease on it. Answers the text of its id.
+    /// Picks a backend, and grants a lease on it.
     #[inline(always)]
     pub fn grant(
         &mut self,
         algorithm: Option<Algorithm>,
         terms: &LeaseTerms,
-    ) -> Option<(Backend<'_>, IdText)> {
+    ) -> Option<Granted<'_>> {
         if !self.has_numbers_for(1) {
             return None;
         }
         let slot = self.choose(algorithm)?;
         self.heed_latencies_for(algorithm);
-        let lease = self.spend(slot, Some(terms))?;
-        let text = self.account().id_text(lease);
+        let id = self.spend(slot, Some(terms))?;
+        self.granted(slot, id)
+    }
+
+    #[inline(always)]
+    fn granted(&mut self, slot: Slot, id: LeaseId) -> Option<Granted<'_>> {
         let card = self.roster.count(slot);
-        Some((Backend::of(card, &self.field, slot), text))
+        Some(Granted {
+            backend: Backend::of(card, &self.field, slot),
+            account: self.account.as_deref()?,
+            id,
+        })
     }
 
     /// Picks the backend of an item.
@@ -101,16 +140,14 @@ impl Pool {
         Some(Backend::of(card, &self.field, slot))
     }
 
-    /// Picks the backend of an item, and grants a lease on it. Answers the text of its id.
-    pub fn grant_for(&mut self, item: &[u8], terms: &LeaseTerms) -> Option<(Backend<'_>, IdText)> {
+    /// Picks the backend of an item, and grants a lease on it.
+    pub fn grant_for(&mut self, item: &[u8], terms: &LeaseTerms) -> Option<Granted<'_>> {
         if !self.has_numbers_for(1) {
             return None;
         }
         let slot = self.choose_for(&Item::of(item))?;
-        let lease = self.spend(slot, Some(terms))?;
-        let text = self.account().id_text(lease);
-        let card = self.roster.count(slot);
-        Some((Backend::of(card, &self.field, slot), text))
+        let id = self.spend(slot, Some(terms))?;
+        self.granted(slot, id)
     }
 
     /// As [`Pool::choose`], for an item: no probe is preferred.
@@ -174,8 +211,18 @@ impl Pool {
         (self.account.as_ref()).is_some_and(|account| account.is_limited(Whose::POOL))
     }
 
-    /// Picks as often as the request says, or until none is eligible.
+    /// Picks as often as the request says, or until none is eligible. A session gets the backend that it is pinned to, or another one as
+    /// the request says.
+    #[inline(always)]
     pub fn picks(&mut self, request: &Request) -> Picked {
+        match &request.sticky {
+            Some(sticky) => self.pick_for_session(request, sticky),
+            None => self.picks_freely(request),
+        }
+    }
+
+    /// The same where no session decides.
+    pub(super) fn picks_freely(&mut self, request: &Request) -> Picked {
         if self.account.is_none()
             && request.terms.is_none()
             && request.exclude.is_empty()
@@ -277,7 +324,16 @@ impl Pool {
     }
 
     /// The answer that [`Pool::picks`] would give. The pool stays as it is. No answer where chance would decide.
+    #[inline(always)]
     pub fn peek(&mut self, request: &Request) -> Option<Vec<Slot>> {
+        match &request.sticky {
+            Some(sticky) => self.peek_for_session(request, sticky.session),
+            None => self.peek_freely(request),
+        }
+    }
+
+    /// The same where no session decides.
+    pub(super) fn peek_freely(&mut self, request: &Request) -> Option<Vec<Slot>> {
         let algorithm = request.algorithm.unwrap_or(self.owns.policy);
         if algorithm.is_by_chance() {
             return None;
@@ -376,15 +432,13 @@ impl Pool {
             terms: terms.or(request.terms),
             ..request.clone()
         };
-        self.clone().picks(&request).slots
+        self.clone().picks_freely(&request).slots
     }
 
-    /// Whether this pick is the first in the pool's life that needs chance.
+    /// Whether a pick by this algorithm needs chance, and no pick before it did. It needs a seed then, if there is a backend for it.
     #[inline(always)]
-    pub fn needs_seed(&self, algorithm: Option<Algorithm>, exclude: &[&[u8]]) -> bool {
-        algorithm.unwrap_or(self.owns.policy).is_by_chance()
-            && !self.chance.is_seeded()
-            && self.has_eligible(exclude)
+    pub fn lacks_seed(&self, algorithm: Option<Algorithm>) -> bool {
+        algorithm.unwrap_or(self.owns.policy).is_by_chance() && !self.chance.is_seeded()
     }
 
     /// Whether there is a backend for a pick that passes these over.
@@ -447,22 +501,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_is_needed_once_and_only_where_chance_decides() {
+    fn a_seed_is_lacking_once_and_only_where_chance_decides() {
         let random = Algorithm::by_name(b"random");
         let mut pool = Pool::new();
-        assert!(!pool.needs_seed(random, &[]), "nobody is there");
-        pool.add(b"a", Some(0));
-        assert!(!pool.needs_seed(random, &[]), "nobody can be picked");
-        pool.add(b"a", Some(1));
-        assert!(pool.needs_seed(random, &[]));
-        assert!(!pool.needs_seed(random, &[b"a", b"a"]), "nobody is left");
-        assert!(!pool.needs_seed(None, &[]), "the policy is wrr");
+        assert!(pool.lacks_seed(random));
+        assert!(!pool.lacks_seed(None), "the policy is wrr");
         pool.set_policy(random.unwrap());
-        assert!(pool.needs_seed(None, &[]));
-        pool.add(b"b", None);
-        assert!(pool.needs_seed(None, &[b"a", b"a", b"x"]), "b is left");
-        assert!(!pool.needs_seed(Some(Algorithm::WRR), &[]));
+        assert!(pool.lacks_seed(None));
+        assert!(!pool.lacks_seed(Some(Algorithm::WRR)));
         pool.seed(1);
-        assert!(!pool.needs_seed(random, &[]));
+        assert!(!pool.lacks_seed(random));
+    }
+
+    #[test]
+    fn there_is_a_backend_where_one_is_up_and_not_excluded() {
+        let mut pool = Pool::new();
+        assert!(!pool.has_eligible(&[]), "nobody is there");
+        pool.add(b"a", Some(0));
+        assert!(!pool.has_eligible(&[]), "nobody can be picked");
+        pool.add(b"a", Some(1));
+        assert!(pool.has_eligible(&[]));
+        assert!(!pool.has_eligible(&[b"a", b"a"]), "nobody is left");
+        pool.add(b"b", None);
+        assert!(pool.has_eligible(&[b"a", b"a", b"x"]), "b is left");
     }
 }

@@ -136,46 +136,43 @@ impl Pool {
         }
     }
 
-    /// Reads a pool in that form.
-    pub fn load(format: Format, from: &mut Reader) -> Result<Pool, Malformed> {
-        let mut pool = Pool::new();
-        pool.owns.rules = from.get()?;
-        if !(1..=Pool::RULES).contains(&pool.owns.rules) {
+    /// Reads a pool in that form into this one, which is new.
+    pub fn load(&mut self, format: Format, from: &mut Reader) -> Result<(), Malformed> {
+        self.owns.rules = from.get()?;
+        if !(1..=Pool::RULES).contains(&self.owns.rules) {
             return Err(Malformed::Version);
         }
-        pool.owns.policy = Algorithm::by_code(from.get()?).ok_or(Malformed::Version)?;
-        pool.picks = from.number("picks", COUNTER_MAX)?;
-        pool.owns.rr.load(from)?;
-        pool.chance = Chance::load(from)?;
+        self.owns.policy = Algorithm::by_code(from.get()?).ok_or(Malformed::Version)?;
+        self.picks = from.number("picks", COUNTER_MAX)?;
+        self.owns.rr.load(from)?;
+        self.chance = Chance::load(from)?;
         let members = from.number("size", BACKENDS_MAX as u32)?;
         for _ in 0..members {
-            pool.load_member(from)?;
+            self.load_member(from)?;
         }
-        pool.field.all_loaded();
-        pool.owns.grown(members as usize);
-        checked("cursor", (), pool.owns.rr.is_sound(members as usize))?;
+        self.field.all_loaded();
+        self.owns.grown(members as usize);
+        checked("cursor", (), self.owns.rr.is_sound(members as usize))?;
         if format != Format::Plain {
-            let gone = pool.load_account(from)?;
+            let gone = self.load_account(from)?;
             if format == Format::Sectioned {
-                pool.load_sections(&gone, from)?;
+                self.load_sections(&gone, from)?;
             }
-            pool.are_leases_sound()?;
+            self.are_leases_sound()?;
         }
-        checked("size", (), members > 0 || !pool.is_void())?;
-        Ok(pool)
+        checked("size", (), members > 0 || !self.is_void())
     }
 
     /// Reads a backend. There is no account yet, and no algorithm keeps anything of the backends yet, so that nothing but its weight and
     /// its state decides its running weight.
     fn load_member(&mut self, from: &mut Reader) -> Result<(), Malformed> {
         let name = from.bytes("backend's name", 1..=NAME_MAX)?;
-        checked("backend's name", (), self.roster.find(name).is_none())?;
         let seat = Field::load_seat(from)?;
         seat.set_credit(Credits::load(from)?);
         let picks = from.number("backend's picks", COUNTER_MAX)?;
-        self.roster.add_card(Card::new(name, picks));
         self.field.add_loaded(seat);
-        Ok(())
+        let is_new = self.roster.add_loaded(Card::new(name, picks));
+        checked("backend's name", (), is_new)
     }
 
     /// Answers the groups of leases whose backends are gone.

@@ -4,22 +4,11 @@ use twox_hash::XxHash3_64;
 
 use super::costs::Purchase;
 use super::parts::Pool;
-use super::picking::{Picked, Request};
+use super::picking::{Picked, Request, Sticky};
 use crate::lb::account::Whose;
 use crate::lb::field::State;
 use crate::lb::ground::bounds::{Slot, counted};
 use crate::lb::ground::clock::Millis;
-
-/// The session of a pick of one backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Sticky {
-    /// Its hash.
-    pub session: u64,
-    /// How long it sticks to its backend after this pick.
-    pub span: Millis,
-    /// Whether no other backend will do where its own is there but cannot be picked this time.
-    pub is_strict: bool,
-}
 
 /// What the pin of a session means for a pick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +41,7 @@ pub fn session_hash(name: &[u8]) -> u64 {
 
 impl Pool {
     /// Picks a backend for a session: the one that it is pinned to, or another one as the request says.
-    pub fn pick_for_session(&mut self, request: &Request, sticky: &Sticky) -> Picked {
+    pub(super) fn pick_for_session(&mut self, request: &Request, sticky: &Sticky) -> Picked {
         let Sticky { session, span, .. } = *sticky;
         let purchase = self.purchase(request);
         let purchase = purchase.as_ref();
@@ -60,9 +49,9 @@ impl Pool {
             Pin::Holds(slot) => (self.pick_pinned(slot, request, purchase), Some(slot)),
             Pin::Probes(slot) => (self.pick_pinned(slot, request, purchase), None),
             Pin::Waits(_) if sticky.is_strict => return Picked::default(),
-            Pin::Waits(slot) => (self.picks(request), Some(slot)),
+            Pin::Waits(slot) => (self.picks_freely(request), Some(slot)),
             Pin::None => {
-                let picked = self.picks(request);
+                let picked = self.picks_freely(request);
                 // A probe pins nobody.
                 let slot = picked.slots.first().copied();
                 let slot = slot.filter(|slot| self.is_fit(*slot));
@@ -76,11 +65,15 @@ impl Pool {
     }
 
     /// The answer that [`Pool::pick_for_session`] would give, as [`Pool::peek`].
-    pub fn peek_for_session(&mut self, request: &Request, session: u64) -> Option<Vec<Slot>> {
+    pub(super) fn peek_for_session(
+        &mut self,
+        request: &Request,
+        session: u64,
+    ) -> Option<Vec<Slot>> {
         let algorithm = request.algorithm.unwrap_or(self.owns.policy);
         match self.pin(session, &request.exclude, None) {
             Pin::Holds(slot) | Pin::Probes(slot) if !algorithm.is_by_chance() => Some(vec![slot]),
-            _ => self.peek(request),
+            _ => self.peek_freely(request),
         }
     }
 
@@ -91,15 +84,19 @@ impl Pool {
     }
 
     /// As [`Pool::would_pick`], of a pick for a session.
-    pub fn would_pick_for_session(&mut self, request: &Request, sticky: &Sticky) -> bool {
+    pub(super) fn would_pick_for_session(&mut self, request: &Request, sticky: &Sticky) -> bool {
         let purchase = self.purchase(request);
         let pin = self.pin(sticky.session, &request.exclude, purchase.as_ref());
-        (pin.serves(sticky)).unwrap_or_else(|| self.would_pick(request))
+        (pin.serves(sticky)).unwrap_or_else(|| self.would_pick_freely(request))
     }
 
     /// As [`Pool::affords_from`], of a pick for a session.
-    pub fn affords_from_for_session(&self, request: &Request, sticky: &Sticky) -> Option<Millis> {
-        let any = self.affords_from(request);
+    pub(super) fn affords_from_for_session(
+        &self,
+        request: &Request,
+        sticky: &Sticky,
+    ) -> Option<Millis> {
+        let any = self.affords_from_freely(request);
         match self.pin(sticky.session, &request.exclude, None) {
             Pin::Holds(slot) | Pin::Probes(slot) => {
                 let own = self.pays_from(&self.purchase(request)?, slot);

@@ -84,8 +84,20 @@ impl Roster {
         self.add_card(Card::new(name, 0))
     }
 
-    /// Adds a backend with this card, of a new name; answers its slot.
-    pub fn add_card(&mut self, card: Card) -> Slot {
+    /// Adds a backend with this card, which was read; false where its name is there already.
+    #[inline(always)]
+    pub fn add_loaded(&mut self, card: Card) -> bool {
+        let is_new = match self.cards.more() {
+            // Of names in cards, all bytes are compared at once.
+            None => !self.cards.iter().any(|other| other.name == card.name),
+            Some(_) => self.find(card.name.as_bytes()).is_none(),
+        };
+        self.add_card(card);
+        is_new
+    }
+
+    #[inline(always)]
+    fn add_card(&mut self, card: Card) -> Slot {
         let had_index = self.cards.more().is_some();
         self.cards.push(card);
         if let (cards, Some(index)) = self.cards.parts() {

@@ -34,19 +34,8 @@ impl Asked {
             costs: (request.costs.iter())
                 .map(|(name, amount)| ((*name).into(), *amount))
                 .collect(),
-            sticky: None,
+            sticky: request.sticky,
         }
-    }
-
-    /// The same pick, for a session.
-    pub fn for_session(mut self, sticky: Option<Sticky>) -> Asked {
-        self.sticky = sticky;
-        self
-    }
-
-    /// The session, if it is a pick for one.
-    pub fn sticky(&self) -> Option<Sticky> {
-        self.sticky
     }
 
     pub fn request(&self) -> Request<'_> {
@@ -63,6 +52,7 @@ impl Asked {
             costs: (self.costs.iter())
                 .map(|(name, amount)| (&**name, *amount))
                 .collect(),
+            sticky: self.sticky,
         }
     }
 

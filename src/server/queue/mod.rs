@@ -292,7 +292,7 @@ impl<C: Copy + Eq + Hash, W> Queues<C, W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lb::{Algorithm, LeaseTerms, Millis, Request};
+    use crate::lb::{Algorithm, LeaseTerms, Millis, Request, Sticky};
 
     const ANYONE: Block = Block {
         millis: 0,
@@ -310,6 +310,7 @@ mod tests {
             exclude: exclude.iter().map(|name| name.as_bytes()).collect(),
             terms,
             costs: vec![],
+            sticky: None,
         })
     }
 
@@ -444,6 +445,11 @@ mod tests {
                 owner: Some(b"me"),
             }),
             costs: vec![(b"tokens", 7)],
+            sticky: Some(Sticky {
+                session: 5,
+                span: 9,
+                is_strict: true,
+            }),
         };
         let asked = Asked::of(&request);
         assert_eq!(format!("{:?}", asked.request()), format!("{request:?}"));
