@@ -114,9 +114,8 @@ def test_reads_do_not_tick(new_server):
 def test_what_is_due_is_done_without_a_command(new_server):
     server = new_server(**AOF)
     with Wire(server.port) as wire:
-        wire.ask("LB.ADD web a")
-        wire.ask("LB.PICK web LEASE 100")
-        granted = clock(wire)
+        *_, info = wire.ask_all("LB.ADD web a", "LB.PICK web LEASE 100", "LB.INFO web")
+        granted = dict_of(info)[b"clock"]
         wire.ask("LB.LIMIT web BACKEND a RATE 1 300")
         for command in "MULTI", "LB.PICK web", "LB.WHEN web":
             wire.ask(command)
@@ -692,10 +691,9 @@ def test_a_clock_on_the_wall_that_is_put(binary, new_server, monkeypatch, tmp_pa
         pytest.skip("the server does not bear libfaketime")
     server = new_server()
     with Wire(server.port) as wire:
-        wire.ask("LB.ADD web a")
-        wire.ask("LB.PICK web LEASE 1000")
-        wire.ask(f"LB.PICK web LEASE {2 * HOUR}")
-        before = clock(wire)
+        picks = ["LB.PICK web LEASE 1000", f"LB.PICK web LEASE {2 * HOUR}"]
+        *_, info = wire.ask_all("LB.ADD web a", *picks, "LB.INFO web")
+        before = dict_of(info)[b"clock"]
         shift.write_text(f"{step // 1000:+d}")
         eventually(lambda: leases(wire, "web") == 1)
         wire.ask("LB.PICK web LEASE 100")

@@ -26,6 +26,8 @@ DOCUMENT = ROOT / "tests" / "bench" / "README.md"
 EQUAL = {f"b{i}": 1 for i in range(10)}
 MIXED = {f"b{i}": i for i in range(1, 11)}
 pytestmark = pytest.mark.heavy
+# A machine that is busy for a moment shall not look like a server that is away.
+PATIENT = {"timeout_ms": 30_000}
 ROUNDED = 0.0005  # The figures are kept with three decimals.
 
 
@@ -138,7 +140,7 @@ def test_the_load_ends_every_request(server, new_server):
 @pytest.mark.parametrize("k", [1, 2, 4, 16])
 @pytest.mark.parametrize("weights", [EQUAL, MIXED], ids=["equal", "mixed"])
 def test_shares_hold_over_shards(client, weights, k):
-    gateways = [redis_lb.ShardedPool([client], "pool", k) for _ in range(8)]
+    gateways = [redis_lb.ShardedPool([client], "pool", k, **PATIENT) for _ in range(8)]
     gateways[0].create(weights)
     picks = picks_of(gateways, 1500)
     found = deviation(picks, weights)
@@ -159,7 +161,7 @@ def stats(client, key):
 
 
 def test_gateways_use_the_shards_alike(client):
-    gateways = [redis_lb.ShardedPool([client], "pool", 4) for _ in range(20)]
+    gateways = [redis_lb.ShardedPool([client], "pool", 4, **PATIENT) for _ in range(20)]
     gateways[0].create(EQUAL)
     assert {next(gateway._turns) for gateway in gateways} == {0, 1, 2, 3}
     before = [sum(backend["picks"] for backend in stats(client, key)) for key in keys_of(gateways[0])]
@@ -172,7 +174,7 @@ def test_gateways_use_the_shards_alike(client):
 
 def test_a_change_reaches_every_shard(client):
     k = 4
-    gateways = [redis_lb.ShardedPool([client], "pool", k) for _ in range(5)]
+    gateways = [redis_lb.ShardedPool([client], "pool", k, **PATIENT) for _ in range(5)]
     one = gateways[0]
     one.create(EQUAL)
     picks_of(gateways, 333)
@@ -201,7 +203,7 @@ def test_a_change_reaches_every_shard(client):
 def test_shards_divide_what_limits_a_pool(client):
     """Each has a k-th."""
     k, most = 4, 12
-    one = redis_lb.ShardedPool([client], "pool", k)
+    one = redis_lb.ShardedPool([client], "pool", k, **PATIENT)
     one.create({"a": 1})
     for limit in {"max": most // k}, {"max": 0, "rate": (most // k, 3_600_000), "burst": most // k}:
         for shard in one.shards:
@@ -212,7 +214,7 @@ def test_shards_divide_what_limits_a_pool(client):
 
 
 def test_shards_that_divide_the_backends_count_all_leases_of_each(client):
-    gateways = [redis_lb.ShardedPool([client], "pool", 2) for _ in range(5)]
+    gateways = [redis_lb.ShardedPool([client], "pool", 2, **PATIENT) for _ in range(5)]
     parts = {"a": 1, "b": 1}, {"c": 1, "d": 1}
     for i, shard in enumerate(gateways[0].shards):
         shard.add(parts[i])
@@ -224,7 +226,7 @@ def test_shards_that_divide_the_backends_count_all_leases_of_each(client):
 def test_shards_lie_evenly_on_the_slots(client):
     text = DOCUMENT.read_text()
     for k in 2, 3, 4, 6, 8, 12, 16:
-        keys = keys_of(redis_lb.ShardedPool([client], "pool", k))
+        keys = keys_of(redis_lb.ShardedPool([client], "pool", k, **PATIENT))
         tags = [re.fullmatch(r"pool:\{(\d+)\}", key)[1] for key in keys]
         assert f"| {k} | {' '.join(tags)} |" in text
         for nodes in (nodes for nodes in range(1, k + 1) if k % nodes == 0):
@@ -236,7 +238,7 @@ def test_shards_lie_evenly_on_the_slots(client):
 
 def test_shards_on_two_servers(server, new_server):
     clients = [server.client(), new_server().client()]
-    gateways = [redis_lb.ShardedPool(clients, "pool", 4) for _ in range(5)]
+    gateways = [redis_lb.ShardedPool(clients, "pool", 4, **PATIENT) for _ in range(5)]
     gateways[0].create(MIXED)
     assert [client.dbsize() for client in clients] == [2, 2]
     assert deviation(picks_of(gateways, 1000), MIXED) < 2 * 4
@@ -247,7 +249,7 @@ def test_shards_by_a_client_of_a_cluster(new_server):
     node.client().execute_command("CLUSTER ADDSLOTS", *range(SLOTS))
     eventually(lambda: node.client().cluster("info")["cluster_state"] == "ok", 30)
     with RedisCluster(host="127.0.0.1", port=node.port, decode_responses=True) as cluster:
-        gateways = [redis_lb.ShardedPool([cluster], "pool", 4) for _ in range(5)]
+        gateways = [redis_lb.ShardedPool([cluster], "pool", 4, **PATIENT) for _ in range(5)]
         gateways[0].create(MIXED)
         assert deviation(picks_of(gateways, 500), MIXED) < 2 * 4
         for i, key in enumerate(keys_of(gateways[0])):
@@ -261,7 +263,7 @@ def test_shards_by_a_client_of_a_cluster(new_server):
 def test_shares_of_gateways_that_prefetch(client, n):
     client.execute_command("LB.ADD", "pool", *itertools.chain(*MIXED.items()))
     sequence = client.execute_command("LB.PEEK", "pool", "COUNT", 5000)
-    gateways = [redis_lb.Pool(client, "pool", prefetch=n, prefetch_ms=60_000) for _ in range(10)]
+    gateways = [redis_lb.Pool(client, "pool", prefetch=n, prefetch_ms=60_000, **PATIENT) for _ in range(10)]
     picks = picks_of(gateways, 2000)
     held = [backend for gateway in gateways for backend in gateway._ahead._picks]
     assert all(len(gateway._ahead._picks) < n for gateway in gateways)
@@ -275,7 +277,7 @@ def test_a_gateway_that_dies_with_what_it_prefetched(client):
     n = 50
     client.execute_command("LB.ADD", "pool", *itertools.chain(*EQUAL.items()))
     sequence = client.execute_command("LB.PEEK", "pool", "COUNT", 2000)
-    gateways = [redis_lb.Pool(client, "pool", prefetch=n, prefetch_ms=60_000) for _ in range(2)]
+    gateways = [redis_lb.Pool(client, "pool", prefetch=n, prefetch_ms=60_000, **PATIENT) for _ in range(2)]
     dies, survives = gateways
     before = [dies.pick() for _ in range(60)]
     lost = list(dies._ahead._picks)
@@ -290,7 +292,7 @@ def test_a_gateway_that_dies_with_what_it_prefetched(client):
 
 
 def test_an_empty_pool_has_nothing_to_prefetch(client):
-    gateway = redis_lb.Pool(client, "pool", prefetch=10, prefetch_ms=60_000)
+    gateway = redis_lb.Pool(client, "pool", prefetch=10, prefetch_ms=60_000, **PATIENT)
     assert gateway.pick() is None
     client.execute_command("LB.ADD", "pool", "a")
     assert gateway.pick() == "a"
