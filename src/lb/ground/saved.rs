@@ -54,6 +54,14 @@ impl Writer {
 #[derive(Debug)]
 pub struct Reader<'a>(&'a [u8]);
 
+/// A number of which one below 128 is saved as one byte, namely itself. A signed one is not: its sign lies in the lowest bit.
+pub trait Unsigned: From<u8> {}
+
+impl Unsigned for u8 {}
+impl Unsigned for u16 {}
+impl Unsigned for u32 {}
+impl Unsigned for u64 {}
+
 impl<'a> Reader<'a> {
     /// Begins with the first of these bytes.
     pub fn of(bytes: &'a [u8]) -> Reader<'a> {
@@ -69,7 +77,7 @@ impl<'a> Reader<'a> {
 
     /// Reads a number that is at most this.
     #[inline(always)]
-    pub fn number<T: Deserialize<'a> + PartialOrd + From<u8>>(
+    pub fn number<T: Deserialize<'a> + PartialOrd + Unsigned>(
         &mut self,
         field: &'static str,
         most: T,

@@ -304,18 +304,15 @@ impl Run<'_> {
                 algorithm: Algorithm::by_name(algorithm.as_bytes()),
                 ..request
             }),
-            Way::Sticky => {
-                let request = Request {
-                    algorithm: Algorithm::by_name(b"lc"),
-                    ..request
-                };
-                let sticky = Sticky {
+            Way::Sticky => self.pool.picks(&Request {
+                algorithm: Algorithm::by_name(b"lc"),
+                sticky: Some(Sticky {
                     session: session_hash(name),
                     span: STICKS,
                     is_strict: false,
-                };
-                self.pool.pick_for_session(&request, &sticky)
-            }
+                }),
+                ..request
+            }),
             Way::EnvoyRing => {
                 let ring = self.ring.as_ref().expect("it was made");
                 return (ring.choose(name) as usize - 1, None);
