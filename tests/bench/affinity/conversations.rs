@@ -305,16 +305,16 @@ impl Run<'_> {
                 ..request
             }),
             Way::Sticky => {
-                let request = Request {
-                    algorithm: Algorithm::by_name(b"lc"),
-                    ..request
-                };
                 let sticky = Sticky {
                     session: session_hash(name),
                     span: STICKS,
                     is_strict: false,
                 };
-                self.pool.pick_for_session(&request, &sticky)
+                self.pool.picks(&Request {
+                    algorithm: Algorithm::by_name(b"lc"),
+                    sticky: Some(sticky),
+                    ..request
+                })
             }
             Way::EnvoyRing => {
                 let ring = self.ring.as_ref().expect("it was made");
