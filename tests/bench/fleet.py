@@ -20,7 +20,6 @@ of README.md beside this file, and those of the top README.md. A quick one print
 
 import hashlib
 import json
-import os
 import random
 import re
 import subprocess
@@ -37,6 +36,7 @@ from nginx import FILES
 from server import BOUND
 
 from . import fleet_proxies
+from .compiled import compiled
 from .fleet_proxies import FLEETS, OURS, Backend, Fleet, ports, running, versions
 from .hot import written
 from .page import framed, marks, put, say
@@ -161,7 +161,7 @@ class Clients:
 
     def __init__(self, backends: list[Backend]) -> None:
         self._process = subprocess.Popen(
-            [*BOUND, program()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*BOUND, compiled("fleet.c")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self._tell("".join(f"backend {backend.port} {backend.slots}\n" for backend in backends))
 
@@ -183,18 +183,6 @@ class Clients:
         """Ends it."""
         self._process.kill()
         self._process.wait()
-
-
-@cache
-def program() -> Path:
-    """fleet.c, compiled."""
-    made = TARGET / f"fleet-clients-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}"
-    if not made.exists():
-        TARGET.mkdir(parents=True, exist_ok=True)
-        part = made.with_suffix(f".{os.getpid()}")
-        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", part, SOURCE], check=True)
-        part.rename(made)
-    return made
 
 
 @contextmanager

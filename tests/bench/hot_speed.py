@@ -28,11 +28,12 @@ from servers import Binary
 from wire import Wire
 
 from .cases import Case
+from .compiled import compiled
 from .load import Rate, apart, busy, throughput
 from .members import ask, mixed, pool
 from .page import marks, put, say
 from .report import table
-from .requests import Terms, Way, counter, gateways, made, module_way, send, words
+from .requests import Terms, Way, counter, made, module_way, send, words
 from .values import number
 
 DATA = Path(__file__).parents[1] / "data"
@@ -114,7 +115,7 @@ class Servers:
     """Servers of which each has a core of its own, as far as there are cores."""
 
     def __init__(self, servers: list[Server], wires: list[Wire]) -> None:
-        gateways()  # It is built here, and not by two threads at once.
+        compiled("gateways.c")  # It is built here, and not by two threads at once.
         self._servers = servers
         self._wires = wires
         self._processes = [number(wire, "server", "process_id") for wire in wires]

@@ -10,8 +10,6 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -19,13 +17,13 @@ import callgrind
 from server import Server, waiting
 from wire import Refused, Wire, pack
 
+from .compiled import compiled
 from .load import apart, busy
 from .members import ask, few, fill, mixed, name, pipelined
 from .rivals import digest, text
 from .values import number
 
 Figures = dict[str, Any]
-TARGET = Path(__file__).parents[2] / "target" / "bench"
 PIPELINE, CONNECTIONS = callgrind.PIPELINE // 2, 4  # Requests that a connection has open, two commands each.
 SOCKET = "socket"
 # Sorted sets that are no packed lists are what the rivals are fastest with.
@@ -432,19 +430,11 @@ def cases(is_first: bool, is_quick: bool) -> list[Case]:
     return found
 
 
-@cache
-def gateways() -> Path:
-    """The program of gateways.c."""
-    source, program = Path(__file__).with_name("gateways.c"), TARGET / "gateways"
-    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, source], check=True)
-    return program
-
-
 def send(address: object, connections: int, pipeline: int, case: Case, **until: float) -> list[float]:
     """How many requests were done in how many seconds, and their p50 and p99 in µs."""
     _, way, terms = case
     effort = address, connections, pipeline, until.get("requests", 10**12), until.get("seconds", 600)
-    command = [gateways(), *map(str, effort), ",", *way.begin(terms), ",", *way.end(terms)]
+    command = [compiled("gateways.c"), *map(str, effort), ",", *way.begin(terms), ",", *way.end(terms)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{way.title}: {done.stderr.strip()}")
