@@ -28,7 +28,7 @@ from typing import Any
 import callgrind
 
 from .hot import written
-from .page import framed, marks, put, say
+from .page import THIN, bars, framed, marks, put, say
 from .report import table
 
 ROOT = Path(__file__).parents[2]
@@ -238,7 +238,7 @@ def tables(data: dict[str, Rows]) -> list[str]:
     ]
 
 
-WIDTH, LABELS, BAR, THIN = 760, 200, 430, 11
+WIDTH, LABELS, BAR = 760, 200, 430
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 } .note { font-size: 12px; fill: #59636e }
   .small { font-size: 10px } .head { font-weight: 600 } .page { fill: #ffffff; stroke: #d1d9e0 }
@@ -262,19 +262,9 @@ def picture(rows: Rows) -> str:
         for way in ways(rows):
             figures = [middle(rows, load, way, what) for load in loads(rows)]
             kind = "other" if way.startswith("Envoy") else "ours"
-            height = y + THIN * len(figures) / 2 + 4
-            lines.append(f'<text x="{LABELS}" y="{height:.1f}" text-anchor="end">{escape(way)}</text>')
-            for figure, opacity in zip(figures, OPACITY, strict=True):
-                width, left = max(1, BAR * min(figure, longest) / longest), LABELS + 10
-                lines.append(
-                    f'<rect class="{kind}" opacity="{opacity}" x="{left}" y="{y}" '
-                    f'width="{width:.1f}" height="{THIN - 1}"/>'
-                )
-                lines.append(
-                    f'<text class="small" x="{left + width + 6:.1f}" y="{y + THIN - 2}">'
-                    f"{form.format(figure)}</text>"
-                )
-                y += THIN
+            drawn = [*zip(figures, OPACITY, map(form.format, figures), strict=True)]
+            lines += bars(way, kind, drawn, longest, (LABELS, BAR), y)
+            y += THIN * len(drawn)
             y += 6
             told.append(f"{way} {' / '.join(map(form.format, figures))}")
         said.append(f"{heading}: {'; '.join(told)}.")

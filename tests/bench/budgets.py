@@ -36,7 +36,7 @@ from wire import Refused, Wire, dict_of, pack, words
 from . import limiters
 from .hot import written
 from .limiters import Later, Limiter, Request
-from .page import framed, marks, put, say
+from .page import THIN, bars, framed, marks, put, say
 from .report import table
 
 DATA = Path(__file__).parents[1] / "data"
@@ -549,7 +549,7 @@ def reached(rows: Rows) -> Iterator[tuple[str, str, float, bool]]:
             yield f"used of each key: {about}", "≥ 95 %", used, used >= 95
 
 
-WIDTH, LABELS, BAR, THIN = 760, 180, 430, 11
+WIDTH, LABELS, BAR = 760, 180, 430
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 } .note { font-size: 12px; fill: #59636e }
   .small { font-size: 10px } .head { font-weight: 600 } .page { fill: #ffffff; stroke: #d1d9e0 }
@@ -588,20 +588,9 @@ def picture(rows: Rows) -> str:
                 continue
             way, found = row["way"], figures_of(row)
             kind = "ours" if way in OURS else "other"
-            middle = y + THIN * len(found) / 2 + 4
-            lines.append(f'<text x="{LABELS}" y="{middle:.1f}" text-anchor="end">{escape(way)}</text>')
-            for figure, opacity in zip(found, OPACITY, strict=False):
-                width = max(1, BAR * min(figure, longest) / longest)
-                left = LABELS + 10
-                lines.append(
-                    f'<rect class="{kind}" opacity="{opacity}" x="{left}" y="{y}" '
-                    f'width="{width:.1f}" height="{THIN - 1}"/>'
-                )
-                lines.append(
-                    f'<text class="small" x="{left + width + 6:.1f}" y="{y + THIN - 2}">'
-                    f"{form.format(figure)}</text>"
-                )
-                y += THIN
+            drawn = [*zip(found, OPACITY, map(form.format, found), strict=False)]
+            lines += bars(way, kind, drawn, longest, (LABELS, BAR), y)
+            y += THIN * len(drawn)
             y += 6
             told.append(f"{way} {' / '.join(map(form.format, found))}")
         said.append(f"{heading}: {'; '.join(told)}.")

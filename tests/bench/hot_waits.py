@@ -16,7 +16,7 @@ from statistics import mean
 from typing import Any
 
 from .hot import Rows, different, written
-from .page import framed, marks, put
+from .page import THIN, bars, framed, marks, put
 from .report import table
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def unsteady(rows: Rows, is_of: Callable[[str], bool]) -> float:
     )
 
 
-WIDTH, LABELS, BAR, THIN, LONGEST = 780, 290, 390, 11, 400
+WIDTH, LABELS, BAR, LONGEST = 780, 290, 390, 400
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328 } .note { font-size: 12px; fill: #59636e }
   .small { font-size: 10px } .head { font-weight: 600 } .page { fill: #ffffff; stroke: #d1d9e0 }
@@ -117,23 +117,9 @@ def picture(rows: Rows) -> str:
         told = []
         for way in different(some, "way"):
             found = [mean(of(some, "p99", way=way, load=load)) for load in different(some, "load")]
-            middle = y + THIN * len(found) / 2 + 4
-            lines.append(f'<text x="{LABELS}" y="{middle:.1f}" text-anchor="end">{escape(way)}</text>')
-            for figure, opacity in zip(found, OPACITY, strict=True):
-                width, left = max(1, BAR * min(figure, LONGEST) / LONGEST), LABELS + 10
-                lines.append(
-                    f'<rect class="{kind(way)}" opacity="{opacity}" x="{left}" y="{y}" '
-                    f'width="{width:.1f}" height="{THIN - 1}"/>'
-                )
-                if figure > LONGEST:
-                    lines.append(
-                        f'<path class="cut" d="M {left + width - 24:.1f} {y + THIN} l 6 -{THIN + 1}"/>'
-                    )
-                text = shown_ms(figure)
-                lines.append(
-                    f'<text class="small" x="{left + width + 6:.1f}" y="{y + THIN - 2}">{text}</text>'
-                )
-                y += THIN
+            drawn = [*zip(found, OPACITY, map(shown_ms, found), strict=True)]
+            lines += bars(way, kind(way), drawn, LONGEST, (LABELS, BAR), y)
+            y += THIN * len(drawn)
             y += 6
             told.append(f"{way} {' / '.join(map(shown_ms, found))}")
         said.append(f"{heading}: {'; '.join(told)}.")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 README = Path(__file__).with_name("README.md")
 START = time.monotonic()
+THIN = 11  # The height of a bar, with the gap below it.
 
 
 def say(what: str) -> None:
@@ -42,3 +43,32 @@ def framed(title: str, style: str, lines: list[str], width: int, bottom: int, no
         )
         + "\n"
     )
+
+
+def bars(
+    label: str,
+    kind: str,
+    figures: list[tuple[float, float, str]],
+    longest: float,
+    frame: tuple[int, int],
+    y: int,
+) -> list[str]:
+    """The lines of one way: its label, and a bar for each figure with an opacity and a text.
+
+    The first bar is at `y`. `frame` says where labels end, and how wide a bar of the longest figure is.
+    What is longer is cut there.
+    """
+    labels, widest = frame
+    left, middle = labels + 10, y + THIN * len(figures) / 2 + 4
+    lines = [f'<text x="{labels}" y="{middle:.1f}" text-anchor="end">{escape(label)}</text>']
+    for figure, opacity, text in figures:
+        width = max(1, widest * min(figure, longest) / longest)
+        lines.append(
+            f'<rect class="{kind}" opacity="{opacity}" x="{left}" y="{y}" '
+            f'width="{width:.1f}" height="{THIN - 1}"/>'
+        )
+        if figure > longest:
+            lines.append(f'<path class="cut" d="M {left + width - 24:.1f} {y + THIN} l 6 -{THIN + 1}"/>')
+        lines.append(f'<text class="small" x="{left + width + 6:.1f}" y="{y + THIN - 2}">{text}</text>')
+        y += THIN
+    return lines
