@@ -41,7 +41,7 @@ impl Command for Add {
         }
     }
 
-    fn check(members: &Self::Order<'_>, key: &mut Key) -> Result<(), Error> {
+    fn check(members: &mut Self::Order<'_>, key: &mut Key) -> Result<(), Error> {
         let Some(pool) = key.pool() else {
             return Ok(());
         };

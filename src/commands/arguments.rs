@@ -95,9 +95,21 @@ pub fn millis(what: &str, bytes: &[u8]) -> Result<Millis, Error> {
 }
 
 fn number(what: &str, bytes: &[u8], range: RangeInclusive<u64>) -> Result<u64, Error> {
-    integer(bytes)
-        .filter(|n| range.contains(n))
-        .ok_or_else(|| Error::number(what, bytes, range))
+    match integer::<u64>(bytes) {
+        Some(number) => within(what, bytes, number, range),
+        None => Err(Error::number(what, bytes, range)),
+    }
+}
+
+/// Checks the range of a number, which these bytes say.
+fn within(
+    what: &str,
+    bytes: &[u8],
+    number: impl TryInto<u64>,
+    range: RangeInclusive<u64>,
+) -> Result<u64, Error> {
+    let number = number.try_into().ok().filter(|n| range.contains(n));
+    number.ok_or_else(|| Error::number(what, bytes, range))
 }
 
 /// Whether a word is this keyword of capital letters, upper or lower case.
@@ -136,21 +148,35 @@ impl<'a, W: Words<'a>> Options<W> {
         number(keyword, self.value(keyword)?, range)
     }
 
+    /// The number behind a keyword that says how many others follow it. `without` is the error where no number is there.
+    fn how_many(
+        &mut self,
+        keyword: &str,
+        most: usize,
+        without: fn(&[u8], RangeInclusive<u64>) -> Error,
+    ) -> Result<usize, Error> {
+        let word = self.value(keyword)?;
+        let range = 1..=most as u64;
+        match integer::<i64>(word) {
+            Some(number) => Ok(within(keyword, word, number, range)? as usize),
+            None => Err(without(word, range)),
+        }
+    }
+
     /// The number behind EXCLUDE, and the names that follow it.
     fn excluded(&mut self) -> Result<Vec<&'a [u8]>, Error> {
-        let word = self.value("EXCLUDE")?;
-        let range = 1..=EXCLUDE_MAX as u64;
-        if integer::<i64>(word).is_none() {
-            return Err(Error::exclude_without_number(word, range));
-        }
-        let wanted = number("EXCLUDE", word, range)? as usize;
+        let wanted = self.how_many("EXCLUDE", EXCLUDE_MAX, Error::exclude_without_number)?;
         let given = self.0.len();
         if wanted > given {
             return Err(Error::new(format!(
                 "ERR EXCLUDE {wanted} is followed by {given} backends"
             )));
         }
-        (&mut self.0).take(wanted).map(name).collect()
+        let mut names = Vec::with_capacity(wanted);
+        for word in (&mut self.0).take(wanted) {
+            names.push(name(word)?);
+        }
+        Ok(names)
     }
 
     /// The name of a cost and an amount of it.
@@ -162,12 +188,7 @@ impl<'a, W: Words<'a>> Options<W> {
 
     /// The number behind COSTS, and the names and amounts that follow it. If a cost is named twice, its last amount counts.
     pub fn costs(&mut self) -> Result<Vec<Cost<'a>>, Error> {
-        let word = self.value("COSTS")?;
-        let range = 1..=COSTS_NAMED_MAX as u64;
-        if integer::<i64>(word).is_none() {
-            return Err(Error::costs_without_number(word, range));
-        }
-        let wanted = number("COSTS", word, range)? as usize;
+        let wanted = self.how_many("COSTS", COSTS_NAMED_MAX, Error::costs_without_number)?;
         let mut costs: Vec<Cost> = Vec::with_capacity(wanted);
         for _ in 0..wanted {
             let (name, amount) = self.cost("COSTS")?;
@@ -201,10 +222,21 @@ pub enum StickyForm {
     Looking,
 }
 
-impl PickWords<'_> {
+impl<'a> PickWords<'a> {
     /// Whether it takes memory, and time matters to it: a lease, or a session.
     pub fn takes_memory(&self) -> bool {
         self.request.terms.is_some() || self.request.sticky.is_some()
+    }
+
+    /// The item, if nothing else is said of the pick.
+    pub fn item_alone(&self) -> Option<&'a [u8]> {
+        let request = &self.request;
+        let is_alone = self.block.is_none()
+            && !self.is_array
+            && !self.takes_memory()
+            && request.exclude.is_empty()
+            && request.costs.is_empty();
+        request.item.filter(|_| is_alone)
     }
 
     /// The same arguments as words, but without BLOCK.
@@ -358,6 +390,20 @@ pub fn pick_words<'a>(mut args: impl Words<'a>, form: StickyForm) -> Result<Pick
     })
 }
 
+/// Parses the words behind the key in LB.PICK and LB.PEEK if there are none, or an algorithm alone. All others are left to
+/// [`pick_words`], that of an algorithm that goes by an item too, since the item is lacking.
+#[inline(always)]
+pub fn algorithm_alone<'a>(mut words: impl Words<'a>) -> Option<Option<Algorithm>> {
+    let Some(word) = words.next() else {
+        return Some(None);
+    };
+    let algorithm = match words.len() {
+        0 => Algorithm::by_name(word),
+        _ => None,
+    };
+    algorithm.filter(|a| !a.goes_by_item()).map(Some)
+}
+
 /// A pick of one backend with a lease.
 pub struct LeaseWords<'a> {
     /// By which algorithm, if one is named.
@@ -431,6 +477,28 @@ mod tests {
                 word.eq_ignore_ascii_case(b"LEASE")
             );
         }
+    }
+
+    #[test]
+    fn an_algorithm_alone_is_read_as_any_other_pick() {
+        let vocabulary: [&[u8]; 6] = [b"wrr", b"LC", b"hash", b"wr", b"", b"COUNT"];
+        let words = |n: usize, len: usize| {
+            let places = [n % vocabulary.len(), n / vocabulary.len()];
+            places.map(|place| vocabulary[place]).into_iter().take(len)
+        };
+        let mut found = 0;
+        for (n, len) in (0..36).flat_map(|n| (0..=2).map(move |len| (n, len))) {
+            if let Some(algorithm) = algorithm_alone(words(n, len)) {
+                let words: Vec<&[u8]> = words(n, len).collect();
+                let all = pick_words(words.into_iter(), StickyForm::Pinning).unwrap();
+                let request = &all.request;
+                assert_eq!((request.algorithm, request.count), (algorithm, 1));
+                assert!(!all.is_array && !all.takes_memory() && all.block.is_none());
+                assert!(request.item.is_none() && request.exclude.is_empty());
+                found += 1;
+            }
+        }
+        assert_eq!(found, 36 + 2 * 6, "no word; `wrr` or `LC`");
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl Command for Limit {
         }
     }
 
-    fn check(words: &LimitWords, key: &mut Key) -> Result<(), Error> {
+    fn check(words: &mut LimitWords, key: &mut Key) -> Result<(), Error> {
         if words.only_asks() {
             return Ok(());
         }

@@ -45,7 +45,7 @@ impl Command for Load {
         Ok(call.key_to_replace())
     }
 
-    fn check((_, replace): &Self::Order<'_>, key: &mut Key) -> Result<(), Error> {
+    fn check((_, replace): &mut Self::Order<'_>, key: &mut Key) -> Result<(), Error> {
         match replace {
             Replace::No if !key.is_missing() => Err(Error::busy_key()),
             Replace::No | Replace::Yes => Ok(()),

@@ -52,7 +52,7 @@ impl Command for State {
         }
     }
 
-    fn check((backend, state): &Self::Order<'_>, key: &mut Key) -> Result<(), Error> {
+    fn check((backend, state): &mut Self::Order<'_>, key: &mut Key) -> Result<(), Error> {
         let is_there = key.pool().is_some_and(|pool| pool.slot(backend).is_some());
         match state {
             Some(_) if !is_there => Err(Error::no_backend(backend)),

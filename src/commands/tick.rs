@@ -34,7 +34,7 @@ impl Command for Tick {
         Access::Timeless
     }
 
-    fn check(clock: &Millis, key: &mut Key) -> Result<(), Error> {
+    fn check(clock: &mut Millis, key: &mut Key) -> Result<(), Error> {
         match key.is_ahead_of_time(*clock) {
             true => Err(Error::fixed("ERR the server's own clock is not there yet")),
             false => Ok(()),

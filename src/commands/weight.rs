@@ -44,7 +44,7 @@ impl Command for Weight {
     }
 
     #[inline(always)]
-    fn check(order: &Order, key: &mut Key) -> Result<(), Error> {
+    fn check(order: &mut Order, key: &mut Key) -> Result<(), Error> {
         let Order::Set(weights) = order else {
             return Ok(());
         };

@@ -29,8 +29,8 @@ pub use account::{
 };
 pub use field::State;
 pub use ground::bounds::{
-    BACKENDS_MAX, COSTS_NAMED_MAX, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, SESSIONS_MAX, Slot, TIERS_MAX,
-    WEIGHT_MAX,
+    BACKENDS_MAX, COSTS_NAMED_MAX, COUNT_MAX, EXCLUDE_MAX, NAME_MAX, SESSIONS_MAX, Slot, Slots,
+    TIERS_MAX, WEIGHT_MAX,
 };
 pub use ground::clock::{CLOCK_MAX, Millis, SPAN_MAX, STEP, shown};
 pub use ground::digits;

@@ -11,15 +11,17 @@ use super::spec::Spec;
 use super::{waiting, waits};
 
 /// A command of the module.
-pub trait Command {
+pub trait Command: Sized {
     /// The description that the server gets.
     const SPEC: Spec;
 
     /// The command's arguments, parsed.
     type Order<'a>;
 
-    /// Parses all arguments.
-    fn read(call: &Call) -> Result<Self::Order<'_>, Error>;
+    /// Parses all arguments. A form of a command, whose arguments that command has parsed, needs none.
+    fn read(_call: &Call) -> Result<Self::Order<'_>, Error> {
+        unreachable!("{} reads its forms", Self::SPEC.name)
+    }
 
     /// How it uses the pool and its clock. A readonly command always has [`Access::Look`]: this is not called for it.
     fn access(_order: &Self::Order<'_>) -> Access {
@@ -35,9 +37,10 @@ pub trait Command {
         }
     }
 
-    /// Refuses an order that this pool cannot carry out. Nothing has changed before this step, and no later step can fail.
+    /// Refuses an order that this pool cannot carry out, or completes it by the pool's settings. Nothing has changed before this
+    /// step, and no later step can fail.
     #[inline(always)]
-    fn check(_order: &Self::Order<'_>, _key: &mut Key) -> Result<(), Error> {
+    fn check(_order: &mut Self::Order<'_>, _key: &mut Key) -> Result<(), Error> {
         Ok(())
     }
 
@@ -55,6 +58,13 @@ pub trait Command {
 
     /// Carries out the order and replies.
     fn run(order: Self::Order<'_>, key: &mut Key, call: &Call) -> Effect;
+
+    /// All steps. A command can have forms, each with steps of its own: then no step has to look at the form, and the steps of a
+    /// frequent one do not carry the others.
+    #[inline(always)]
+    fn steps(call: &Call) -> Result<(), Error> {
+        carry_out::<Self>(Self::read(call)?, call)
+    }
 }
 
 /// Every waiter has this number or a lower one.
@@ -114,7 +124,7 @@ pub fn dispatch<C: Command>(call: &Call) {
         return;
     }
     let is_write = !C::SPEC.is_readonly();
-    match step::<C>(call) {
+    match C::steps(call) {
         Ok(()) if is_write && waits::is_any() => serve(call, ALL),
         Ok(()) => {}
         Err(error) => {
@@ -124,9 +134,9 @@ pub fn dispatch<C: Command>(call: &Call) {
     }
 }
 
+/// The steps behind the reading of the order.
 #[inline(always)]
-fn step<C: Command>(call: &Call) -> Result<(), Error> {
-    let order = C::read(call)?;
+pub fn carry_out<'a, C: Command>(mut order: C::Order<'a>, call: &'a Call) -> Result<(), Error> {
     // The pool may have come to this key without a command of ours.
     if !C::SPEC.is_readonly() && waits::is_any() {
         serve(call, C::behind(&order));
@@ -136,7 +146,7 @@ fn step<C: Command>(call: &Call) -> Result<(), Error> {
         false => C::access(&order),
     };
     let mut key = C::open(call, access)?;
-    C::check(&order, &mut key)?;
+    C::check(&mut order, &mut key)?;
     let is_timed = match access {
         Access::Look | Access::Timeless => false,
         Access::Now => key.is_timed(),
@@ -160,6 +170,8 @@ fn step<C: Command>(call: &Call) -> Result<(), Error> {
         Effect::Unannounced => call.key_ref().changed(),
         Effect::Events(events) => announce(call, &mut key, &events),
     }
+    key.close();
+    std::mem::forget(key);
     Ok(())
 }
 

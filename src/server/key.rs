@@ -27,6 +27,16 @@ pub struct Needed<'a> {
 }
 
 impl<'a> Needed<'a> {
+    /// Those of a pick of one backend that says no more.
+    #[inline(always)]
+    pub fn of_one(algorithm: Option<Algorithm>, is_leasing: bool) -> Needed<'a> {
+        Needed {
+            algorithm,
+            is_leasing,
+            request: None,
+        }
+    }
+
     /// The properties of this request.
     pub fn by(request: &'a Request) -> Needed<'a> {
         Needed {
@@ -534,15 +544,32 @@ fn time(pool: &Pool, local: &mut Option<Box<ProcessNotes>>, key_ref: KeyRef) -> 
     Some(pool.clock())
 }
 
-impl Drop for Key<'_> {
+impl Key<'_> {
+    /// Closes it at the end of a command; nothing may use it after that, nor drop it. Dropping does the same, and is left to panics and
+    /// to commands that are refused: so it can be out of the way.
     #[inline(always)]
+    pub(super) fn close(&mut self) {
+        self.follow_up();
+        api!(RedisModule_CloseKey(self.raw));
+    }
+
+    /// Makes sure of a hint, where the pool was lent and may have changed.
+    #[inline(always)]
+    fn follow_up(&mut self) {
+        if self.is_lent && !self.value.is_null() && !clock::is_manual() && !self.is_hinted() {
+            self.hint();
+        }
+    }
+}
+
+impl Drop for Key<'_> {
+    #[cold]
+    #[inline(never)]
     fn drop(&mut self) {
-        if self.is_lent && !self.value.is_null() {
-            if std::thread::panicking() {
-                self.poison();
-            } else if !clock::is_manual() && !self.is_hinted() {
-                self.hint();
-            }
+        match std::thread::panicking() {
+            true if self.is_lent && !self.value.is_null() => self.poison(),
+            true => {}
+            false => self.follow_up(),
         }
         api!(RedisModule_CloseKey(self.raw));
     }

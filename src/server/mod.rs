@@ -70,7 +70,7 @@ mod waits;
 
 pub use block::Block;
 pub use call::{Args, Call};
-pub use command::{Access, Command, Effect};
+pub use command::{Access, Command, Effect, carry_out};
 pub use error::Error;
 #[cfg(feature = "faults")]
 pub use guard::fault::arm as arm_fault;

@@ -1,6 +1,6 @@
 //! Replies, in RESP2 and RESP3.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::raw::c_long;
 
 use redis_module::raw;
@@ -22,12 +22,15 @@ impl Reply {
 
     /// `OK`
     pub fn ok(self) {
-        self.simple("OK");
+        self.simple_text(c"OK");
     }
 
     /// A simple string.
     pub fn simple(self, word: &str) {
-        let word = CString::new(word).unwrap_or_default();
+        self.simple_text(&CString::new(word).unwrap_or_default());
+    }
+
+    fn simple_text(self, word: &CStr) {
         api!(RedisModule_ReplyWithSimpleString(self.ctx, word.as_ptr()));
     }
 

@@ -56,7 +56,8 @@ impl Value {
 
     /// Decodes a value from bytes.
     pub fn decode(bytes: &[u8]) -> Result<Box<Value>, codec::Malformed> {
-        let mut value = Box::new(Value::pool(Pool::new()));
+        // At its place at once: to make it elsewhere and move it costs as much as to read a backend.
+        let mut value = Box::write(Box::new_uninit(), Value::pool(Pool::new()));
         if let Value::Pool(pool, _) = &mut *value
             && codec::decode_to(pool, bytes)? == codec::Kind::Poisoned
         {

@@ -2,7 +2,8 @@
  *
  *   FLOOR.REPLY key         answers 22 bytes, as long as the names of the backends
  *   FLOOR.WRITE key [any]   the same, as a write: opens the key, looks at its type and value, goes into the stream
- *   FLOOR.HUNDRED key any…  the same with a hundred of those answers
+ *   FLOOR.TOUCH key         the same, and reads a byte of the value
+ *   FLOOR.HUNDRED key any…  as FLOOR.WRITE with a hundred of those answers
  *   FLOOR.LEASE key any…    the same with a pair of answers: 22 bytes, and 27 as of a lease's id
  *   FLOOR.DONE key any…     the same with the answer 1
  */
@@ -43,6 +44,13 @@ static int write_and(Command *answer, Context *context, String **arguments) {
     return 0;
 }
 
+static volatile char byte;
+
+static int touched(Context *context, String **arguments, int count) {
+    byte = *(volatile char *)seen;
+    return reply(context, arguments, count);
+}
+
 static int replies(Context *context, String **arguments, int count) {
     reply_with_array(context, 100);
     for (int i = 0; i < 100; i++) reply(context, arguments, count);
@@ -63,6 +71,11 @@ static int yes(Context *context, String **arguments, int count) {
 static int one(Context *context, String **arguments, int count) {
     (void)count;
     return write_and(reply, context, arguments);
+}
+
+static int touch(Context *context, String **arguments, int count) {
+    (void)count;
+    return write_and(touched, context, arguments);
 }
 
 static int hundred(Context *context, String **arguments, int count) {
@@ -93,6 +106,7 @@ int RedisModule_OnLoad(Context *context) {
     set_attributes(context, "floor", 1, 1);
     return create_command(context, "floor.reply", reply, "readonly fast", 1, 1, 1) |
            create_command(context, "floor.write", one, "write fast", 1, 1, 1) |
+           create_command(context, "floor.touch", touch, "write fast", 1, 1, 1) |
            create_command(context, "floor.hundred", hundred, "write fast", 1, 1, 1) |
            create_command(context, "floor.lease", lease, "write fast", 1, 1, 1) |
            create_command(context, "floor.done", done, "write fast", 1, 1, 1);

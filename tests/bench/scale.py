@@ -40,10 +40,13 @@ def keyspace(server: Server, kind: str, keys: int, members: int) -> dict[str, fl
         ask(wire, "SAVE")
         answer |= {"fork, ms": median(forks), "RDB save, s": since(process, cpu)}
         answer["RDB, MB"] = (Path(server.folder) / "dump.rdb").stat().st_size / 1e6
-        ask(wire, "FLUSHALL", "SYNC")
-        cpu = busy(process)
-        ask(wire, "DEBUG", "RELOAD", "NOSAVE", "NOFLUSH")
-        answer["RDB load, s"] = since(process, cpu)
+        loads = []
+        for _ in range(5):
+            ask(wire, "FLUSHALL", "SYNC")
+            cpu = busy(process)
+            ask(wire, "DEBUG", "RELOAD", "NOSAVE", "NOFLUSH")
+            loads.append(since(process, cpu))
+        answer["RDB load, s"] = median(loads)
     return answer
 
 
@@ -77,7 +80,7 @@ def spread(server: Server, kind: str, keys: int, seconds: float, rounds: int) ->
         process = number(wire, "server", "process_id")
     ways = {"GET": ("text", "GET {key}"), NEXT[kind].partition(" ")[0]: (kind, NEXT[kind])}
     if kind == "pool":
-        ways["FLOOR.WRITE"] = (kind, "FLOOR.WRITE {key}")
+        ways |= {floor: (kind, f"{floor} {{key}}") for floor in ("FLOOR.WRITE", "FLOOR.TOUCH")}
     rates: dict[str, list[float]] = {}
     for i in range(rounds):
         everywhere = random.Random(i).sample(range(keys), min(keys, MOST))
@@ -101,6 +104,6 @@ def scale(binary: Binary, module: Path, floor: str, keys: int, members: int, is_
     for kind in "zset", "pool":
         with Server(binary, module, loadmodule=floor) as server:
             answers[kind] = keyspace(server, kind, keys, members)
-            effort = (0.3, 3) if is_quick else (0.5, 5)
+            effort = (0.3, 3) if is_quick else (0.2, 15)
             answers[f"{kind}, spread"] = spread(server, kind, keys, *effort)
     return answers

@@ -380,7 +380,7 @@ fn step(pool: &mut Pool, command: &Command) -> String {
             sticky: None,
         })
     };
-    let names = |pool: &Pool, slots: Vec<usize>| -> Vec<Vec<u8>> {
+    let names = |pool: &Pool, slots: redis_lb::lb::Slots| -> Vec<Vec<u8>> {
         slots
             .into_iter()
             .map(|slot| pool.name(slot).to_vec())

@@ -83,7 +83,7 @@ fn for_sessions(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
         let is_any = pool.has_eligible_for_session(&request.exclude, &sticky);
         let got = pool.picks(&request).slots;
         assert_eq!(is_any, !got.is_empty());
-        picked.push(got);
+        picked.push(got.to_vec());
         if step % 8 == 7 {
             pool.forget_session(sticky.session);
             pool.tick_within((pool.clock() + 300).min(CLOCK_MAX), step);
@@ -258,7 +258,7 @@ fn picks(pool: &mut Pool, names: &[Vec<u8>]) -> Vec<Vec<usize>> {
             && !request.costs.iter().any(|(name, _)| pool.limits_cost(name));
         let now = pool.picks(&request).slots;
         assert!(!is_told || ahead.is_none_or(|ahead| ahead == now));
-        picked.push(now);
+        picked.push(now.to_vec());
     }
     picked
 }

@@ -305,6 +305,14 @@ def test_a_waiter_gets_what_it_asked_for(server, web):
     assert web.ask("LB.RELEASE web OWNER me") == 1
 
 
+def test_a_waiter_who_named_no_algorithm_is_served_by_the_policy_of_then(server, web):
+    web.ask("LB.ADD other a 0 b 0")
+    waiter = Waiter(server, "LB.PICK other BLOCK 0")
+    web.ask("LB.POLICY other rr")
+    assert web.ask("LB.WEIGHT other a 1 b 5") == "OK"
+    assert waiter.read() == b"a", "wrr would have begun with b"
+
+
 def test_count_answers_what_there_is_but_one_at_least(server, web):
     web.ask("LB.LIMIT web BACKEND a MAX 3")
     web.ask("LB.PICK web COUNT 2 LEASE 60000")

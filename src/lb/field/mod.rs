@@ -28,6 +28,12 @@ impl Field {
         &self.seats
     }
 
+    /// All seats, where they are few. They are of tier 0.
+    #[inline(always)]
+    pub fn few(&self) -> Option<&[Seat]> {
+        self.seats.few()
+    }
+
     /// The tier that serves: the lowest one that has an eligible backend, or any where none has.
     #[inline(always)]
     pub fn serving(&self) -> u8 {
@@ -110,6 +116,7 @@ impl Field {
     }
 
     /// Puts the seats that were loaded in order. All are of tier 0.
+    #[inline(always)]
     pub fn all_loaded(&mut self) {
         if let (seats, Some(tiers)) = self.seats.parts()
             && seats.len() > FAN
@@ -200,7 +207,7 @@ impl Field {
 impl Kept for Field {
     fn forget(&mut self, slot: Slot) {
         debug_assert_eq!(self.seats[slot].running_weight(), 0);
-        self.seats[slot] = Seat::vacant();
+        self.seats[slot] = Seat::VACANT;
     }
 
     fn renumber(&mut self, gaps: &Gaps) {

@@ -60,15 +60,15 @@ const WEIGHT_BITS: u32 = 24;
 const WEIGHTS: u32 = (1 << WEIGHT_BITS) - 1;
 
 impl Running {
-    fn of(weight: u32, tier: u8) -> Running {
+    const fn of(weight: u32, tier: u8) -> Running {
         debug_assert!(weight <= WEIGHTS);
-        Running(u32::from(tier) << WEIGHT_BITS | weight)
+        Running((tier as u32) << WEIGHT_BITS | weight)
     }
 }
 
 impl Seat {
     /// The seat of a newcomer, which does not take part yet.
-    pub fn new(weight: u16) -> Seat {
+    pub const fn new(weight: u16) -> Seat {
         Seat {
             credit: Cell::new(0),
             running: Running::of(0, 0),
@@ -100,9 +100,16 @@ impl Seat {
     /// The weight that it takes part with, if it does so in that tier.
     #[inline(always)]
     pub fn running_in(&self, tier: u8) -> Option<u32> {
-        let first = Running::of(1, tier).0;
-        let above = self.running.0.wrapping_sub(first);
-        (above < WEIGHTS).then(|| above + 1)
+        self.gain_in(tier, 0)
+    }
+
+    /// The weight that it takes part with beyond that one, if it does so in that tier with more.
+    #[inline(always)]
+    pub fn gain_in(&self, tier: u8, weight: u32) -> Option<u32> {
+        // In the tier it is the weight alone, in any other one more than any weight. One comparison finds both bounds.
+        let running = self.running.0 ^ Running::of(0, tier).0;
+        let gain = running.wrapping_sub(weight);
+        (gain.wrapping_sub(1) < WEIGHTS - weight).then_some(gain)
     }
 
     /// What smooth weighted round robin keeps of a backend. It stands here since a pick looks at it together with the running
@@ -128,9 +135,7 @@ impl Seat {
 }
 
 impl Vacant for Seat {
-    fn vacant() -> Seat {
-        Seat::new(0)
-    }
+    const VACANT: Seat = Seat::new(0);
 }
 
 #[cfg(test)]
@@ -151,6 +156,11 @@ mod tests {
                 seat.run(weight);
                 assert_eq!((seat.tier(), seat.running_weight()), (tier, weight));
                 assert_eq!(seat.running_in(tier), Some(weight).filter(|w| *w > 0));
+                for than in [0, 1, 65_534, 65_535, WEIGHTS] {
+                    let gain = weight.checked_sub(than).filter(|gain| *gain > 0);
+                    assert_eq!(seat.gain_in(tier, than), gain);
+                    assert_eq!(seat.gain_in(tier.wrapping_add(1), than), None);
+                }
                 for other in [tier.wrapping_sub(1), tier.wrapping_add(1)] {
                     assert_eq!(seat.running_in(other), None);
                 }

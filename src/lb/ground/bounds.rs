@@ -1,7 +1,12 @@
 //! How far the numbers of a pool go.
 
+use smallvec::SmallVec;
+
 /// The place of a backend in its pool: slots are in order of addition.
 pub type Slot = usize;
+
+/// The slots of some backends, without an allocation where they are few. Most commands name one.
+pub type Slots = SmallVec<[Slot; 4]>;
 
 /// The largest weight.
 pub const WEIGHT_MAX: u16 = u16::MAX;
@@ -23,8 +28,18 @@ pub const SESSIONS_MAX: usize = 1 << 20;
 pub const COUNTER_MAX: u64 = i64::MAX as u64;
 
 /// One more, up to the largest number that a reply can show. A counter stays there.
+#[inline(always)]
 pub fn counted(n: u64) -> u64 {
-    (n + 1).min(COUNTER_MAX)
+    match n + 1 {
+        one_more if one_more > COUNTER_MAX => at_most(),
+        one_more => one_more,
+    }
+}
+
+/// Apart, for it never comes: so a count is an addition, and a jump that is not taken.
+#[cold]
+fn at_most() -> u64 {
+    COUNTER_MAX
 }
 
 #[cfg(test)]

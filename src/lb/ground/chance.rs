@@ -13,6 +13,9 @@ use super::saved::{Malformed, Reader, Writer, checked};
 #[derive(Clone, Debug, Default)]
 pub struct Chance(Option<Box<Xoshiro256PlusPlus>>);
 
+/// The byte for a generator that was never seeded.
+const NONE: u8 = 0;
+
 impl Chance {
     /// The generator that this seed starts.
     pub fn seeded(seed: u64) -> Chance {
@@ -49,7 +52,16 @@ impl Chance {
     }
 
     /// Reads it.
+    #[inline(always)]
     pub fn load(from: &mut Reader) -> Result<Chance, Malformed> {
+        match from.skip(NONE) {
+            true => Ok(Chance::default()),
+            false => Chance::load_seeded(from),
+        }
+    }
+
+    #[inline(never)]
+    fn load_seeded(from: &mut Reader) -> Result<Chance, Malformed> {
         let generator: Option<Xoshiro256PlusPlus> = from.get()?;
         // In a state of all zeros xoshiro stays for ever. Each of the four words is a varint.
         let is_zero =

@@ -31,6 +31,7 @@ impl Kept for () {}
 
 /// Made when it is first needed.
 impl<T: Kept> Kept for Option<Box<T>> {
+    #[inline(always)]
     fn grown(&mut self, slots: usize) {
         if let Some(kept) = self {
             kept.grown(slots);

@@ -22,6 +22,12 @@ enum Repr {
 }
 
 impl Name {
+    /// That of a vacant slot.
+    pub const EMPTY: Name = Name(Repr::Inline {
+        len: 0,
+        bytes: [0; INLINE],
+    });
+
     /// Copies the bytes.
     pub fn new(name: &[u8]) -> Name {
         if name.len() > INLINE {

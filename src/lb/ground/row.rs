@@ -22,7 +22,7 @@ pub enum Row<T, M> {
 impl<T: Vacant, M: Default> Default for Row<T, M> {
     fn default() -> Row<T, M> {
         Row::Few {
-            things: std::array::from_fn(|_| T::vacant()),
+            things: [const { T::VACANT }; FEW],
             len: Len::Zero,
         }
     }
@@ -44,7 +44,7 @@ impl Len {
 /// A thing that can be that of a vacant slot.
 pub trait Vacant {
     /// The thing of a vacant slot.
-    fn vacant() -> Self;
+    const VACANT: Self;
 }
 
 impl<T: Vacant, M: Default> Row<T, M> {
@@ -75,7 +75,7 @@ impl<T: Vacant, M: Default> Row<T, M> {
         if let Row::Few { things, len } = self {
             let mut many = Vec::with_capacity(*len as usize + 1);
             let things = things.iter_mut().take(*len as usize);
-            many.extend(things.map(|thing| std::mem::replace(thing, T::vacant())));
+            many.extend(things.map(|thing| std::mem::replace(thing, T::VACANT)));
             let more = M::default();
             *self = Row::Many { things: many, more };
         }
@@ -104,6 +104,24 @@ impl<T, M> Row<T, M> {
         match self {
             Row::Few { .. } => None,
             Row::Many { more, .. } => Some(more),
+        }
+    }
+
+    /// The things, where they are few.
+    #[inline(always)]
+    pub fn few(&self) -> Option<&[T]> {
+        match self {
+            Row::Few { things, len } => Some(&things[..*len as usize]),
+            Row::Many { .. } => None,
+        }
+    }
+
+    /// The thing of a slot. It costs less than to find all things first.
+    #[inline(always)]
+    pub fn at_mut(&mut self, slot: usize) -> &mut T {
+        match self {
+            Row::Few { things, len } => &mut things[..*len as usize][slot],
+            Row::Many { things, .. } => &mut things[slot],
         }
     }
 
@@ -155,9 +173,7 @@ mod tests {
     use super::*;
 
     impl Vacant for u64 {
-        fn vacant() -> u64 {
-            0
-        }
+        const VACANT: u64 = 0;
     }
 
     #[test]

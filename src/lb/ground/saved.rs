@@ -82,26 +82,62 @@ impl<'a> Reader<'a> {
         field: &'static str,
         most: T,
     ) -> Result<T, Malformed> {
-        let number = match self.0 {
-            // Most numbers are small ones, of one byte.
-            [byte @ ..0x80, rest @ ..] => {
-                self.0 = rest;
-                T::from(*byte)
-            }
-            _ => self.get()?,
+        let number = match self.byte() {
+            Some(byte) => T::from(byte),
+            None => self.get()?,
         };
         let is_in_range = number <= most;
         checked(field, number, is_in_range)
     }
 
+    /// Reads a signed number.
+    #[inline(always)]
+    pub fn signed(&mut self) -> Result<i64, Malformed> {
+        match self.byte() {
+            Some(byte) => Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1)),
+            None => self.get(),
+        }
+    }
+
     /// Reads bytes. Their number is in this range.
+    #[inline(always)]
     pub fn bytes(
         &mut self,
         field: &'static str,
         lengths: std::ops::RangeInclusive<usize>,
     ) -> Result<&'a [u8], Malformed> {
-        let Bytes(bytes) = self.get()?;
+        let bytes = match self.byte() {
+            Some(len) => {
+                let parts = self.0.split_at_checked(usize::from(len));
+                let (bytes, rest) = parts.ok_or(Malformed::Syntax)?;
+                self.0 = rest;
+                bytes
+            }
+            None => self.get::<Bytes>()?.0,
+        };
         checked(field, bytes, lengths.contains(&bytes.len()))
+    }
+
+    /// Reads this byte, if it is the next one.
+    #[inline(always)]
+    pub fn skip(&mut self, byte: u8) -> bool {
+        match self.0 {
+            [first, rest @ ..] if *first == byte => {
+                self.0 = rest;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Reads a number of one byte, as most are, if the next one is.
+    #[inline(always)]
+    fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.0.split_first()?;
+        (*byte < 0x80).then(|| {
+            self.0 = rest;
+            *byte
+        })
     }
 
     /// Whether nothing is left.
@@ -119,5 +155,41 @@ pub fn checked<T>(field: &'static str, value: T, is_in_range: bool) -> Result<T,
     match is_in_range {
         true => Ok(value),
         false => Err(Malformed::Field(field)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_numbers_are_read_as_postcard_reads_them() {
+        for number in (-300..300).chain([i64::MIN, i64::MAX]) {
+            let mut all = Writer::default();
+            all.put(&number);
+            all.put(&number.unsigned_abs());
+            let bytes = all.into_bytes();
+            let mut from = Reader::of(&bytes);
+            assert_eq!(from.signed(), Ok(number));
+            let absolute = number.unsigned_abs();
+            assert_eq!(from.number("number", u64::MAX), Ok(absolute));
+            assert!(from.is_at_end());
+        }
+    }
+
+    #[test]
+    fn bytes_are_read_as_postcard_reads_them_and_none_behind_the_end() {
+        for len in [0, 1, 126, 127, 128, 300] {
+            let mut all = Writer::default();
+            all.put(&Bytes(&vec![7; len]));
+            let bytes = all.into_bytes();
+            let mut from = Reader::of(&bytes);
+            assert_eq!(from.bytes("bytes", 0..=300), Ok(&[7; 300][..len]));
+            assert!(from.is_at_end());
+            for cut in 0..bytes.len() {
+                let mut from = Reader::of(&bytes[..cut]);
+                assert_eq!(from.bytes("bytes", 0..=300), Err(Malformed::Syntax));
+            }
+        }
     }
 }

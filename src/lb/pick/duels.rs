@@ -6,9 +6,9 @@
 //! Hershberger, "Data structures for mobile data", 1997).
 //!
 //! Eights below, so that there are only two nodes for eight lines, and duels above, so that the way from the line
-//! that changed last up to the final looks at one other node a level. With 100,000 lines of
-//! weights 1 to 100 that takes 1,350 instructions. Rejected: four or eight in place of two (1,450 and 1,690); marking that
-//! way and playing it from the final down, eights all over (2,420); a branch on the winner (1,260, but it cannot be
+//! that changed last up to the final looks at one other node a level. Among 100,000 lines of weights 1 to 100 a pick
+//! takes 1,330 instructions more than among three. Rejected: four or eight in place of two (7 and 25 % more); marking that
+//! way and playing it from the final down, eights all over (80 % more); a branch on the winner (7 % less, but it cannot be
 //! predicted: twice the time).
 
 use std::hint::black_box;
@@ -28,8 +28,8 @@ pub trait Line: Clone {
     /// Its weight, 0 where it takes no part.
     fn weight(&self) -> u32;
 
-    /// Its weight, if it takes part in that tier.
-    fn running_in(&self, tier: u8) -> Option<u32>;
+    /// Its weight beyond that one, if it takes part in that tier with more.
+    fn gain_in(&self, tier: u8, weight: u32) -> Option<u32>;
 
     /// The slot of its backend. The line is at that place.
     fn slot(&self, place: usize) -> Slot;
@@ -50,8 +50,8 @@ impl Line for Seat {
     }
 
     #[inline(always)]
-    fn running_in(&self, tier: u8) -> Option<u32> {
-        Seat::running_in(self, tier)
+    fn gain_in(&self, tier: u8, weight: u32) -> Option<u32> {
+        Seat::gain_in(self, tier, weight)
     }
 
     #[inline(always)]
@@ -67,7 +67,7 @@ pub struct Duels {
     played: u32,
     /// The place of the line that changed last. The next pick plays the nodes above it, whatever they say now.
     changed: u32,
-    /// Nodes 2i and 2i + 1 meet in duel i, whose outcome is node i; duel 1 is the final. The other
+    /// Nodes 2i and 2i + 1 meet in duel i, whose outcome is node i; duel 1 is the final, and node 1 its outcome. The other
     /// nodes are over the eights of lines in order, the last ones over none yet.
     duels: Vec<[Node; 2]>,
 }
@@ -154,27 +154,28 @@ impl Duels {
         self.played = turn as u32;
         let mut at = self.over(self.changed as usize);
         self.fetch(at);
-        let mut node = Node::of_eight(at - self.duels.len(), lines, tier, turn);
+        *self.node(at) = Node::of_eight(at - self.duels.len(), lines, tier, turn);
         while at > 1 {
-            let duel = &mut self.duels[at / 2];
-            duel[at % 2] = node;
-            if !duel[1 - at % 2].holds(turn) {
-                self.play(at ^ 1, lines, tier, turn);
-            }
             at /= 2;
-            node = Node::of_duel(&self.duels[at], turn);
+            // One of them was just played and holds.
+            if !Node::do_both_hold(&self.duels[at], turn) {
+                self.play_below(at, lines, tier, turn);
+            }
+            let node = Node::of_duel(&self.duels[at], turn);
+            *self.node(at) = node;
         }
-        node
+        *self.node(1)
     }
 
     /// Reads the duels from that node up to the final, whose places are known beforehand. So those that lie in no cache come all at
-    /// once, and not one after the other. It takes 15 instructions a level.
+    /// once, and not one after the other. It takes 8 instructions a level.
     #[inline(always)]
     fn fetch(&self, at: usize) {
         let (mut duel, mut all) = (at / 2, 0);
         while duel > 0 {
+            // Something at its beginning and at its end: a duel can lie in two cache lines.
             let [one, other] = &self.duels[duel];
-            all ^= one.expires ^ other.expires;
+            all ^= one.weight ^ other.expires;
             duel /= 2;
         }
         black_box(all);
@@ -185,14 +186,20 @@ impl Duels {
         *self.node(at) = match at.checked_sub(self.duels.len()) {
             Some(eight) => Node::of_eight(eight, lines, tier, turn),
             None => {
-                for below in [2 * at, 2 * at + 1] {
-                    if !self.node(below).holds(turn) {
-                        self.play(below, lines, tier, turn);
-                    }
-                }
+                self.play_below(at, lines, tier, turn);
                 Node::of_duel(&self.duels[at], turn)
             }
         };
+    }
+
+    /// Plays those of the nodes of duel `at` that do not hold.
+    #[cold]
+    fn play_below<L: Line>(&mut self, at: usize, lines: &[L], tier: u8, turn: i64) {
+        for below in [2 * at, 2 * at + 1] {
+            if !self.node(below).holds(turn) {
+                self.play(below, lines, tier, turn);
+            }
+        }
     }
 
     /// Forgets the nodes below duel `at` that were played for later turns.
@@ -213,8 +220,9 @@ impl Duels {
         self.duels.len() + place / FAN
     }
 
+    #[inline(always)]
     fn node(&mut self, at: usize) -> &mut Node {
-        &mut self.duels[at / 2][at % 2]
+        &mut self.duels.as_flattened_mut()[at]
     }
 
     /// Lets the mover move all that is on the heap.
@@ -257,7 +265,7 @@ impl Duels {
                     continue;
                 }
                 let (leader, height) = leading(&group, tier, turn);
-                match group.iter().any(|line| line.running_in(tier).is_some()) {
+                match group.iter().any(|line| line.gain_in(tier, 0).is_some()) {
                     true => {
                         let slot = group[leader].slot(places[at][leader]);
                         assert_eq!((node.slot as Slot, node.at(turn)), (slot, height));
@@ -270,11 +278,21 @@ impl Duels {
 }
 
 impl Node {
-    /// The outcome among eight lines.
-    #[inline(always)]
+    /// The outcome among eight lines. Apart, so that it has all registers.
+    #[inline(never)]
     fn of_eight<L: Line>(eight: usize, lines: &[L], tier: u8, turn: i64) -> Node {
+        let lines = lines.get(eight * FAN..).unwrap_or_default();
+        match lines.first_chunk::<FAN>() {
+            // All but the last are full, and for a known number of lines the compiler needs no loops.
+            Some(lines) => Node::of(lines, eight * FAN, tier, turn),
+            None => Node::of(lines, eight * FAN, tier, turn),
+        }
+    }
+
+    /// The outcome among lines, which are those from that place on.
+    #[inline(always)]
+    fn of<L: Line>(lines: &[L], place: usize, tier: u8, turn: i64) -> Node {
         let played = turn as u32;
-        let lines = lines.chunks(FAN).nth(eight).unwrap_or_default();
         let (leader, highest) = leading(lines, tier, turn);
         if highest == i64::MIN {
             return Node { played, ..EMPTY };
@@ -283,7 +301,7 @@ impl Node {
         Node {
             start: line.start(),
             weight: line.weight(),
-            slot: line.slot(eight * FAN + leader) as u32,
+            slot: line.slot(place + leader) as u32,
             played,
             expires: overtaken(lines, tier, leader),
         }
@@ -301,7 +319,7 @@ impl Node {
         let gain = i64::from(second.weight) - i64::from(leader.weight);
         let lead = leader.start - second.start - i64::from(second.slot < leader.slot);
         if gain * i64::from(expires - 1) > lead {
-            expires = (lead / gain) as u32 + 1;
+            expires = whole(lead, gain) as u32 + 1;
         }
         Node {
             played: turn as u32,
@@ -312,6 +330,12 @@ impl Node {
 
     fn holds(&self, turn: i64) -> bool {
         turn < i64::from(self.expires)
+    }
+
+    /// Whether both nodes of a duel do. [`Node::of_duel`] takes the same minimum.
+    #[inline(always)]
+    fn do_both_hold([a, b]: &[Node; 2], turn: i64) -> bool {
+        turn < i64::from(a.expires.min(b.expires))
     }
 
     /// The leader's height at that turn.
@@ -325,7 +349,7 @@ impl Node {
 fn leading<L: Line>(lines: &[L], tier: u8, turn: i64) -> (usize, i64) {
     let (mut leader, mut highest) = (0, i64::MIN);
     for at in 0..lines.len() {
-        if let Some(weight) = lines[at].running_in(tier) {
+        if let Some(weight) = lines[at].gain_in(tier, 0) {
             let height = lines[at].start() + i64::from(weight) * turn;
             let is_earlier = || lines[at].slot(at) < lines[leader].slot(leader);
             if height > highest || !L::ARE_IN_ORDER && height == highest && is_earlier() {
@@ -336,24 +360,28 @@ fn leading<L: Line>(lines: &[L], tier: u8, turn: i64) -> (usize, i64) {
     (leader, highest)
 }
 
+/// For how many whole turns a lead lasts. Neither is below zero, which spares a check.
+#[inline(always)]
+fn whole(lead: i64, gain: i64) -> i64 {
+    (lead as u64 / gain as u64) as i64
+}
+
 /// The first turn at which another of these lines leads than the one that leads now.
 #[inline(always)]
 fn overtaken<L: Line>(lines: &[L], tier: u8, leader: usize) -> u32 {
     let mut end = i64::from(NEVER);
     let (start, weight, slot) = (
         lines[leader].start(),
-        i64::from(lines[leader].weight()),
+        lines[leader].weight(),
         lines[leader].slot(leader),
     );
     for (at, line) in lines.iter().enumerate() {
-        let gain = (line.running_in(tier)).map_or(0, |own| i64::from(own) - weight);
-        if gain <= 0 {
-            continue;
-        }
-        // At equal height the backend that was added first leads.
-        let lead = start - line.start() - i64::from(line.slot(at) < slot);
-        if gain * (end - 1) > lead {
-            end = lead / gain + 1;
+        if let Some(gain) = line.gain_in(tier, weight).map(i64::from) {
+            // At equal height the backend that was added first leads.
+            let lead = start - line.start() - i64::from(line.slot(at) < slot);
+            if gain * (end - 1) > lead {
+                end = whole(lead, gain) + 1;
+            }
         }
     }
     end as u32

@@ -47,6 +47,7 @@ macro_rules! owns {
         }
 
         impl Kept for Owns {
+            #[inline(always)]
             fn grown(&mut self, slots: usize) {
                 $(self.$own.grown(slots);)*
             }
@@ -285,9 +286,20 @@ impl Algorithm {
     #[inline(always)]
     pub(super) fn pick(self, owns: &mut Owns, see: View<'_>, chance: &mut Chance) -> Option<Slot> {
         match self {
-            // The policy of nearly all pools is spared the call.
-            Algorithm::WRR => wrr::WeightedRoundRobin::pick_if_any(&mut owns.wrr, see, chance),
+            // The policy of nearly all pools is spared a call.
+            Algorithm::WRR => wrr::pick(&mut owns.wrr, see),
             other => (other.line().pick)(owns, see, chance),
+        }
+    }
+
+    /// The same, where the policies of nearly all pools pick one of few backends: they need neither a view nor a call for that. Where
+    /// this answers nothing, [`Algorithm::pick`] decides.
+    #[inline(always)]
+    pub(super) fn pick_of_few(self, owns: &mut Owns, field: &Field) -> Option<Slot> {
+        match self.0 {
+            Place::wrr => wrr::pick_of_few(field.few()?),
+            Place::rr => owns.rr.pick_of_few(field.few()?),
+            _ => None,
         }
     }
 

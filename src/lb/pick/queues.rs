@@ -48,8 +48,8 @@ impl Line for Head {
     }
 
     #[inline(always)]
-    fn running_in(&self, _tier: u8) -> Option<u32> {
-        (self.weight > 0).then_some(self.weight)
+    fn gain_in(&self, _tier: u8, weight: u32) -> Option<u32> {
+        self.weight.checked_sub(weight).filter(|gain| *gain > 0)
     }
 
     #[inline(always)]

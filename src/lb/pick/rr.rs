@@ -4,6 +4,7 @@
 
 use super::own::{Before, Own, Pick};
 use super::view::View;
+use crate::lb::field::Seat;
 use crate::lb::ground::bounds::Slot;
 use crate::lb::ground::chance::Chance;
 use crate::lb::ground::kept::{Gaps, Kept};
@@ -24,18 +25,19 @@ impl Pick for RoundRobin {
     const CODE: u8 = 1;
     type Own = Cursor;
 
-    fn pick(cursor: &mut Cursor, see: View<'_>, _: &mut Chance) -> Slot {
-        let next = cursor.next as Slot;
-        let slot = match see.is_eligible(next) {
-            Some(true) => next,
-            Some(false) => match see.rank(next) {
-                rank if rank < see.eligible() => see.by_count(rank),
-                _ => see.by_count(0),
-            },
-            None => see.by_count(0),
+    fn pick(cursor: &mut Cursor, see: View<'_>, chance: &mut Chance) -> Slot {
+        let picked = RoundRobin::pick_if_any(cursor, see, chance);
+        picked.expect("there is at least one")
+    }
+
+    #[inline(always)]
+    fn pick_if_any(cursor: &mut Cursor, see: View<'_>, _: &mut Chance) -> Option<Slot> {
+        let slot = match cursor.next_in_line(see.seats(), see.tier()) {
+            (slot, true) => slot,
+            (slot, false) => next_eligible(see, slot)?,
         };
         cursor.next = slot as u32 + 1;
-        slot
+        Some(slot)
     }
 
     fn pick_ahead(cursor: &mut Cursor, see: View<'_>) -> Option<(Slot, Before)> {
@@ -48,6 +50,18 @@ impl Pick for RoundRobin {
 
     fn take_back(cursor: &mut Cursor, _: View<'_>, _: Slot, before: Before) {
         cursor.next = before as u32;
+    }
+}
+
+/// The first eligible backend from that slot on, which is none itself; behind the last one comes the first.
+#[inline(never)]
+fn next_eligible(see: View<'_>, slot: Slot) -> Option<Slot> {
+    if !see.has_eligible() {
+        return None;
+    }
+    match see.rank(slot) {
+        rank if rank < see.eligible() => Some(see.by_count(rank)),
+        _ => Some(see.by_count(0)),
     }
 }
 
@@ -64,6 +78,32 @@ impl Kept for Cursor {
 }
 
 impl Cursor {
+    /// The pick of backends of tier 0 that are few, if the next one in line is eligible.
+    #[inline(always)]
+    pub fn pick_of_few(&mut self, seats: &[Seat]) -> Option<Slot> {
+        match self.next_in_line(seats, 0) {
+            (slot, true) => {
+                self.next = slot as u32 + 1;
+                Some(slot)
+            }
+            (_, false) => None,
+        }
+    }
+
+    /// The next slot in line, and whether its backend is eligible. Behind the last one comes the first.
+    #[inline(always)]
+    fn next_in_line(&self, seats: &[Seat], tier: u8) -> (Slot, bool) {
+        let next = match self.next as Slot {
+            next if next < seats.len() => next,
+            _ => 0,
+        };
+        let seat = seats.get(next);
+        (
+            next,
+            seat.is_some_and(|seat| seat.running_in(tier).is_some()),
+        )
+    }
+
     /// Writes how many backends stand before it.
     pub fn save(&self, gaps: &Gaps, to: &mut Writer) {
         to.put(&(gaps.before_slot(self.next as Slot) as u32));

@@ -129,12 +129,6 @@ impl<'a> View<'a> {
         self.field.eligible().weight
     }
 
-    /// Whether the backend of a slot is eligible, if there is such a slot.
-    pub fn is_eligible(self, slot: Slot) -> Option<bool> {
-        let seat = self.seats().get(slot)?;
-        Some(seat.running_in(self.tier()).is_some())
-    }
-
     /// How many eligible backends stand before a slot.
     pub fn rank(self, slot: Slot) -> u32 {
         self.field.order().rank(self.seats(), self.tier(), slot)

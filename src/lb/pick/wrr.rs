@@ -12,7 +12,7 @@
 //! - Where many backends have few different weights, those of equal weight stand in a queue, and only the heads of the queues
 //!   compete: see [`queues`](super::queues).
 //!
-//! With 100,000 backends of weights 1 to 100 a pick takes 725 instructions more than with three, and without queues 1,620. Where
+//! With 100,000 backends of weights 1 to 100 a pick takes 770 instructions more than with three, and without queues 1,330. Where
 //! nearly all weights differ, queues would take more memory than they save, and all backends compete.
 //!
 //! Whether there are queues is decided where all is played anew anyway: in the first pick, and when a pool has grown by an eighth.
@@ -50,20 +50,15 @@ impl Pick for WeightedRoundRobin {
         picked.expect("there is at least one")
     }
 
-    #[inline(always)]
     fn pick_if_any(own: &mut Credits, see: View<'_>, _: &mut Chance) -> Option<Slot> {
-        match are_few(see) {
-            true => pick_anew(see, 1),
-            false if see.has_eligible() => pick_of_many(own, see),
-            false => None,
-        }
+        pick(own, see)
     }
 
     fn pick_ahead(own: &mut Credits, see: View<'_>) -> Option<(Slot, Before)> {
         if !are_few(see) {
-            return own.serving(see).pick(see).map(|slot| (slot, 0));
+            return own.serving(see).pick::<true>(see).map(|slot| (slot, 0));
         }
-        let (leader, highest, total) = rise(see, 1);
+        let (leader, highest, total) = rise(see.seats(), see.tier(), 1);
         if !is_within(highest, total) {
             fall(see);
             return None;
@@ -88,11 +83,19 @@ impl Pick for WeightedRoundRobin {
     }
 }
 
-/// Apart from the pick of a few, which so needs no registers to be saved.
+/// The pick, if there is an eligible backend. It only leads to the one that does the work, and so needs no registers.
 #[inline(never)]
-fn pick_of_many(own: &mut Credits, see: View<'_>) -> Option<Slot> {
-    let tournament = own.serving(see);
-    (tournament.pick(see)).or_else(|| tournament.pick_anew(see))
+pub fn pick(own: &mut Credits, see: View<'_>) -> Option<Slot> {
+    match are_few(see) {
+        true => pick_of_eight(see),
+        false if see.has_eligible() => own.serving(see).pick::<false>(see),
+        false => None,
+    }
+}
+
+#[inline(never)]
+fn pick_of_eight(see: View<'_>) -> Option<Slot> {
+    pick_anew(see.seats(), see.tier(), 1)
 }
 
 /// Up to eight backends play no tournament: they are simply compared, and their lines start anew with each pick.
@@ -101,31 +104,48 @@ fn are_few(see: View<'_>) -> bool {
     see.seats().len() <= FAN
 }
 
-/// The pick at that turn, if there is an eligible backend. The lines start anew. Where a sum would pass its bounds, all credits move by one
-/// amount, so that the leader stands at 0 when it is picked: their order stays, save among those that would fall below
-/// the lower bound, where they stop. O(n), but among many it comes once in 2^20 picks at most as long as no backend joins: then no
-/// credit is above 0, and a pick lowers the leader by 2^40 at most. (With running weights in units of 1/256 it is
-/// once in 2^12.) Rejected: that each sum saturates. Where all stand at a bound the next pick would pass it again, and
-/// each pick is O(n).
+/// The pick of backends of tier 0 that are few, if there is an eligible one.
 #[inline(always)]
-fn pick_anew(see: View<'_>, turn: i64) -> Option<Slot> {
-    let (leader, highest, total) = rise(see, turn);
-    let seats = see.seats();
-    if !is_within(highest, total) {
-        if highest == i64::MIN {
-            return None;
-        }
-        lower(seats, see.tier(), highest);
+pub fn pick_of_few(seats: &[Seat]) -> Option<Slot> {
+    pick_anew(seats, 0, 1)
+}
+
+/// The pick at that turn, if there is an eligible backend. The lines start anew.
+#[inline(always)]
+fn pick_anew(seats: &[Seat], tier: u8, turn: i64) -> Option<Slot> {
+    let (leader, highest, total) = rise(seats, tier, turn);
+    if !is_far_within(highest) && !bounded(seats, tier, highest, total) {
+        return None;
     }
     let leading = &seats[leader];
     leading.set_credit(leading.credit() - total);
     Some(leader)
 }
 
+/// Whether a credit stays within the bounds in a pick, whatever the weights are.
+#[inline(always)]
+fn is_far_within(credit: i64) -> bool {
+    const HALF: i64 = CREDIT_MAX / 2;
+    (-HALF..HALF).contains(&credit)
+}
+
+/// Where a sum would pass its bounds, all credits move by one amount, so that the leader stands at 0 when it is picked: their order
+/// stays, save among those that would fall below the lower bound, where they stop. Answers whether there is a leader.
+///
+/// O(n), but among many it comes once in 2^20 picks at most as long as no backend joins: then no credit is above 0, and a
+/// pick lowers the leader by 2^40 at most. (With running weights in units of 1/256 it is once in 2^12.) Rejected: that each sum
+/// saturates. Where all stand at a bound the next pick would pass it again, and each pick is O(n).
+#[cold]
+fn bounded(seats: &[Seat], tier: u8, highest: i64, total: i64) -> bool {
+    if highest > i64::MIN && !is_within(highest, total) {
+        lower(seats, tier, highest);
+    }
+    highest > i64::MIN
+}
+
 /// Makes the credits of those that run plain numbers, those at that turn. Answers the leader, its credit, and the sum of the weights.
 #[inline(always)]
-fn rise(see: View<'_>, turn: i64) -> (Slot, i64, i64) {
-    let (seats, tier) = (see.seats(), see.tier());
+fn rise(seats: &[Seat], tier: u8, turn: i64) -> (Slot, i64, i64) {
     let (mut leader, mut highest, mut total) = (0, i64::MIN, 0);
     for (slot, seat) in seats.iter().enumerate() {
         if let Some(weight) = seat.running_in(tier) {
@@ -153,7 +173,6 @@ fn fall(see: View<'_>) -> i64 {
     total
 }
 
-#[cold]
 fn lower(seats: &[Seat], tier: u8, by: i64) {
     for seat in seats.iter().filter(|seat| seat.running_in(tier).is_some()) {
         seat.set_credit((seat.credit() - by).max(-CREDIT_MAX));
@@ -197,7 +216,7 @@ impl Credits {
 
     /// Reads the credit of a backend, which is a newcomer.
     pub fn load(from: &mut Reader) -> Result<i64, Malformed> {
-        let credit: i64 = from.get()?;
+        let credit = from.signed()?;
         let credits = -CREDIT_MAX..=CREDIT_MAX;
         checked("backend's credit", credit, credits.contains(&credit))
     }
@@ -278,10 +297,10 @@ impl Own for Credits {
 }
 
 impl Kept for Credits {
+    #[inline(always)]
     fn grown(&mut self, slots: usize) {
         if let Some(tournaments) = &mut self.0 {
-            let all = tournaments.all_mut();
-            all.for_each(|(_, tournament)| tournament.grown(slots));
+            grown(tournaments, slots);
         }
     }
 
@@ -297,6 +316,12 @@ impl Kept for Credits {
                 + tournaments.heap_bytes(CreditTournament::heap_bytes)
         })
     }
+}
+
+#[inline(never)]
+fn grown(tournaments: &mut ByTier<CreditTournament>, slots: usize) {
+    let all = tournaments.all_mut();
+    all.for_each(|(_, tournament)| tournament.grown(slots));
 }
 
 /// A credit times new / old, toward zero.
@@ -341,23 +366,26 @@ impl CreditTournament {
         });
     }
 
-    /// The pick, unless a sum would go beyond its bounds.
+    /// The pick. Where a sum would go beyond its bounds, the lines start anew for it; not for one ahead, which must be taken back: there
+    /// is none then.
     #[inline(always)]
-    fn pick(&mut self, see: View<'_>) -> Option<Slot> {
+    fn pick<const IS_AHEAD: bool>(&mut self, see: View<'_>) -> Option<Slot> {
         if self.duels.are_none() {
             self.begin(see.seats(), see.tier());
         }
         match self.queues.is_some() {
-            true => self.pick_of_queues(see),
-            false => self.pick_of_all(see),
+            true => self.pick_of_queues::<IS_AHEAD>(see),
+            false => self.pick_of_all::<IS_AHEAD>(see),
         }
     }
 
     #[inline(never)]
-    fn pick_of_all(&mut self, see: View<'_>) -> Option<Slot> {
+    fn pick_of_all<const IS_AHEAD: bool>(&mut self, see: View<'_>) -> Option<Slot> {
         let seats = see.seats();
         let winner = self.duels.winner(seats, see.tier(), self.turns + 1);
-        let start = self.lowered(see, winner)?;
+        let Some(start) = self.lowered(see, winner) else {
+            return if IS_AHEAD { None } else { self.pick_anew(see) };
+        };
         let slot = winner.slot as Slot;
         seats[slot].set_credit(start);
         self.duels.winner_changes(slot);
@@ -365,10 +393,12 @@ impl CreditTournament {
     }
 
     #[inline(never)]
-    fn pick_of_queues(&mut self, see: View<'_>) -> Option<Slot> {
+    fn pick_of_queues<const IS_AHEAD: bool>(&mut self, see: View<'_>) -> Option<Slot> {
         let queues = self.queues.as_mut()?;
         let winner = (self.duels).winner(queues.heads(), see.tier(), self.turns + 1);
-        let start = self.lowered(see, winner)?;
+        let Some(start) = self.lowered(see, winner) else {
+            return if IS_AHEAD { None } else { self.pick_anew(see) };
+        };
         let (slot, queues) = (winner.slot as Slot, self.queues.as_mut()?);
         let place = queues.picked(see.seats(), winner.weight, slot, start);
         self.duels.winner_changes(place);
@@ -379,7 +409,9 @@ impl CreditTournament {
     #[inline(always)]
     fn lowered(&mut self, see: View<'_>, winner: Node) -> Option<i64> {
         let (turn, total) = (self.turns + 1, total(see));
-        if !is_within(winner.at(turn), total) || turn > TURNS_MAX {
+        let credit = winner.at(turn);
+        let is_bounded = is_far_within(credit) || is_within(credit, total);
+        if !is_bounded || turn > TURNS_MAX {
             return None;
         }
         self.turns = turn;
@@ -390,7 +422,7 @@ impl CreditTournament {
     #[cold]
     #[inline(never)]
     fn pick_anew(&mut self, see: View<'_>) -> Option<Slot> {
-        let slot = pick_anew(see, self.turns + 1);
+        let slot = pick_anew(see.seats(), see.tier(), self.turns + 1);
         self.turns = 0;
         self.duels = Duels::default();
         self.queues = None;

@@ -14,7 +14,7 @@ use super::flow::Availability;
 use super::parts::Pool;
 use super::picking::{Item, Request};
 use crate::lb::account::{Account, Amounts, Cost, CostLimit, LeaseId, Limits, Rate, Whose};
-use crate::lb::ground::bounds::{Slot, counted};
+use crate::lb::ground::bounds::{Slot, Slots, counted};
 use crate::lb::ground::clock::Millis;
 use crate::lb::pick::{Algorithm, Before, View};
 
@@ -75,7 +75,7 @@ impl Pool {
         purchase: &mut Purchase,
         algorithm: Option<Algorithm>,
         item: Option<&Item>,
-        passed_over: &mut Vec<Slot>,
+        passed_over: &mut Slots,
     ) -> Option<Slot> {
         let by = self.by(algorithm, item);
         if !self.affords(Whose::POOL, &purchase.amounts) {
@@ -104,7 +104,7 @@ impl Pool {
         choose: Choose,
         purchase: &mut Purchase,
         by: By,
-        passed_over: &mut Vec<Slot>,
+        passed_over: &mut Slots,
     ) -> Option<(Slot, Choice)> {
         while self.may_go_on(purchase) {
             let (slot, choice) = choose(self, by)?;

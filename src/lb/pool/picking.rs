@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
+use smallvec::SmallVec;
+
 use super::backend::Backend;
 use super::parts::Pool;
 use crate::lb::account::{Account, Cost, IdText, LeaseId, LeaseTerms, Outage, TokensBefore, Whose};
-use crate::lb::ground::bounds::{COUNTER_MAX, Slot, counted};
+use crate::lb::ground::bounds::{COUNTER_MAX, Slot, Slots, counted};
 use crate::lb::ground::chance::Chance;
 use crate::lb::ground::clock::Millis;
 use crate::lb::pick::{Algorithm, Asked, Before, Choices, View};
@@ -60,7 +62,7 @@ impl Item<'_> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Picked {
     /// The backends.
-    pub slots: Vec<Slot>,
+    pub slots: Slots,
     /// The lease of the first one. The others' numbers follow.
     pub lease: Option<LeaseId>,
 }
@@ -96,12 +98,19 @@ impl Pool {
     /// Picks a backend. Where no algorithm is named, the pool's policy picks.
     #[inline(always)]
     pub fn pick(&mut self, algorithm: Option<Algorithm>) -> Option<Backend<'_>> {
-        let slot = self.choose(algorithm)?;
-        if self.account.is_some() {
-            self.spend(slot, None);
-        }
+        let slot = match self.account {
+            None => self.choose_alone(algorithm)?,
+            Some(_) => self.choose_and_spend(algorithm)?,
+        };
         let card = self.roster.count(slot);
         Some(Backend::of(card, &self.field, slot))
+    }
+
+    #[inline(never)]
+    fn choose_and_spend(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
+        let slot = self.choose(algorithm)?;
+        self.spend(slot, None);
+        Some(slot)
     }
 
     /// Picks a backend, and grants a lease on it.
@@ -194,9 +203,20 @@ impl Pool {
                 return Some(probe);
             }
         }
-        let see = View::of(&self.field, self.account.as_deref());
+        self.choose_alone(algorithm)
+    }
+
+    /// The same where no limit and no probe is in the way.
+    #[inline(always)]
+    fn choose_alone(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
         let algorithm = algorithm.unwrap_or(self.owns.policy);
-        let slot = algorithm.pick(&mut self.owns, see, &mut self.chance)?;
+        let slot = match algorithm.pick_of_few(&mut self.owns, &self.field) {
+            Some(slot) => slot,
+            None => {
+                let see = View::of(&self.field, self.account.as_deref());
+                algorithm.pick(&mut self.owns, see, &mut self.chance)?
+            }
+        };
         self.picks = counted(self.picks);
         Some(slot)
     }
@@ -236,7 +256,7 @@ impl Pool {
         }
         let mut passed_over = self.pass_over(&request.exclude);
         let mut picked = Picked {
-            slots: Vec::with_capacity(request.count),
+            slots: Slots::with_capacity(request.count),
             lease: None,
         };
         let item = request.item.map(Item::of);
@@ -277,9 +297,9 @@ impl Pool {
     }
 
     /// Takes these backends out of the running, until they are refreshed.
-    pub(super) fn pass_over(&mut self, names: &[&[u8]]) -> Vec<Slot> {
+    pub(super) fn pass_over(&mut self, names: &[&[u8]]) -> Slots {
         let slots = names.iter().filter_map(|name| self.roster.find(name));
-        let slots: Vec<Slot> = slots.collect();
+        let slots: Slots = slots.collect();
         slots.iter().for_each(|slot| _ = self.suspend(*slot));
         slots
     }
@@ -289,10 +309,12 @@ impl Pool {
         let algorithm = algorithm.unwrap_or(self.owns.policy);
         let see = View::of(&self.field, None);
         let cards = self.roster.cards_mut();
-        let mut slots = vec![0; count];
+        let mut slots = Slots::from_elem(0, count);
         let mut made = 0;
         for place in &mut slots {
-            let Some(slot) = algorithm.pick(&mut self.owns, see, &mut self.chance) else {
+            let few = algorithm.pick_of_few(&mut self.owns, &self.field);
+            let Some(slot) = few.or_else(|| algorithm.pick(&mut self.owns, see, &mut self.chance))
+            else {
                 break;
             };
             cards[slot].count();
@@ -325,7 +347,7 @@ impl Pool {
 
     /// The answer that [`Pool::picks`] would give. The pool stays as it is. No answer where chance would decide.
     #[inline(always)]
-    pub fn peek(&mut self, request: &Request) -> Option<Vec<Slot>> {
+    pub fn peek(&mut self, request: &Request) -> Option<Slots> {
         match &request.sticky {
             Some(sticky) => self.peek_for_session(request, sticky.session),
             None => self.peek_freely(request),
@@ -333,23 +355,23 @@ impl Pool {
     }
 
     /// The same where no session decides.
-    pub(super) fn peek_freely(&mut self, request: &Request) -> Option<Vec<Slot>> {
+    pub(super) fn peek_freely(&mut self, request: &Request) -> Option<Slots> {
         let algorithm = request.algorithm.unwrap_or(self.owns.policy);
         if algorithm.is_by_chance() {
             return None;
         }
         if algorithm.goes_by_latency() && !self.has_numbers_for(request.count) {
-            return Some(Vec::new());
+            return Some(Slots::new());
         }
         let item = request.item.map(Item::of);
         let had_account = self.account.is_some();
-        let mut undo = Vec::new();
+        let mut undo: SmallVec<[Undo; 4]> = SmallVec::new();
         for name in &request.exclude {
             if let Some(slot) = self.roster.find(name).filter(|slot| self.suspend(*slot)) {
                 undo.push(Undo::Suspension(slot));
             }
         }
-        let mut picked = Vec::new();
+        let mut picked = Slots::new();
         let mut is_whole = true;
         while picked.len() < request.count && self.has_eligible_now() {
             let Some((slot, step)) = self.choose_ahead(algorithm, item.as_ref()) else {
@@ -426,7 +448,7 @@ impl Pool {
     }
 
     /// The picks of a copy.
-    fn look_ahead(&self, algorithm: Algorithm, request: &Request) -> Vec<Slot> {
+    fn look_ahead(&self, algorithm: Algorithm, request: &Request) -> Slots {
         let terms = Pool::terms_ahead(algorithm);
         let request = Request {
             terms: terms.or(request.terms),

@@ -1,5 +1,6 @@
 //! Sessions: picks that stick to a backend.
 
+use smallvec::smallvec;
 use twox_hash::XxHash3_64;
 
 use super::costs::Purchase;
@@ -7,7 +8,7 @@ use super::parts::Pool;
 use super::picking::{Picked, Request, Sticky};
 use crate::lb::account::Whose;
 use crate::lb::field::State;
-use crate::lb::ground::bounds::{Slot, counted};
+use crate::lb::ground::bounds::{Slot, Slots, counted};
 use crate::lb::ground::clock::Millis;
 
 /// What the pin of a session means for a pick.
@@ -65,14 +66,12 @@ impl Pool {
     }
 
     /// The answer that [`Pool::pick_for_session`] would give, as [`Pool::peek`].
-    pub(super) fn peek_for_session(
-        &mut self,
-        request: &Request,
-        session: u64,
-    ) -> Option<Vec<Slot>> {
+    pub(super) fn peek_for_session(&mut self, request: &Request, session: u64) -> Option<Slots> {
         let algorithm = request.algorithm.unwrap_or(self.owns.policy);
         match self.pin(session, &request.exclude, None) {
-            Pin::Holds(slot) | Pin::Probes(slot) if !algorithm.is_by_chance() => Some(vec![slot]),
+            Pin::Holds(slot) | Pin::Probes(slot) if !algorithm.is_by_chance() => {
+                Some(smallvec![slot])
+            }
             _ => self.peek_freely(request),
         }
     }
@@ -171,7 +170,7 @@ impl Pool {
             self.pay(purchase, slot, lease);
         }
         Picked {
-            slots: vec![slot],
+            slots: smallvec![slot],
             lease,
         }
     }

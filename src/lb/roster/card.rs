@@ -33,7 +33,8 @@ impl Card {
 }
 
 impl Vacant for Card {
-    fn vacant() -> Card {
-        Card::new(b"", 0)
-    }
+    const VACANT: Card = Card {
+        name: Name::EMPTY,
+        picks: 0,
+    };
 }

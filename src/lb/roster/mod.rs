@@ -54,7 +54,7 @@ impl Roster {
     /// Counts one pick more of the backend; answers its card.
     #[inline(always)]
     pub fn count(&mut self, slot: Slot) -> &Card {
-        let card = &mut self.cards[slot];
+        let card = self.cards.at_mut(slot);
         card.count();
         card
     }
@@ -154,7 +154,7 @@ impl Kept for Roster {
         if let Some(index) = index {
             index.remove(cards, slot);
         }
-        cards[slot] = Card::vacant();
+        cards[slot] = Card::VACANT;
     }
 
     fn renumber(&mut self, gaps: &Gaps) {
