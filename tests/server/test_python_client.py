@@ -552,6 +552,30 @@ def test_a_pick_waits_longer_than_the_timeouts(flavour, server, open_leases):
 
 
 @two_servers
+def test_a_lease_is_not_asked_for_when_its_time_is_over(flavour, server):
+    """The process was held up while it connected. Nobody would use the lease."""
+
+    class Slow(redis.Connection):
+        def connect(self):
+            super().connect()
+            time.sleep(0.3)
+
+    class AsyncSlow(redis.asyncio.Connection):
+        async def connect(self):
+            await super().connect()
+            time.sleep(0.3)
+
+    admin = server.client()
+    admin.execute_command("LB.ADD", "web", "a")
+    client = flavour.client(port=server.port)
+    client.connection_pool.connection_class = Slow if flavour.name == "sync" else AsyncSlow
+    pool = flavour.pool(client, "web", timeout_ms=200, fallback_ms=0)
+    with pytest.raises(redis.TimeoutError), pool.lease():
+        pass
+    assert admin.execute_command("LB.STATS", "web", "a")["picks"] == 0
+
+
+@two_servers
 def test_the_place_of_a_wait_is_that_of_the_caller(flavour, server):
     pool = a_pool(flavour, server)
     pool.set_limit(max=1)

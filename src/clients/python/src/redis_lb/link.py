@@ -51,6 +51,11 @@ class Command:
     # What takes it back, made of the reply: for a caller that is cancelled while the command is on its way.
     undo: "Callable[[Any], Command | None] | None" = None
 
+    def begin(self, deadline: float) -> None:
+        """Must come before it is sent. A lease is not asked for when nobody waits for it any longer."""
+        if self.undo is not None and time.monotonic() >= deadline:
+            raise redis.TimeoutError(f"{self.words[0]!s}: its time was over before it could be sent")
+
 
 # By client; then by its node in a cluster, and by the timeout.
 _pools: "weakref.WeakKeyDictionary[Any, dict[tuple[str, int], Any]]" = weakref.WeakKeyDictionary()
@@ -166,6 +171,7 @@ class SyncLink(Link):
             if is_asking:
                 connection.send_command("ASKING")
                 connection.read_response()
+            command.begin(deadline)
             connection.send_command(*map(encode, command.words))
             if not connection.can_read(timeout=max(0.001, deadline - time.monotonic())):
                 raise redis.TimeoutError(f"{command.words[0]!s}: no answer in time")
@@ -222,7 +228,7 @@ class AsyncLink(Link, Async):
 
     async def _exchange(self, pool: Any, command: Command, is_asking: bool, deadline: float) -> Any:
         use = Use()
-        task = in_background(self._on_connection(pool, command, is_asking, use))
+        task = in_background(self._on_connection(pool, command, is_asking, deadline, use))
         try:
             done, _ = await asyncio.wait({task}, timeout=max(0.001, deadline - time.monotonic()))
         except asyncio.CancelledError:
@@ -236,12 +242,13 @@ class AsyncLink(Link, Async):
             raise redis.TimeoutError(f"{command.words[0]!s}: no answer in time")
         return task.result()
 
-    async def _on_connection(self, pool: Any, command: Command, is_asking: bool, use: Use) -> Any:
+    async def _on_connection(self, pool: Any, command: Command, is_asking: bool, deadline: float, use: Use) -> Any:
         connection = use.connection = await pool.get_connection(*PURPOSE)
         try:
             if is_asking:
                 await connection.send_command("ASKING")
                 await connection.read_response()
+            command.begin(deadline)
             await connection.send_command(*map(encode, command.words))
             return await connection.read_response(disable_decoding=True)
         except BaseException as error:
