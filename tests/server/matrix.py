@@ -3,6 +3,7 @@
 Only a run of all tests on all servers in which none failed writes it, between the marks in tests/README.md.
 """
 
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class Matrix:
         self.reasons: dict[str, set[str]] = defaultdict(set)
 
     def pytest_runtest_logreport(self, report) -> None:
-        server = next((b.name for b in chosen() if f"[{b.name}" in report.nodeid), None)
+        server = next((b.name for b in chosen() if is_on(b.name, report.nodeid)), None)
         module = Path(report.location[0]).stem
         self.tested.add(module)
         if server and (report.when == "call" or report.skipped):
@@ -50,6 +51,11 @@ class Matrix:
         for why, where in sorted(self.reasons.items()):
             lines.append(f"- {why} ({', '.join(server for server in servers if server in where)})")
         return "\n".join(lines) + "\n"
+
+
+def is_on(server: str, test: str) -> bool:
+    """Whether the test runs on that server. Other parameters may come before it."""
+    return re.search(rf"[\[-]{re.escape(server)}[\]-]", test) is not None
 
 
 def cell(outcomes: Counter) -> str:

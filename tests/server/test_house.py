@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from matrix import is_on
+
 TESTS = Path(__file__).parents[1]
 FILES = sorted(TESTS.rglob("*.py"))
 
@@ -44,3 +46,9 @@ def test_an_import_of_a_test_file_is_found(source):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
 def test_no_file_imports_a_test_file(path):
     assert not forbidden(path.read_text())
+
+
+@pytest.mark.parametrize("test", ["a[redis-7.0.15]", "a[redis-7.0.15-POST]", "a[2-sync-redis-7.0.15]"])
+def test_the_table_of_servers_counts_a_test_wherever_its_server_is_named(test):
+    assert is_on("redis-7.0.15", test)
+    assert not is_on("redis-7.0.1", test) and not is_on("redis-7.0.15", test.replace("redis", "old.redis"))

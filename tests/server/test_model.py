@@ -343,6 +343,7 @@ def test_the_model_has_every_command_and_each_is_typed():
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(1800)
 def test_a_million_commands_do_what_the_model_does(manual):
     seed = int(os.environ.get("REDIS_LB_SEED", 1))
     print(f"REDIS_LB_SEED={seed}")
