@@ -565,14 +565,14 @@ def test_a_lease_is_not_asked_for_when_its_time_is_over(flavour, server):
             await super().connect()
             time.sleep(0.3)
 
-    admin = server.client()
-    admin.execute_command("LB.ADD", "web", "a")
+    quick = flavour.pool(flavour.client(port=server.port), "web")
+    quick.add("a")
     client = flavour.client(port=server.port)
     client.connection_pool.connection_class = Slow if flavour.name == "sync" else AsyncSlow
     pool = flavour.pool(client, "web", timeout_ms=200, fallback_ms=0)
     with pytest.raises(redis.TimeoutError), pool.lease():
         pass
-    assert admin.execute_command("LB.STATS", "web", "a")["picks"] == 0
+    assert quick.backend_stats("a").picks == 0
 
 
 @two_servers
