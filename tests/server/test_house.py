@@ -48,7 +48,11 @@ def test_no_file_imports_a_test_file(path):
     assert not forbidden(path.read_text())
 
 
-@pytest.mark.parametrize("test", ["a[redis-7.0.15]", "a[redis-7.0.15-POST]", "a[2-sync-redis-7.0.15]"])
+@pytest.mark.parametrize(
+    "test",
+    ["a[redis-7.0.15]", "a[redis-7.0.15-POST]", "a[2-sync-redis-7.0.15]"],
+    ids=["alone", "first", "last"],
+)
 def test_the_table_of_servers_counts_a_test_wherever_its_server_is_named(test):
     assert is_on("redis-7.0.15", test)
     assert not is_on("redis-7.0.1", test) and not is_on("redis-7.0.15", test.replace("redis", "old.redis"))
