@@ -292,10 +292,25 @@ impl Algorithm {
         }
     }
 
-    /// The same, where the policies of nearly all pools pick one of few backends: they need neither a view nor a call for that. Where
-    /// this answers nothing, [`Algorithm::pick`] decides.
+    /// The same, but the view is made only where it is needed.
     #[inline(always)]
-    pub(super) fn pick_of_few(self, owns: &mut Owns, field: &Field) -> Option<Slot> {
+    pub(super) fn pick_of<'a>(
+        self,
+        owns: &mut Owns,
+        field: &Field,
+        see: impl FnOnce() -> View<'a>,
+        chance: &mut Chance,
+    ) -> Option<Slot> {
+        match self.pick_of_few(owns, field) {
+            None => self.pick(owns, see(), chance),
+            slot => slot,
+        }
+    }
+
+    /// The pick of few backends by the policies of nearly all pools, which need neither a view nor a call for that. Where this answers
+    /// nothing, [`Algorithm::pick`] decides.
+    #[inline(always)]
+    fn pick_of_few(self, owns: &mut Owns, field: &Field) -> Option<Slot> {
         match self.0 {
             Place::wrr => wrr::pick_of_few(field.few()?),
             Place::rr => owns.rr.pick_of_few(field.few()?),

@@ -210,13 +210,8 @@ impl Pool {
     #[inline(always)]
     fn choose_alone(&mut self, algorithm: Option<Algorithm>) -> Option<Slot> {
         let algorithm = algorithm.unwrap_or(self.owns.policy);
-        let slot = match algorithm.pick_of_few(&mut self.owns, &self.field) {
-            Some(slot) => slot,
-            None => {
-                let see = View::of(&self.field, self.account.as_deref());
-                algorithm.pick(&mut self.owns, see, &mut self.chance)?
-            }
-        };
+        let see = || View::of(&self.field, self.account.as_deref());
+        let slot = algorithm.pick_of(&mut self.owns, &self.field, see, &mut self.chance)?;
         self.picks = counted(self.picks);
         Some(slot)
     }
@@ -312,9 +307,8 @@ impl Pool {
         let mut slots = Slots::from_elem(0, count);
         let mut made = 0;
         for place in &mut slots {
-            let few = algorithm.pick_of_few(&mut self.owns, &self.field);
-            let Some(slot) = few.or_else(|| algorithm.pick(&mut self.owns, see, &mut self.chance))
-            else {
+            let picked = algorithm.pick_of(&mut self.owns, &self.field, || see, &mut self.chance);
+            let Some(slot) = picked else {
                 break;
             };
             cards[slot].count();

@@ -51,8 +51,8 @@ class Command:
     # What takes it back, made of the reply: for a caller that is cancelled while the command is on its way.
     undo: "Callable[[Any], Command | None] | None" = None
 
-    def begin(self, deadline: float) -> None:
-        """Must come before it is sent. A lease is not asked for when nobody waits for it any longer."""
+    def check_time(self, deadline: float) -> None:
+        """Raises redis.TimeoutError if nobody waits for its lease any longer: then it must not be sent."""
         if self.undo is not None and time.monotonic() >= deadline:
             raise redis.TimeoutError(f"{self.words[0]!s}: its time was over before it could be sent")
 
@@ -171,7 +171,7 @@ class SyncLink(Link):
             if is_asking:
                 connection.send_command("ASKING")
                 connection.read_response()
-            command.begin(deadline)
+            command.check_time(deadline)
             connection.send_command(*map(encode, command.words))
             if not connection.can_read(timeout=max(0.001, deadline - time.monotonic())):
                 raise redis.TimeoutError(f"{command.words[0]!s}: no answer in time")
@@ -248,7 +248,7 @@ class AsyncLink(Link, Async):
             if is_asking:
                 await connection.send_command("ASKING")
                 await connection.read_response()
-            command.begin(deadline)
+            command.check_time(deadline)
             await connection.send_command(*map(encode, command.words))
             return await connection.read_response(disable_decoding=True)
         except BaseException as error:
